@@ -1,0 +1,18 @@
+//! `countersignd`: holds registry tokens, asks people first, publishes exactly what they approved.
+//!
+//! The rooms stand on floors and only look down; `tests/tests/house.rs` keeps it so. Read
+//! [`publish`] for the story, then the room of whatever a verb uses.
+
+pub mod secret;
+pub mod world;
+
+pub mod store;
+
+pub mod audit;
+pub mod caller;
+pub mod challenge;
+pub mod registry;
+
+pub mod policy;
+
+pub mod vault;

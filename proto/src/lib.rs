@@ -1,0 +1,17 @@
+//! What broker and client both speak.
+//!
+//! Reading order: [`ids`] and [`digest`] name things, [`request`] fixes the bytes that people
+//! approve, [`bearer`] and [`device`] are the two ways to show who is calling, [`answer`] is what a
+//! maintainer signs, [`api`] is what travels, [`log`] is what can be verified afterwards.
+
+pub mod answer;
+pub mod api;
+pub mod bearer;
+pub mod canonical;
+pub mod device;
+pub mod digest;
+pub mod ids;
+pub mod problem;
+pub mod request;
+pub mod text;
+pub mod time;
