@@ -1,1 +1,3 @@
-//! To be furnished.
+//! Who answers, and how it is proved.
+
+pub mod approval;
