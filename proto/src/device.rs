@@ -169,11 +169,12 @@ pub fn body_hash(body: &[u8]) -> String {
     hex(digest::digest(&digest::SHA256, body).as_ref())
 }
 
-/// Proof that the enrolling device holds the private key: signed over the invite's hash.
-pub fn enrolment_bytes(invite_hash: &[u8; 32], person: &str) -> Vec<u8> {
+/// Proof that the enrolling device holds the private key: signed over the invite's hash and the
+/// device's name.
+pub fn enrolment_bytes(invite_hash: &[u8; 32], device_name: &str) -> Vec<u8> {
     Canonical::new("countersign/enrol/v1")
         .bytes(invite_hash)
-        .text(person)
+        .text(device_name)
         .finish()
 }
 

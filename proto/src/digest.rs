@@ -17,7 +17,7 @@ pub enum Algorithm {
 
 impl Algorithm {
     /// Length of the digest in bytes.
-    pub const fn len(self) -> usize {
+    pub const fn width(self) -> usize {
         match self {
             Self::Sha256 => 32,
             Self::Sha512 => 64,
@@ -83,7 +83,7 @@ impl Digest {
         let (algorithm, data) = text.split_once('-').ok_or_else(bad)?;
         let algorithm = algorithm_named(algorithm).ok_or_else(bad)?;
         let bytes = STANDARD.decode(data).map_err(|_| bad())?;
-        (bytes.len() == algorithm.len())
+        (bytes.len() == algorithm.width())
             .then_some(Self { algorithm, bytes })
             .ok_or_else(bad)
     }
@@ -173,7 +173,7 @@ impl FromStr for Digest {
         let (algorithm, data) = s.split_once(':').ok_or_else(bad)?;
         let algorithm = algorithm_named(algorithm).ok_or_else(bad)?;
         let bytes = unhex(data).ok_or_else(bad)?;
-        (bytes.len() == algorithm.len())
+        (bytes.len() == algorithm.width())
             .then_some(Self { algorithm, bytes })
             .ok_or_else(bad)
     }

@@ -11,6 +11,7 @@ pub mod canonical;
 pub mod device;
 pub mod digest;
 pub mod ids;
+pub mod log;
 pub mod problem;
 pub mod request;
 pub mod text;

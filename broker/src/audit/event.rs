@@ -1,0 +1,399 @@
+//! Everything that can be recorded. A closed list of typed facts: no secret, no raw header, no free
+//! text from outside fits in (attack 41).
+
+use super::reason::{AnswerRefusal, CallerRefusal, DenyCause, RefusalReason};
+use proto::{
+    answer::{Decision, Factor},
+    api::Mode,
+    digest::Digest,
+    ids::{ClientKeyId, DeviceId, PersonId, RegistryId, RequestId},
+    log::receipt::{LEAF_VERSION, PublishedItem},
+    request::RequestDigest,
+    text,
+    time::UnixTime,
+};
+use serde::{Deserialize, Serialize, Serializer};
+
+/// Longest text that a leaf keeps, in bytes; longer than any registry, package and version together.
+pub const TEXT_MAX: usize = 512;
+
+/// What happened. Renaming a variant or a field changes what old receipts mean: add, never alter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Event {
+    /// The daemon started.
+    BrokerStarted,
+    /// The vault was sealed.
+    Sealed,
+    /// The vault was unsealed.
+    Unsealed,
+    /// Somebody tried to unseal the vault and failed.
+    UnsealFailed,
+    /// A job asked.
+    RequestOpened {
+        /// Which.
+        request: RequestId,
+        /// What people are asked to approve.
+        digest: RequestDigest,
+        /// `npm:@acme/left@1.4.2`, one an item.
+        #[serde(serialize_with = "plain_all")]
+        items: Vec<String>,
+        /// The issuer's name in the configuration.
+        #[serde(serialize_with = "plain")]
+        issuer: String,
+        /// Who asked: a verified immutable id.
+        #[serde(serialize_with = "plain")]
+        subject: String,
+    },
+    /// A verified caller's request was not taken.
+    RequestRefused {
+        /// Why.
+        reason: RefusalReason,
+    },
+    /// A person's answer counts.
+    AnswerAccepted {
+        /// To what.
+        request: RequestId,
+        /// What the person signed for.
+        digest: RequestDigest,
+        /// Who.
+        person: PersonId,
+        /// With which device.
+        device: DeviceId,
+        /// By which proof.
+        factor: Factor,
+        /// Saying what.
+        decision: Decision,
+    },
+    /// A person's answer does not count.
+    AnswerRefused {
+        /// To what.
+        request: RequestId,
+        /// Who.
+        person: PersonId,
+        /// Why.
+        reason: AnswerRefusal,
+    },
+    /// Enough people approved.
+    RequestApproved {
+        /// Which.
+        request: RequestId,
+        /// What they approved.
+        digest: RequestDigest,
+    },
+    /// It will not be published.
+    RequestDenied {
+        /// Which.
+        request: RequestId,
+        /// Who said no, if a person did.
+        person: Option<PersonId>,
+        /// Why.
+        cause: DenyCause,
+    },
+    /// Nobody answered, or the job did not come, in time.
+    RequestExpired {
+        /// Which.
+        request: RequestId,
+    },
+    /// The job took it back.
+    RequestCancelled {
+        /// Which.
+        request: RequestId,
+    },
+    /// The job fetched what the permit gives; the permit is burnt.
+    Collected {
+        /// Which.
+        request: RequestId,
+        /// What was given.
+        mode: Mode,
+    },
+    /// Bytes are about to leave for the registry.
+    Releasing {
+        /// Of which request.
+        request: RequestId,
+        /// Which item, from 0.
+        item: u32,
+        /// Which try, from 1.
+        attempt: u32,
+    },
+    /// The registry's answer was unclear; it is being read back.
+    Settling {
+        /// Of which request.
+        request: RequestId,
+        /// Which item, from 0.
+        item: u32,
+    },
+    /// The registry shows an item's approved bytes.
+    Published {
+        /// Of which request.
+        request: RequestId,
+        /// What was approved.
+        digest: RequestDigest,
+        /// `npm:@acme/left@1.4.2`
+        #[serde(serialize_with = "plain")]
+        name: String,
+        /// What the registry showed, one digest a file, in the request's order.
+        read_back: Vec<Digest>,
+    },
+    /// The registry shows all of a request's approved bytes: its last leaf, which receipts prove.
+    RequestPublished {
+        /// Which.
+        request: RequestId,
+        /// What was approved.
+        digest: RequestDigest,
+        /// What the registry showed, in the request's order.
+        items: Vec<PublishedItem>,
+    },
+    /// The registry shows other bytes than the approved ones.
+    Conflict {
+        /// Of which request.
+        request: RequestId,
+        /// Which item, from 0.
+        item: u32,
+    },
+    /// A job was given a stored secret itself.
+    Revealed {
+        /// By which request.
+        request: RequestId,
+        /// The secret's name, as an item writes it.
+        #[serde(serialize_with = "plain")]
+        secret: String,
+    },
+    /// A registry token was stored for the first time.
+    TokenStored(TokenFacts),
+    /// A registry token was replaced.
+    TokenRotated(TokenFacts),
+    /// A registry token was removed.
+    TokenRemoved(TokenFacts),
+    /// A registry token was tried out.
+    TokenChecked(TokenFacts),
+    /// A registry token was used for a request.
+    TokenUsed {
+        /// For which.
+        request: RequestId,
+        /// Whose token.
+        registry: RegistryId,
+        /// What the token covers.
+        #[serde(serialize_with = "plain")]
+        scope: String,
+        /// Which version of it.
+        version: u64,
+    },
+    /// Somebody was invited.
+    InviteMade {
+        /// Who.
+        person: PersonId,
+        /// By whom; nobody for the first admin's invite, made on the machine itself.
+        by: Option<PersonId>,
+    },
+    /// An invited person enrolled.
+    PersonEnrolled {
+        /// Who.
+        person: PersonId,
+        /// The first device.
+        device: DeviceId,
+    },
+    /// A person added a device.
+    DeviceAdded {
+        /// Whose.
+        person: PersonId,
+        /// Which.
+        device: DeviceId,
+    },
+    /// A device was removed.
+    DeviceRemoved {
+        /// Whose.
+        person: PersonId,
+        /// Which.
+        device: DeviceId,
+    },
+    /// A person was removed.
+    PersonRemoved {
+        /// Who.
+        person: PersonId,
+        /// By whom.
+        by: PersonId,
+    },
+    /// A client key was registered.
+    ClientKeyAdded {
+        /// Its name.
+        name: ClientKeyId,
+        /// By whom.
+        by: PersonId,
+    },
+    /// A client key was removed.
+    ClientKeyRemoved {
+        /// Its name.
+        name: ClientKeyId,
+        /// By whom.
+        by: PersonId,
+    },
+    /// A package was frozen.
+    Frozen {
+        /// `npm:@acme/left`
+        #[serde(serialize_with = "plain")]
+        package: String,
+        /// By whom.
+        by: PersonId,
+    },
+    /// The first of two people asked for a thaw.
+    ThawAsked {
+        /// `npm:@acme/left`
+        #[serde(serialize_with = "plain")]
+        package: String,
+        /// Who.
+        by: PersonId,
+    },
+    /// A package was thawed.
+    Thawed {
+        /// `npm:@acme/left`
+        #[serde(serialize_with = "plain")]
+        package: String,
+        /// By whom.
+        by: Vec<PersonId>,
+    },
+    /// A policy came into force.
+    PolicyLoaded {
+        /// SHA-256 of the document.
+        digest: Digest,
+    },
+    /// A person's TOTP tries are used up.
+    TotpExhausted {
+        /// Whose.
+        person: PersonId,
+    },
+    /// Somebody asked who could not show who he is.
+    CallerRefused {
+        /// Why.
+        reason: CallerRefusal,
+    },
+}
+
+/// Which token an event is about, and who acted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenFacts {
+    /// The registry.
+    pub registry: RegistryId,
+    /// What the token covers.
+    #[serde(serialize_with = "plain")]
+    pub scope: String,
+    /// Which version of it, from 1.
+    pub version: u64,
+    /// Keyed fingerprint, 8 hex digits: tells tokens apart, gives nothing away.
+    #[serde(serialize_with = "plain")]
+    pub fingerprint: String,
+    /// Who acted.
+    pub by: PersonId,
+}
+
+/// A leaf as hashed and exported.
+#[derive(Serialize)]
+struct Leaf<'a> {
+    v: u32,
+    time: UnixTime,
+    event: &'a Event,
+}
+
+/// An event's exact bytes in the log: one line of JSON, members in the order of their declaration,
+/// the same for the same event on every machine.
+pub fn leaf(event: &Event, now: UnixTime) -> Vec<u8> {
+    let leaf = Leaf {
+        v: LEAF_VERSION,
+        time: now,
+        event,
+    };
+    // Structs of texts and numbers have no way to fail.
+    serde_json::to_vec(&leaf).unwrap_or_else(|_| unreachable!("an event is plain data"))
+}
+
+/// The last guard before the log: whatever a caller passes, a leaf holds no escape sequence and no
+/// endless text.
+fn plain<S: Serializer>(value: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&shown(value))
+}
+
+fn plain_all<S: Serializer>(values: &[String], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(values.iter().map(|v| shown(v)))
+}
+
+fn shown(value: &str) -> String {
+    let mut value = text::harmless(value);
+    value.truncate(value.floor_char_boundary(TEXT_MAX));
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> RequestId {
+        "0198c0de-0000-7000-8000-000000000001".parse().unwrap()
+    }
+
+    #[test]
+    fn a_leaf_has_one_spelling() {
+        let event = Event::RequestDenied {
+            request: request(),
+            person: Some("alice".parse().unwrap()),
+            cause: DenyCause::Person,
+        };
+        let bytes = leaf(&event, UnixTime(5));
+        assert_eq!(
+            String::from_utf8(bytes).unwrap(),
+            r#"{"v":1,"time":5,"event":{"type":"request-denied","request":"0198c0de-0000-7000-8000-000000000001","person":"alice","cause":"person"}}"#
+        );
+        let stored = Event::TokenStored(TokenFacts {
+            registry: "npm".parse().unwrap(),
+            scope: "@acme/*".into(),
+            version: 1,
+            fingerprint: "00c0ffee".into(),
+            by: "alice".parse().unwrap(),
+        });
+        assert_eq!(
+            String::from_utf8(leaf(&stored, UnixTime(5))).unwrap(),
+            r#"{"v":1,"time":5,"event":{"type":"token-stored","registry":"npm","scope":"@acme/*","version":1,"fingerprint":"00c0ffee","by":"alice"}}"#
+        );
+        let json = serde_json::to_string(&stored).unwrap();
+        assert_eq!(serde_json::from_str::<Event>(&json).unwrap(), stored);
+        let sealed = br#"{"v":1,"time":0,"event":{"type":"sealed"}}"#;
+        assert_eq!(leaf(&Event::Sealed, UnixTime(0)), sealed);
+    }
+
+    #[test]
+    fn the_last_leaf_of_a_request_is_what_a_receipt_reads() {
+        let digest = RequestDigest([7; 32]);
+        let file = Digest::of(proto::digest::Algorithm::Sha256, b"x");
+        let event = Event::RequestPublished {
+            request: request(),
+            digest,
+            items: vec![PublishedItem {
+                name: "npm:left@1.0.0".into(),
+                read_back: vec![file.clone()],
+            }],
+        };
+        let text = String::from_utf8(leaf(&event, UnixTime(5))).unwrap();
+        assert_eq!(
+            text,
+            format!(
+                r#"{{"v":1,"time":5,"event":{{"type":"{}","request":"{}","digest":"{digest}","items":[{{"name":"npm:left@1.0.0","read_back":["{file}"]}}]}}}}"#,
+                proto::log::receipt::PUBLISHED_TYPE,
+                request(),
+            )
+        );
+    }
+
+    #[test]
+    fn attack_41_text_from_outside_cannot_repaint_or_flood_the_log() {
+        let event = Event::RequestOpened {
+            request: request(),
+            digest: RequestDigest([7; 32]),
+            items: vec!["a\u{1b}[2J\u{202e}b".into()],
+            issuer: "x".repeat(1_000_000),
+            subject: "ü".repeat(10_000),
+        };
+        let bytes = leaf(&event, UnixTime(0));
+        assert!(bytes.len() < 2_000);
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(!text.contains("\\u001b") && !text.chars().any(text::misleads));
+    }
+}

@@ -1,0 +1,109 @@
+//! Why something was refused, as the log records it: closed lists, no text.
+
+use serde::{Deserialize, Serialize};
+
+/// Why a verified caller's request was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RefusalReason {
+    /// The body is not a request.
+    BadRequest,
+    /// The policy does not allow it.
+    Policy,
+    /// The package is frozen.
+    Frozen,
+    /// Too many requests wait.
+    Quota,
+    /// Same idempotency key, other body.
+    IdempotencyMismatch,
+    /// The version exists, or another request for it was approved.
+    VersionTaken,
+    /// No token is stored for the package.
+    NoToken,
+    /// The vault is sealed.
+    Sealed,
+    /// The ticket is another request's, or nobody's.
+    Ticket,
+    /// The uploaded bytes are not the approved ones.
+    BytesDiffer,
+    /// The upload is not a publish that the broker passes on.
+    UploadRefused,
+    /// The credential is unknown, spent or too old.
+    Credential,
+    /// The registry said no.
+    RegistryRefused,
+}
+
+/// Why an answer does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AnswerRefusal {
+    /// The request does not wait for answers any more.
+    NotPending,
+    /// Too late.
+    Expired,
+    /// The statement is about another request.
+    OtherRequest,
+    /// The device is not this person's.
+    NotEnrolled,
+    /// The signature does not hold.
+    Signature,
+    /// This person may not answer this request.
+    NotAllowed,
+    /// Who asked may not approve.
+    Requester,
+    /// This person has answered.
+    Repeated,
+    /// The statement's time is too far from the broker's.
+    Clock,
+    /// The typed match code is another one.
+    MatchCode,
+    /// The tries for the match code are used up.
+    MatchCodeExhausted,
+    /// The policy asks for a factor that the answer lacks.
+    FactorMissing,
+    /// The second factor did not hold.
+    FactorWrong,
+    /// The second factor's tries are used up.
+    FactorExhausted,
+    /// The vault is sealed.
+    Sealed,
+}
+
+/// Why a request is denied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DenyCause {
+    /// A person said no.
+    Person,
+    /// The package was frozen.
+    Frozen,
+    /// Another request for the same version was approved.
+    Rival,
+}
+
+/// Why a caller was not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CallerRefusal {
+    /// No token, or not a token.
+    Form,
+    /// No configured issuer's.
+    Issuer,
+    /// The algorithm is not allowed.
+    Algorithm,
+    /// The key is unknown.
+    Key,
+    /// The signature does not hold.
+    Signature,
+    /// It is for somebody else.
+    Audience,
+    /// Too old, too young or too long-lived.
+    Time,
+    /// A claim is missing or has another type.
+    Claims,
+    /// It was used before.
+    Replayed,
+    /// The issuer's keys could not be read.
+    KeysUnavailable,
+}
