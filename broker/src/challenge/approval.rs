@@ -62,7 +62,10 @@ impl Approval {
         if evidence.factor == Factor::Totp && !totp_mac_holds(evidence) {
             return Err(NotAnApproval::Factor);
         }
-        Ok(Self { person: evidence.person.clone(), factor: evidence.factor })
+        Ok(Self {
+            person: evidence.person.clone(),
+            factor: evidence.factor,
+        })
     }
 
     /// Whose it is.

@@ -1,1 +1,28 @@
-//! To be furnished.
+//! What may be published, by whom it may be asked for, and who must say yes.
+//!
+//! [`file`] reads `policy.toml`; [`case`] is all that a rule can see; [`rules`] holds one rule per
+//! file; [`evaluate`] applies them to every item of a request, and makes the Permit. Nothing in this
+//! room reads a clock, a store or the network, and nothing is ever permitted by silence: no entry, no
+//! caller, no approver, no item means no.
+
+pub mod callers;
+pub mod case;
+pub mod evaluate;
+pub mod file;
+pub mod pattern;
+mod read;
+pub mod reason;
+pub mod rules;
+
+#[cfg(test)]
+mod attacks;
+#[cfg(test)]
+mod removal;
+#[cfg(test)]
+mod stage_set;
+
+pub use case::{Admitted, ItemNow, Now, Person};
+pub use evaluate::{Permit, Refusal, Verdict, admissible, evaluate};
+pub use file::Policy;
+pub use read::PolicyError;
+pub use reason::Reason;

@@ -1,0 +1,129 @@
+//! All that a rule can see. No store, no clock, no network: what is not in here decides nothing.
+
+use super::file::Entry;
+use crate::challenge::approval::Approval;
+use proto::{
+    answer::Factor,
+    api::Mode,
+    digest::Digest,
+    ids::{GroupName, PersonId, VersionText},
+    request::{CallerFacts, Item},
+    time::UnixTime,
+};
+use serde::{Deserialize, Serialize};
+
+/// When the decision is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Before anybody is rung.
+    Open,
+    /// When enough answers may be there, and again when it is collected.
+    Release,
+}
+
+/// A person who is enrolled right now.
+#[derive(Clone, Debug)]
+pub struct Person {
+    /// Who.
+    pub id: PersonId,
+    /// Groups.
+    pub groups: Vec<GroupName>,
+    /// Accounts at CI issuers, like `github:12345`.
+    pub actors: Vec<String>,
+}
+
+/// What the policy said about a whole request when it was opened; kept with it, so that a policy
+/// weakened meanwhile cannot release what people were asked under a stricter one (attack 29).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admitted {
+    /// Distinct people who must approve: the most that an item asks for.
+    pub quorum: u32,
+    /// Proofs that every item accepts.
+    pub factors: Vec<Factor>,
+    /// How long answers are taken, in seconds: the shortest time of all items.
+    pub answers_seconds: u64,
+    /// How the permit is spent.
+    pub mode: Mode,
+}
+
+/// What is known about one item from outside the request.
+#[derive(Clone, Copy, Debug)]
+pub struct ItemNow<'a> {
+    /// Whether the package is frozen.
+    pub frozen: bool,
+    /// Whether its registry has tags.
+    pub has_tags: bool,
+    /// Versions that the registry shows; `None` when it has not been read.
+    pub published: Option<&'a [VersionText]>,
+}
+
+/// What is known right now, beside the request and the policy.
+#[derive(Clone, Copy, Debug)]
+pub struct Now<'a> {
+    /// The time.
+    pub now: UnixTime,
+    /// When the request was opened.
+    pub opened: UnixTime,
+    /// The deadline of what is being done: for answers, then for collecting.
+    pub expires: UnixTime,
+    /// The CI account that started the job, like `github:12345`, if the issuer says.
+    pub actor: Option<&'a str>,
+    /// Packages that the client key was registered for (`npm:@acme/left`), if a client key asks.
+    pub client_key_packages: Option<&'a [String]>,
+    /// Approvals of exactly this request, verified just now.
+    pub approvals: &'a [Approval],
+    /// Everybody who is enrolled.
+    pub people: &'a [Person],
+    /// One per item, in the request's order.
+    pub items: &'a [ItemNow<'a>],
+}
+
+/// One item under one entry of the policy.
+#[derive(Debug)]
+pub struct Case<'a> {
+    /// When the decision is taken.
+    pub stage: Stage,
+    /// What is to be published.
+    pub item: &'a Item,
+    /// Who asks.
+    pub caller: &'a CallerFacts,
+    /// What the policy says about it now.
+    pub entry: &'a Entry,
+    /// What it said when the request was opened; `None` while it is being opened.
+    pub at_open: Option<&'a Admitted>,
+    /// Digest of the policy now.
+    pub policy_now: &'a Digest,
+    /// Digest of the policy in the request.
+    pub policy_of_request: &'a Digest,
+    /// Time, people, answers.
+    pub around: &'a Now<'a>,
+    /// Freeze, tags, published versions.
+    pub here: &'a ItemNow<'a>,
+}
+
+impl Case<'_> {
+    /// How many must approve: never fewer than when people were asked (attack 29).
+    pub fn quorum(&self) -> u32 {
+        self.entry.quorum.max(self.at_open.map_or(0, |a| a.quorum))
+    }
+
+    /// Whether a proof is accepted: now, and when people were asked.
+    pub fn accepts(&self, factor: Factor) -> bool {
+        self.entry.factors.contains(&factor)
+            && self.at_open.is_none_or(|a| a.factors.contains(&factor))
+    }
+
+    /// Whether this person may approve this item right now.
+    pub fn may_approve(&self, person: &Person) -> bool {
+        let in_group = person
+            .groups
+            .iter()
+            .any(|g| self.entry.approvers.contains(g));
+        let is_requester = self
+            .around
+            .actor
+            .is_some_and(|actor| person.actors.iter().any(|a| a == actor));
+        in_group && (self.entry.requester_may_approve || !is_requester)
+    }
+}

@@ -1,0 +1,227 @@
+//! The decision about a whole request. A leaf: only what stands in this file can make a [`Permit`].
+
+use super::{
+    case::{Admitted, Case, Now, Stage},
+    file::Policy,
+    reason::Reason,
+    rules::{Finding, Missing, RULES},
+};
+use proto::{
+    api::Mode,
+    ids::RequestId,
+    request::{ITEMS_MAX, Item, RequestDigest, RequestFacts},
+};
+use std::{collections::BTreeSet, fmt};
+
+/// What the vault demands before it hands out anything. Private fields, no `Clone`, no
+/// `Deserialize`: it is made by [`evaluate`], of one request, and spent once.
+///
+/// ```compile_fail
+/// fn forge(id: proto::ids::RequestId, digest: proto::request::RequestDigest) {
+///     let mode = proto::api::Mode::Forward;
+///     let permit = broker::policy::evaluate::Permit { id, digest, items: vec![], mode };
+/// }
+/// ```
+/// ```compile_fail
+/// fn twice(p: &broker::policy::evaluate::Permit) -> broker::policy::evaluate::Permit { p.clone() }
+/// ```
+#[derive(Debug)]
+pub struct Permit {
+    id: RequestId,
+    digest: RequestDigest,
+    items: Vec<String>,
+    mode: Mode,
+}
+
+impl Permit {
+    /// The request.
+    pub const fn id(&self) -> RequestId {
+        self.id
+    }
+
+    /// What was approved.
+    pub const fn digest(&self) -> &RequestDigest {
+        &self.digest
+    }
+
+    /// The items, like `npm:@acme/left@1.4.2`, in the request's order.
+    pub fn items(&self) -> &[String] {
+        &self.items
+    }
+
+    /// How it is to be spent.
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+}
+
+/// The decision at release.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Everything holds.
+    Permit(Permit),
+    /// Not yet.
+    Wait(Missing),
+    /// No.
+    Deny(Refusal),
+}
+
+/// Why not, and because of which item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// `npm:@acme/left@1.4.2`; `None` when it is the request as a whole.
+    pub item: Option<String>,
+    /// Why.
+    pub reason: Reason,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(item) = &self.item {
+            write!(f, "{item}: ")?;
+        }
+        self.reason.fmt(f)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// Whether people may be asked at all, and what they must answer: taken before anybody is rung.
+pub fn admissible(
+    request: &RequestFacts,
+    policy: &Policy,
+    around: &Now<'_>,
+) -> Result<Admitted, Refusal> {
+    judge(Stage::Open, request, policy, None, around).map(|(admitted, _)| admitted)
+}
+
+/// Whether it may be released: taken when an answer comes in, and again when it is collected,
+/// against the policy, people, freezes and clock of that moment. `at_open` is what [`admissible`]
+/// returned when the request was opened. Deny wins over wait, wait over permit.
+///
+/// Take it before the first item leaves: an item that is out is a version that exists.
+pub fn evaluate(
+    request: &RequestFacts,
+    policy: &Policy,
+    at_open: &Admitted,
+    around: &Now<'_>,
+) -> Verdict {
+    match judge(Stage::Release, request, policy, Some(at_open), around) {
+        Err(refusal) => Verdict::Deny(refusal),
+        Ok((_, Some(missing))) => Verdict::Wait(missing),
+        Ok((admitted, None)) => Verdict::Permit(Permit {
+            id: request.id,
+            digest: request.digest(),
+            items: request.items.iter().map(Item::name).collect(),
+            mode: admitted.mode,
+        }),
+    }
+}
+
+/// Every rule over every item. What it returns beside [`Admitted`] is the largest gap, if any.
+fn judge(
+    stage: Stage,
+    request: &RequestFacts,
+    policy: &Policy,
+    at_open: Option<&Admitted>,
+    around: &Now<'_>,
+) -> Result<(Admitted, Option<Missing>), Refusal> {
+    whole(request, around).map_err(|reason| Refusal { item: None, reason })?;
+    let mut all: Option<Admitted> = None;
+    let mut gap: Option<Missing> = None;
+    for (item, here) in request.items.iter().zip(around.items) {
+        let refuse = |reason| Refusal {
+            item: Some(item.name()),
+            reason,
+        };
+        let entry = policy
+            .entry(&item.registry, &item.package)
+            .map_err(refuse)?;
+        let case = Case {
+            stage,
+            item,
+            caller: &request.caller,
+            entry,
+            at_open,
+            policy_now: policy.digest(),
+            policy_of_request: &request.policy,
+            around,
+            here,
+        };
+        for (_, rule) in RULES {
+            match rule(&case) {
+                Finding::Pass => {}
+                Finding::Wait(missing) => gap = Some(wider(gap, missing)),
+                Finding::Deny(reason) => return Err(refuse(reason)),
+            }
+        }
+        all = Some(join(all, &case).map_err(refuse)?);
+    }
+    // No item, no permit: absence is a no.
+    all.map(|admitted| (admitted, gap)).ok_or(Refusal {
+        item: None,
+        reason: Reason::Empty,
+    })
+}
+
+/// What must hold before any item is looked at.
+fn whole(request: &RequestFacts, around: &Now<'_>) -> Result<(), Reason> {
+    if request.items.is_empty() {
+        return Err(Reason::Empty);
+    }
+    if request.items.len() > ITEMS_MAX {
+        return Err(Reason::TooMany);
+    }
+    // `zip` would stop at the shorter list, and the items behind it would be judged by nobody.
+    if request.items.len() != around.items.len() {
+        return Err(Reason::Facts);
+    }
+    let distinct: BTreeSet<String> = request.items.iter().map(Item::name).collect();
+    if distinct.len() != request.items.len() {
+        return Err(Reason::Twice);
+    }
+    Ok(())
+}
+
+fn wider(a: Option<Missing>, b: Missing) -> Missing {
+    let gap = |m: &Missing| m.quorum.saturating_sub(m.approvals);
+    match a {
+        Some(a) if gap(&a) >= gap(&b) => a,
+        _ => b,
+    }
+}
+
+/// The strictest of what the items ask for.
+fn join(all: Option<Admitted>, case: &Case<'_>) -> Result<Admitted, Reason> {
+    let entry = case.entry;
+    let Some(all) = all else {
+        return Ok(Admitted {
+            quorum: case.quorum(),
+            factors: entry
+                .factors
+                .iter()
+                .copied()
+                .filter(|f| case.accepts(*f))
+                .collect(),
+            answers_seconds: entry.answers_seconds,
+            mode: entry.mode,
+        });
+    };
+    if all.mode != entry.mode {
+        return Err(Reason::Modes);
+    }
+    let factors: Vec<_> = all
+        .factors
+        .into_iter()
+        .filter(|f| case.accepts(*f))
+        .collect();
+    if factors.is_empty() {
+        return Err(Reason::NoFactor);
+    }
+    Ok(Admitted {
+        quorum: all.quorum.max(case.quorum()),
+        factors,
+        answers_seconds: all.answers_seconds.min(entry.answers_seconds),
+        mode: all.mode,
+    })
+}

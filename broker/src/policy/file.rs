@@ -1,0 +1,400 @@
+//! `policy.toml`: what it may say, and nothing else.
+
+use super::{
+    callers::CallerEntry,
+    pattern::{Closeness, PackagePattern},
+    read::{PolicyError, Source, Table, Value},
+    reason::Reason,
+};
+use proto::{
+    answer::Factor,
+    api::Mode,
+    digest::{Algorithm, Digest},
+    ids::{GroupName, PackageName, RegistryId, VersionText},
+};
+
+/// Most people that a policy may ask for.
+pub const QUORUM_MAX: u32 = 20;
+/// How long answers are taken unless the policy says otherwise, in seconds.
+pub const ANSWERS_DEFAULT: u64 = 30 * 60;
+/// Shortest time for answers, in seconds.
+const ANSWERS_MIN: u64 = 60;
+/// Longest time for answers, in seconds.
+const ANSWERS_MAX: u64 = 24 * 60 * 60;
+
+const KEYS: [&str; 10] = [
+    "match",
+    "callers",
+    "approvers",
+    "quorum",
+    "factors",
+    "requester_may_approve",
+    "version",
+    "tags",
+    "mode",
+    "answers",
+];
+/// Keys that are designed but not built: better refused than believed to work.
+const LATER: [&str; 7] = [
+    "veto",
+    "hours",
+    "scan",
+    "unsolicited",
+    "require",
+    "intent",
+    "totp_digits",
+];
+
+/// The policy in force.
+#[derive(Debug)]
+pub struct Policy {
+    digest: Digest,
+    entries: Vec<Entry>,
+}
+
+/// One `[[package]]` table.
+#[derive(Debug)]
+pub struct Entry {
+    /// What it is about.
+    pub matches: Vec<PackagePattern>,
+    /// Who may ask.
+    pub callers: Vec<CallerEntry>,
+    /// Groups whose members may approve.
+    pub approvers: Vec<GroupName>,
+    /// How many distinct people must approve.
+    pub quorum: u32,
+    /// Accepted proofs.
+    pub factors: Vec<Factor>,
+    /// Whether the person behind the CI actor counts.
+    pub requester_may_approve: bool,
+    /// What versions may look like.
+    pub version: VersionForm,
+    /// Allowed tags; none when the key is absent.
+    pub tags: Vec<VersionText>,
+    /// How a permit is spent.
+    pub mode: Mode,
+    /// How long answers are taken, in seconds.
+    pub answers_seconds: u64,
+}
+
+/// What versions may look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VersionForm {
+    /// Semantic versions; a pre-release only under a tag other than `latest`; newer than what is there.
+    SemverRelease,
+    /// Semantic versions; newer than what is there.
+    Semver,
+    /// Any text that is not there yet.
+    Any,
+}
+
+impl Policy {
+    /// Reads a document; `file` is its name in errors.
+    pub fn parse(text: &str, file: &str) -> Result<Self, PolicyError> {
+        let source = Source { file, text };
+        let document = source.parse()?;
+        let root = source.table(document.get_ref(), document.span().start);
+        for value in root.values() {
+            if value.key != "package" {
+                return Err(value.key_error("is unknown; a policy is made of [[package]] tables"));
+            }
+        }
+        let mut entries: Vec<Entry> = Vec::new();
+        for package in root.required("package")?.list()? {
+            let table = package.table()?;
+            let entry = Entry::read(table)?;
+            // The same pattern in two entries could never be decided.
+            let twice = entry.matches.iter().find(|new| {
+                entries
+                    .iter()
+                    .flat_map(|e| &e.matches)
+                    .any(|old| old.as_str() == new.as_str())
+            });
+            if let Some(pattern) = twice {
+                let why = format!(
+                    "\"{}\" stands in an earlier [[package]] too",
+                    pattern.as_str()
+                );
+                return Err(table.required("match")?.error(why));
+            }
+            entries.push(entry);
+        }
+        Ok(Self {
+            digest: Digest::of(Algorithm::Sha256, text.as_bytes()),
+            entries,
+        })
+    }
+
+    /// SHA-256 of the document's exact text.
+    pub const fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// The entry that decides about a package: the closest match. Two equally close ones are a no,
+    /// since whichever was meant to be strict must not be the one that loses.
+    pub fn entry(&self, registry: &RegistryId, package: &PackageName) -> Result<&Entry, Reason> {
+        let mut best: Option<(Closeness, &Entry)> = None;
+        let mut tied = false;
+        for entry in &self.entries {
+            let close = entry
+                .matches
+                .iter()
+                .filter_map(|p| p.matches(registry, package))
+                .max();
+            let Some(close) = close else { continue };
+            match &best {
+                Some((other, _)) if *other > close => {}
+                Some((other, _)) if *other == close => tied = true,
+                _ => {
+                    best = Some((close, entry));
+                    tied = false;
+                }
+            }
+        }
+        match best {
+            Some(_) if tied => Err(Reason::Ambiguous),
+            Some((_, entry)) => Ok(entry),
+            None => Err(Reason::NoMatch),
+        }
+    }
+
+    /// All entries, for `countersignd check`.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+}
+
+impl Entry {
+    fn read(table: Table<'_, '_>) -> Result<Self, PolicyError> {
+        for value in table.values() {
+            if LATER.contains(&value.key) {
+                return Err(value.key_error("is not in this version; remove it"));
+            }
+            if !KEYS.contains(&value.key) {
+                return Err(
+                    value.key_error(format!("is unknown; the keys are {}", KEYS.join(", ")))
+                );
+            }
+        }
+        Ok(Self {
+            matches: matches(table.required("match")?)?,
+            callers: callers(table.required("callers")?)?,
+            approvers: table.required("approvers")?.names()?,
+            quorum: quorum(table.required("quorum")?)?,
+            factors: table.required("factors")?.distinct(factor)?,
+            requester_may_approve: table
+                .optional("requester_may_approve")
+                .map_or(Ok(false), Value::flag)?,
+            version: version(table.required("version")?)?,
+            tags: table
+                .optional("tags")
+                .map_or(Ok(Vec::new()), Value::names)?,
+            mode: table.optional("mode").map_or(Ok(Mode::Forward), mode)?,
+            answers_seconds: table
+                .optional("answers")
+                .map_or(Ok(ANSWERS_DEFAULT), answers)?,
+        })
+    }
+}
+
+fn matches(value: Value<'_, '_>) -> Result<Vec<PackagePattern>, PolicyError> {
+    value
+        .distinct(|v| Ok(v.text()?.to_owned()))?
+        .iter()
+        .map(|text| {
+            PackagePattern::parse(text)
+                .map_err(|why| value.error(format!("\"{}\" {why}", proto::text::harmless(text))))
+        })
+        .collect()
+}
+
+fn callers(value: Value<'_, '_>) -> Result<Vec<CallerEntry>, PolicyError> {
+    value
+        .list()?
+        .into_iter()
+        .map(|v| CallerEntry::read(v.table()?))
+        .collect()
+}
+
+fn quorum(value: Value<'_, '_>) -> Result<u32, PolicyError> {
+    u32::try_from(value.number()?)
+        .ok()
+        .filter(|n| (1..=QUORUM_MAX).contains(n))
+        .ok_or_else(|| value.error(format!("must be 1 to {QUORUM_MAX}")))
+}
+
+fn factor(value: Value<'_, '_>) -> Result<Factor, PolicyError> {
+    match value.text()? {
+        "device" => Ok(Factor::Device),
+        "totp" => Ok(Factor::Totp),
+        "passkey" => {
+            Err(value.error("\"passkey\" is not in this version; use \"device\" or \"totp\""))
+        }
+        _ => Err(value.error("must be \"device\" or \"totp\"")),
+    }
+}
+
+fn version(value: Value<'_, '_>) -> Result<VersionForm, PolicyError> {
+    match value.text()? {
+        "semver-release" => Ok(VersionForm::SemverRelease),
+        "semver" => Ok(VersionForm::Semver),
+        "any" => Ok(VersionForm::Any),
+        "pep440" => Err(value.error("\"pep440\" is not in this version; use \"any\"")),
+        _ => Err(value.error("must be \"semver-release\", \"semver\" or \"any\"")),
+    }
+}
+
+fn mode(value: Value<'_, '_>) -> Result<Mode, PolicyError> {
+    match value.text()? {
+        "forward" => Ok(Mode::Forward),
+        "reveal" => Ok(Mode::Reveal),
+        "deposit" | "mint" => {
+            Err(value.error("is not in this version; use \"forward\" or \"reveal\""))
+        }
+        _ => Err(value.error("must be \"forward\" or \"reveal\"")),
+    }
+}
+
+/// `30m` or `24h`.
+fn answers(value: Value<'_, '_>) -> Result<u64, PolicyError> {
+    let text = value.text()?;
+    let number = |digits: &str, unit: u64| {
+        let plain = digits.bytes().all(|b| b.is_ascii_digit());
+        digits
+            .parse::<u64>()
+            .ok()
+            .filter(|_| plain)?
+            .checked_mul(unit)
+    };
+    text.strip_suffix('m')
+        .and_then(|n| number(n, 60))
+        .or_else(|| text.strip_suffix('h').and_then(|n| number(n, 3600)))
+        .filter(|s| (ANSWERS_MIN..=ANSWERS_MAX).contains(s))
+        .ok_or_else(|| value.error("must be \"1m\" to \"24h\", like \"30m\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::stage_set::EXAMPLE;
+
+    fn error(from: &str, to: &str) -> PolicyError {
+        let document = EXAMPLE.replacen(from, to, 1);
+        assert_ne!(document, EXAMPLE, "{from}");
+        Policy::parse(&document, "policy.toml").expect_err(to)
+    }
+
+    #[test]
+    fn an_error_names_file_line_column_and_key() {
+        let line = EXAMPLE.lines().position(|l| l == "quorum = 2").unwrap() + 1;
+        assert_eq!(
+            error("quorum = 2", "quorum = 0").to_string(),
+            format!("policy.toml:{line}:10: key `quorum`: must be 1 to 20")
+        );
+        assert_eq!(error("quorum = 2", "quorum = ").line(), line);
+        assert_eq!(error("quorum = 2", "quorom = 2").line(), line);
+        for from in [
+            "match = [\"npm",
+            "callers = [\n",
+            "approvers",
+            "quorum",
+            "factors",
+            "version = ",
+        ] {
+            let key = from.split(' ').next().unwrap();
+            let renamed = EXAMPLE.replacen(&format!("\n{from}"), &format!("\nx{from}"), 1);
+            let unknown = Policy::parse(&renamed, "p").unwrap_err();
+            assert_eq!(unknown.key(), Some(format!("x{key}").as_str()));
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_refused() {
+        for (from, to, key) in [
+            ("quorum = 2", "quorum = 21", "quorum"),
+            ("quorum = 2", "quorum = -1", "quorum"),
+            ("quorum = 2", "quorum = \"2\"", "quorum"),
+            ("match = [\"npm:@acme/*\"]", "match = []", "match"),
+            (
+                "match = [\"npm:@acme/*\"]",
+                "match = [\"npm:a\", \"npm:a\"]",
+                "match",
+            ),
+            (
+                "match = [\"npm:@acme/*\"]",
+                "match = [\"pypi:acme-tools\"]",
+                "match",
+            ),
+            (
+                "match = [\"npm:@acme/*\"]",
+                "match = [\"npm:^a$\"]",
+                "match",
+            ),
+            ("approvers = [\"release\"]", "approvers = []", "approvers"),
+            (
+                "approvers = [\"release\"]",
+                "approvers = [\"Release\"]",
+                "approvers",
+            ),
+            ("factors = [\"totp\"]", "factors = [\"passkey\"]", "factors"),
+            (
+                "factors = [\"totp\"]",
+                "factors = [\"totp\", \"totp\"]",
+                "factors",
+            ),
+            ("factors = [\"totp\"]", "factors = []", "factors"),
+            ("\"semver-release\"\n", "\"pep440\"\n", "version"),
+            ("answers = \"1h\"", "answers = \"25h\"", "answers"),
+            ("answers = \"1h\"", "answers = \"0m\"", "answers"),
+            ("answers = \"1h\"", "answers = \"+5m\"", "answers"),
+            ("answers = \"1h\"", "veto = \"10m\"", "veto"),
+            ("answers = \"1h\"", "scan = \"block\"", "scan"),
+            ("answers = \"1h\"", "mode = \"mint\"", "mode"),
+            ("tags = [\"latest\", \"next\"]", "tags = []", "tags"),
+            ("repository_id = 123, ", "", "issuer"),
+            ("owner_id = 45, ", "", "owner_id"),
+            ("ref = \"refs/tags/v*\", ", "", "ref"),
+            ("event = [\"push\"], ", "", "event"),
+            ("event = [\"push\"]", "event = [\"pu*\"]", "event"),
+            ("event = [\"push\"]", "event = []", "event"),
+            (
+                "repository_id = 123",
+                "repository_id = \"*\"",
+                "repository_id",
+            ),
+            ("issuer = \"github\"", "issuer = \"client-key\"", "issuer"),
+        ] {
+            assert_eq!(error(from, to).key(), Some(key), "{to}");
+        }
+        assert!(
+            error("answers = \"1h\"", "hours = \"Mon\"")
+                .to_string()
+                .contains("not in this version")
+        );
+        for (document, key) in [
+            ("", "package"),
+            ("x = 1", "x"),
+            ("package = []", "package"),
+            ("[[package]]\n", "match"),
+        ] {
+            assert_eq!(
+                Policy::parse(document, "p").unwrap_err().key(),
+                Some(key),
+                "{document}"
+            );
+        }
+        assert!(Policy::parse("[[package]]\nquorum = 1\nquorum = 2\n", "p").is_err());
+    }
+
+    #[test]
+    fn the_digest_is_of_the_exact_text() {
+        let a = Policy::parse(EXAMPLE, "p").unwrap();
+        let b = Policy::parse(&format!("{EXAMPLE}\n"), "p").unwrap();
+        assert_ne!(a.digest(), b.digest());
+        assert_eq!(
+            a.digest(),
+            &Digest::of(Algorithm::Sha256, EXAMPLE.as_bytes())
+        );
+        assert_eq!(a.entries().len(), 3);
+    }
+}

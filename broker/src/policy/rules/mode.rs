@@ -1,0 +1,16 @@
+//! The permit is spent in the mode that people were asked about.
+
+use super::Finding;
+use crate::policy::{case::Case, reason::Reason};
+use proto::api::Mode;
+
+pub(super) fn rule(case: &Case<'_>) -> Finding {
+    // Approved as a forward, handed out as the secret itself: nobody said yes to that.
+    if case.at_open.is_some_and(|a| a.mode != case.entry.mode) {
+        return Finding::Deny(Reason::ModeChanged);
+    }
+    if case.entry.mode == Mode::Forward && case.item.files.is_empty() {
+        return Finding::Deny(Reason::NoFiles);
+    }
+    Finding::Pass
+}

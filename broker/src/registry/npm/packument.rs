@@ -1,0 +1,131 @@
+//! Reads what a registry shows of a package: `GET /{package}`, as a stream.
+
+use super::json::{JsonError, Strict};
+use proto::{
+    digest::{Algorithm, Digest},
+    ids::VersionText,
+};
+use std::{collections::BTreeMap, io::Read};
+
+/// What is published of a package. Empty when the package is unknown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    /// Every version, with its archive's sha512 where the registry tells it.
+    pub versions: BTreeMap<VersionText, Option<Digest>>,
+    /// The dist-tags.
+    pub dist_tags: BTreeMap<String, VersionText>,
+    /// The highest version by semver's order, pre-releases included.
+    pub newest: Option<VersionText>,
+}
+
+/// What the registry shows for one version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadBack {
+    /// Nothing (yet).
+    Absent,
+    /// An archive with this digest.
+    Shows(Digest),
+}
+
+/// Reads a package document, full or abbreviated.
+pub(super) fn read(input: impl Read, max: u64) -> Result<Published, JsonError> {
+    let mut json = Strict::skimming(input, max);
+    let mut out = Published::default();
+    json.object(|json, name| match name {
+        "versions" => json.object(|json, version| {
+            let digest = version_digest(json)?;
+            // A version that nobody could name in a request is of no concern here.
+            if let Ok(version) = version.parse() {
+                out.versions.insert(version, digest);
+            }
+            Ok(())
+        }),
+        "dist-tags" => json.object(|json, tag| {
+            if let Ok(version) = json.text()?.parse() {
+                out.dist_tags.insert(tag.to_owned(), version);
+            }
+            Ok(())
+        }),
+        _ => json.skip(),
+    })?;
+    json.finish()?;
+    out.newest = newest(&out.versions);
+    Ok(out)
+}
+
+/// `dist.integrity` of one version.
+fn version_digest<R: Read>(json: &mut Strict<R>) -> Result<Option<Digest>, JsonError> {
+    let mut integrity = None;
+    json.object(|json, field| match field {
+        "dist" => json.object(|json, field| match field {
+            "integrity" => {
+                integrity = Some(json.text()?);
+                Ok(())
+            }
+            _ => json.skip(),
+        }),
+        _ => json.skip(),
+    })?;
+    let all = integrity.unwrap_or_default();
+    // Several hashes may stand there; two of the same kind would leave a choice.
+    let mut found = all
+        .split_ascii_whitespace()
+        .filter_map(|sri| Digest::from_sri(sri).ok())
+        .filter(|d| d.algorithm() == Algorithm::Sha512);
+    match (found.next(), found.next()) {
+        (_, Some(_)) => Err(JsonError::Syntax),
+        (digest, None) => Ok(digest),
+    }
+}
+
+fn newest(versions: &BTreeMap<VersionText, Option<Digest>>) -> Option<VersionText> {
+    versions
+        .keys()
+        .filter_map(|v| Some((v.as_str().parse::<semver::Version>().ok()?, v)))
+        .max()
+        .map(|(_, v)| v.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_versions_tags_and_the_newest() {
+        let digest = Digest::of(Algorithm::Sha512, b"x");
+        let text = format!(
+            r#"{{"name":"a","versions":{{"1.9.0":{{"dist":{{"integrity":"{}","shasum":"x"}}}},
+               "1.10.0":{{"dist":{{"shasum":"x"}}}},"not a version":{{}}}},
+               "dist-tags":{{"latest":"1.9.0"}},"readme":"{}"}}"#,
+            digest.sri(),
+            "x".repeat(100_000)
+        );
+        let read = read(text.as_bytes(), 1 << 20).unwrap();
+        assert_eq!(read.newest.unwrap().as_str(), "1.10.0");
+        assert_eq!(read.versions.len(), 2);
+        assert_eq!(read.versions[&"1.9.0".parse().unwrap()], Some(digest));
+        assert_eq!(read.versions[&"1.10.0".parse().unwrap()], None);
+        assert_eq!(read.dist_tags["latest"].as_str(), "1.9.0");
+    }
+
+    #[test]
+    fn a_document_with_a_choice_is_refused() {
+        let (a, b) = (
+            Digest::of(Algorithm::Sha512, b"a").sri(),
+            Digest::of(Algorithm::Sha512, b"b").sri(),
+        );
+        for dist in [
+            format!(r#"{{"integrity":"{a} {b}"}}"#),
+            format!(r#"{{"integrity":"{a}","integrity":"{b}"}}"#),
+        ] {
+            let text = format!(r#"{{"versions":{{"1.0.0":{{"dist":{dist}}}}}}}"#);
+            assert!(read(text.as_bytes(), 1 << 20).is_err(), "{text}");
+        }
+        assert!(read(&b"<html>"[..], 1 << 20).is_err());
+        let long = format!("{{}}{}", " ".repeat(200_000));
+        assert!(matches!(
+            read(long.as_bytes(), 10_000),
+            Err(JsonError::TooLarge)
+        ));
+    }
+}

@@ -1,0 +1,64 @@
+//! Where a RegistryToken leaves its row: for a permit, for reading back, for a check. Nowhere else.
+
+use super::{
+    envelope::OpenRowError,
+    seal::Vault,
+    tokens::{self, StoredToken, TokenError},
+};
+use crate::{policy::Permit, secret::Secret, store::Store};
+use proto::{api::Mode, request::Item, time::UnixTime};
+
+/// The token for one publish of one permitted item. The permit is spent by it: it is taken by value,
+/// and another publish needs another decision.
+pub fn release(
+    vault: &Vault,
+    store: &dyn Store,
+    permit: Permit,
+    item: &Item,
+    mode: Mode,
+    now: UnixTime,
+) -> Result<Option<(Secret<String>, StoredToken)>, TokenError> {
+    let permitted = permit.mode() == mode && permit.items().contains(&item.name());
+    drop(permit);
+    if !permitted {
+        return Ok(None);
+    }
+    open(vault, store, item, now)
+}
+
+/// The token for asking the registry what it shows: private packages are invisible without it.
+pub fn for_reading(
+    vault: &Vault,
+    store: &dyn Store,
+    item: &Item,
+    now: UnixTime,
+) -> Result<Option<Secret<String>>, TokenError> {
+    Ok(open(vault, store, item, now)?.map(|(token, _)| token))
+}
+
+/// The token for asking the registry whose it is.
+pub fn for_check(vault: &Vault, stored: &StoredToken) -> Result<Secret<String>, TokenError> {
+    tokens::open(vault, &stored.record).map_err(unreadable)
+}
+
+fn open(
+    vault: &Vault,
+    store: &dyn Store,
+    item: &Item,
+    now: UnixTime,
+) -> Result<Option<(Secret<String>, StoredToken)>, TokenError> {
+    let Some(stored) = tokens::find(vault, store, &item.registry, &item.package, now)? else {
+        return Ok(None);
+    };
+    Ok(Some((
+        tokens::open(vault, &stored.record).map_err(unreadable)?,
+        stored,
+    )))
+}
+
+fn unreadable(error: OpenRowError) -> TokenError {
+    match error {
+        OpenRowError::Sealed(sealed) => sealed.into(),
+        _ => TokenError::Unreadable,
+    }
+}

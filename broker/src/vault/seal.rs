@@ -1,0 +1,183 @@
+//! Sealed and unsealed. Every key lives in one allocation behind one lock, and every use of a key
+//! goes through [`Vault`]; while it is sealed, each of them answers [`Sealed`].
+
+use super::{
+    envelope::{self, Binding, OpenRowError, SealRowError},
+    key_file::{self, InitError, Unseal, UnsealError, UnsealMethod},
+    keys::Keys,
+};
+use crate::{secret::Secret, world::World};
+use aws_lc_rs::{constant_time, hmac};
+use std::sync::{PoisonError, RwLock};
+use thiserror::Error;
+
+/// The vault is sealed: status and freeze work, nothing can be released.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[error("the vault is sealed; an admin unseals it with `countersign admin unseal`")]
+pub struct Sealed;
+
+/// What a MAC is for; each has a key of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Domain {
+    /// Rows that are plain and authentic.
+    Row,
+    /// The stored proof that a TOTP step was answered.
+    Totp,
+    /// Match codes.
+    MatchCode,
+    /// Tickets.
+    Ticket,
+    /// The fingerprint by which people tell tokens apart.
+    TokenFingerprint,
+}
+
+/// Holds the keys while unsealed. Shared as an `Arc`.
+pub struct Vault {
+    world: World,
+    keys: RwLock<Option<Box<Keys>>>,
+}
+
+impl Vault {
+    /// Makes the key file of a new vault. Nothing is unsealed by it.
+    pub fn init(world: &World, methods: &[UnsealMethod]) -> Result<Vec<u8>, InitError> {
+        key_file::create(world, methods)
+    }
+
+    /// A sealed vault.
+    pub const fn new(world: World) -> Self {
+        Self {
+            world,
+            keys: RwLock::new(None),
+        }
+    }
+
+    /// Unseals. Blocks for about a second with a passphrase: call it on a blocking thread, and one
+    /// at a time, since every attempt takes 256 MiB.
+    ///
+    /// An unsealed vault checks the secret and stays as it is.
+    pub fn unseal(&self, key_file: &[u8], secret: &Unseal) -> Result<(), UnsealError> {
+        let keys = key_file::open(key_file, secret)?;
+        let mut held = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        match held.as_ref() {
+            // Swapping the key file under a running daemon must not swap the keys (attack 44).
+            Some(now) if constant_time::verify_slices_are_equal(&now.data, &keys.data).is_err() => {
+                Err(UnsealError::OtherVault)
+            }
+            Some(_) => Ok(()),
+            None => {
+                *held = Some(keys);
+                Ok(())
+            }
+        }
+    }
+
+    /// Wipes the keys.
+    pub fn seal(&self) {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Whether it is sealed.
+    pub fn is_sealed(&self) -> bool {
+        self.with(|_| ()).is_err()
+    }
+
+    /// A new key file for the same data key: other methods, or another passphrase. The old file keeps
+    /// working until it is destroyed, so a crash between the two leaves the vault usable.
+    pub fn rewrap(&self, methods: &[UnsealMethod]) -> Result<Vec<u8>, InitError> {
+        self.with(|keys| key_file::wrap(&self.world, methods, keys.generation, &keys.data))?
+    }
+
+    /// Seals a row for the place that the binding names.
+    pub fn seal_row(&self, binding: &Binding<'_>, plain: &[u8]) -> Result<Vec<u8>, SealRowError> {
+        self.with(|keys| envelope::seal(keys, &self.world, binding, plain))?
+    }
+
+    /// Opens a row that was sealed for this place. Inside the house only: what is opened leaves it by
+    /// `release` alone.
+    pub(crate) fn open_row(
+        &self,
+        binding: &Binding<'_>,
+        sealed: &[u8],
+    ) -> Result<Secret<Vec<u8>>, OpenRowError> {
+        self.with(|keys| envelope::open(keys, binding, sealed))?
+    }
+
+    /// HMAC-SHA256 with the domain's key. Several fields go in as `Canonical` bytes.
+    pub fn mac(&self, domain: Domain, bytes: &[u8]) -> Result<[u8; 32], Sealed> {
+        self.with(|keys| {
+            let tag = hmac::sign(&mac_key(keys, domain), bytes);
+            let mut out = [0; 32];
+            out.copy_from_slice(tag.as_ref());
+            out
+        })
+    }
+
+    /// Whether `mac` is what [`Vault::mac`] gives, in constant time.
+    pub fn mac_holds(&self, domain: Domain, bytes: &[u8], mac: &[u8]) -> Result<bool, Sealed> {
+        self.with(|keys| hmac::verify(&mac_key(keys, domain), bytes, mac).is_ok())
+    }
+
+    fn with<T>(&self, use_keys: impl FnOnce(&Keys) -> T) -> Result<T, Sealed> {
+        let held = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        held.as_deref().map(use_keys).ok_or(Sealed)
+    }
+}
+
+fn mac_key(keys: &Keys, domain: Domain) -> hmac::Key {
+    let key = match domain {
+        Domain::Row => &keys.row_mac,
+        Domain::Totp => &keys.totp_mac,
+        Domain::MatchCode => &keys.match_code,
+        Domain::Ticket => &keys.ticket,
+        Domain::TokenFingerprint => &keys.fingerprint,
+    };
+    hmac::Key::new(hmac::HMAC_SHA256, key)
+}
+
+#[cfg(test)]
+pub(super) mod fixtures {
+    use super::*;
+    use crate::store::{Batch, CommitError, Committed, Store, redb::Redb};
+    use age::secrecy::ExposeSecret as _;
+
+    pub(in crate::vault) fn phrase(text: &str) -> Secret<String> {
+        Secret::new(text.to_owned())
+    }
+
+    pub(in crate::vault) fn by_passphrase(text: &str) -> UnsealMethod {
+        UnsealMethod::Passphrase {
+            passphrase: phrase(text),
+            work_factor: 10,
+        }
+    }
+
+    pub(in crate::vault) fn open_vault() -> Vault {
+        let vault = Vault::new(World::system());
+        let identity = age::x25519::Identity::generate();
+        let recipients = vec![identity.to_public().to_string()];
+        let file = Vault::init(&vault.world, &[UnsealMethod::Identity { recipients }]).unwrap();
+        let text = Secret::new(identity.to_string().expose_secret().to_owned());
+        vault.unseal(&file, &Unseal::Identity(text)).unwrap();
+        vault
+    }
+
+    pub(in crate::vault) fn empty_store() -> (tempfile::TempDir, Redb) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let store = Redb::create(&path, 1 << 20).unwrap();
+        (dir, store)
+    }
+
+    pub(in crate::vault) fn commit(
+        store: &dyn Store,
+        batch: Batch,
+    ) -> Result<Committed, CommitError> {
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(store.commit(batch))
+    }
+}
+
+#[cfg(test)]
+mod tests;

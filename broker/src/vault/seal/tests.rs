@@ -1,0 +1,208 @@
+//! Unsealing, wrongly and rightly.
+
+use super::{fixtures::*, *};
+use age::secrecy::ExposeSecret as _;
+
+fn row() -> Binding<'static> {
+    Binding {
+        table: "t",
+        record: b"r",
+        purpose: "test",
+        registry: None,
+        scope: None,
+        version: 0,
+    }
+}
+
+fn identity() -> (String, Secret<String>) {
+    let identity = age::x25519::Identity::generate();
+    let text = format!(
+        "# created by a test\n{}\n",
+        identity.to_string().expose_secret()
+    );
+    (identity.to_public().to_string(), Secret::new(text))
+}
+
+fn unseal(file: &[u8], secret: &Unseal) -> Result<Vault, UnsealError> {
+    let vault = Vault::new(World::system());
+    vault.unseal(file, secret).map(|()| vault)
+}
+
+fn try_phrase(file: &[u8], text: &str) -> Result<Vault, UnsealError> {
+    unseal(file, &Unseal::Passphrase(phrase(text)))
+}
+
+#[test]
+fn each_method_unseals_the_same_vault() {
+    let ((public, private), world) = (identity(), World::system());
+    let methods = [
+        by_passphrase("right horse"),
+        UnsealMethod::Identity {
+            recipients: vec![identity().0, public],
+        },
+    ];
+    let file = Vault::init(&world, &methods).unwrap();
+    let one = try_phrase(&file, "right horse").unwrap();
+    let two = unseal(&file, &Unseal::Identity(private)).unwrap();
+    let sealed = one.seal_row(&row(), b"canary").unwrap();
+    assert_eq!(two.open_row(&row(), &sealed).unwrap().expose(), b"canary");
+}
+
+#[test]
+fn attack_44_a_wrong_secret_unseals_nothing() {
+    let (public, _) = identity();
+    let methods = [
+        by_passphrase("right horse"),
+        UnsealMethod::Identity {
+            recipients: vec![public],
+        },
+    ];
+    let file = Vault::init(&World::system(), &methods).unwrap();
+    for wrong in ["", "right hors", "right horse ", "Right horse"] {
+        assert_eq!(
+            try_phrase(&file, wrong).err(),
+            Some(UnsealError::WrongSecret),
+            "{wrong:?}"
+        );
+    }
+    let other = unseal(&file, &Unseal::Identity(identity().1)).err();
+    assert_eq!(other, Some(UnsealError::WrongSecret));
+    let none = unseal(&file, &Unseal::Identity(phrase("# nothing\n"))).err();
+    assert_eq!(none, Some(UnsealError::NotAnIdentity));
+    let only = Vault::init(&World::system(), &[by_passphrase("x")]).unwrap();
+    let absent = unseal(&only, &Unseal::Identity(identity().1)).err();
+    assert_eq!(
+        absent,
+        Some(UnsealError::NoSuchMethod(
+            "identity",
+            "passphrase".to_owned()
+        ))
+    );
+}
+
+#[test]
+fn a_damaged_file_is_told_from_a_wrong_passphrase() {
+    let (public, private) = identity();
+    let method = UnsealMethod::Identity {
+        recipients: vec![public],
+    };
+    let file = Vault::init(&World::system(), &[method]).unwrap();
+    let text = Unseal::Identity(private);
+    let vault = Vault::new(World::system());
+    for i in 0..file.len() {
+        let mut other = file.clone();
+        other[i] = if other[i] == b'7' { b'8' } else { b'7' };
+        let result = vault.unseal(&other, &text);
+        assert!(
+            matches!(result, Err(UnsealError::Damaged | UnsealError::Newer(_))),
+            "byte {i}: {result:?}"
+        );
+        assert_eq!(vault.unseal(&file[..i], &text), Err(UnsealError::Damaged));
+    }
+    assert!(vault.is_sealed());
+}
+
+#[test]
+fn a_file_that_asks_for_too_much_work_is_refused() {
+    let world = World::system();
+    let over = UnsealMethod::Passphrase {
+        passphrase: phrase("x"),
+        work_factor: 23,
+    };
+    assert!(matches!(
+        Vault::init(&world, &[over]),
+        Err(InitError::WorkFactor)
+    ));
+    assert!(matches!(Vault::init(&world, &[]), Err(InitError::Methods)));
+    assert!(matches!(
+        Vault::init(&world, &[by_passphrase("")]),
+        Err(InitError::EmptyPassphrase)
+    ));
+    let bad = UnsealMethod::Identity {
+        recipients: vec!["age1x".to_owned()],
+    };
+    assert!(matches!(
+        Vault::init(&world, &[bad]),
+        Err(InitError::Recipient(1))
+    ));
+}
+
+#[test]
+fn a_row_of_another_generation_is_named_as_such() {
+    let world = World::system();
+    let make = |generation| {
+        let methods = [by_passphrase("x")];
+        let file = key_file::wrap(&world, &methods, generation, &[7; 32]).unwrap();
+        try_phrase(&file, "x").unwrap()
+    };
+    let sealed = make(1).seal_row(&row(), b"canary").unwrap();
+    let error = make(2).open_row(&row(), &sealed).err();
+    assert_eq!(
+        error,
+        Some(OpenRowError::OtherGeneration { found: 1, held: 2 })
+    );
+    // Relabelling does not help: the generation is authenticated.
+    let mut relabelled = sealed;
+    relabelled[4] = 2;
+    let error = make(2).open_row(&row(), &relabelled).err();
+    assert_eq!(error, Some(OpenRowError::NotAuthentic));
+}
+
+#[test]
+fn a_rewrapped_key_file_opens_the_same_rows_with_the_new_secret_alone() {
+    let old = Vault::init(&World::system(), &[by_passphrase("old")]).unwrap();
+    let vault = try_phrase(&old, "old").unwrap();
+    let sealed = vault.seal_row(&row(), b"canary").unwrap();
+    let new = vault.rewrap(&[by_passphrase("new")]).unwrap();
+    assert_eq!(
+        try_phrase(&new, "old").err(),
+        Some(UnsealError::WrongSecret)
+    );
+    let again = try_phrase(&new, "new").unwrap();
+    assert_eq!(again.open_row(&row(), &sealed).unwrap().expose(), b"canary");
+}
+
+#[test]
+fn sealed_refuses_everything() {
+    let vault = open_vault();
+    let sealed = vault.seal_row(&row(), b"canary").unwrap();
+    vault.seal();
+    assert!(vault.is_sealed());
+    assert!(matches!(
+        vault.seal_row(&row(), b"x"),
+        Err(SealRowError::Sealed(Sealed))
+    ));
+    assert_eq!(
+        vault.open_row(&row(), &sealed).err(),
+        Some(OpenRowError::Sealed(Sealed))
+    );
+    assert_eq!(vault.mac(Domain::Row, b"x"), Err(Sealed));
+    assert_eq!(vault.mac_holds(Domain::Row, b"x", &[0; 32]), Err(Sealed));
+    let rewrapped = vault.rewrap(&[by_passphrase("x")]);
+    assert!(matches!(rewrapped, Err(InitError::Sealed(Sealed))));
+}
+
+#[test]
+fn attack_44_a_planted_key_file_does_not_change_an_open_vault() {
+    let mine = Vault::init(&World::system(), &[by_passphrase("x")]).unwrap();
+    let planted = Vault::init(&World::system(), &[by_passphrase("x")]).unwrap();
+    let vault = try_phrase(&mine, "x").unwrap();
+    let again = |file: &[u8]| vault.unseal(file, &Unseal::Passphrase(phrase("x")));
+    assert_eq!(again(&planted), Err(UnsealError::OtherVault));
+    assert_eq!(again(&mine), Ok(()));
+}
+
+#[test]
+fn the_domains_do_not_stand_in_for_each_other() {
+    let vault = open_vault();
+    let mac = vault.mac(Domain::MatchCode, b"x").unwrap();
+    assert_eq!(vault.mac_holds(Domain::MatchCode, b"x", &mac), Ok(true));
+    for other in [
+        Domain::Row,
+        Domain::Totp,
+        Domain::Ticket,
+        Domain::TokenFingerprint,
+    ] {
+        assert_eq!(vault.mac_holds(other, b"x", &mac), Ok(false));
+    }
+}

@@ -1,0 +1,409 @@
+//! The stored RegistryTokens. Adding, rotating and removing are operations for a batch, so that they
+//! are one commit with their audit event.
+//!
+//! There is no call that exports a token: the only reader is [`open`], which is for `release` (that
+//! takes a Permit by value) and for the check with the registry when a token is stored.
+
+mod scope;
+
+pub use scope::{Scope, ScopeError};
+
+use super::{
+    envelope::{Binding, OpenRowError, SealRowError},
+    rows::{RowError, authentic, check_authentic},
+    seal::{Domain, Sealed, Vault},
+};
+use crate::{
+    secret::Secret,
+    store::{Batch, Store, StoreError, Table},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use proto::{
+    canonical::Canonical,
+    ids::{PackageName, RegistryId},
+    time::UnixTime,
+};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// "registry NUL scope NUL" + version (8 bytes, big-endian) → an authentic [`TokenRecord`].
+pub const TOKEN: Table = Table("token");
+/// "registry NUL scope NUL" → the last version given out. It outlives the token, so that no version
+/// comes twice and the sealed row of a removed token never fits a later one (attack 44).
+pub const TOKEN_VERSION: Table = Table("token-version");
+
+/// How long a rotated token serves the requests in flight.
+pub const OVERLAP_SECONDS: u64 = 60 * 60;
+/// Bytes of a token at most (a PyPI macaroon is about 200).
+pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
+/// Rows per read while listing.
+const PAGE: usize = 256;
+
+/// A stored token. Everything but `sealed` may be shown to an admin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRecord {
+    /// The registry.
+    pub registry: RegistryId,
+    /// The packages that it is for.
+    pub scope: Scope,
+    /// 1 for the first token of this registry and scope; never used twice.
+    pub version: u64,
+    /// 8 hexadecimal digits by which people tell tokens apart; made with a key.
+    pub fingerprint: String,
+    /// When it was stored.
+    pub stored: UnixTime,
+    /// When the registry lets it expire, if that is known.
+    pub expires: Option<UnixTime>,
+    /// When it was last used.
+    pub used: Option<UnixTime>,
+    /// Rotated: destroyed from then on.
+    pub overlap_until: Option<UnixTime>,
+    /// It was revealed, so it must be rotated.
+    pub exposed: bool,
+    /// The token, sealed, in base64.
+    sealed: String,
+}
+
+/// A record and its row's version in the store, for compare and swap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredToken {
+    /// The record.
+    pub record: TokenRecord,
+    row_version: u64,
+}
+
+/// Why nothing was read or prepared.
+#[derive(Debug, Error)]
+pub enum TokenError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The vault is sealed.
+    #[error(transparent)]
+    Sealed(#[from] Sealed),
+    /// A row was not written by this broker.
+    #[error(transparent)]
+    Row(#[from] RowError),
+    /// It could not be sealed.
+    #[error(transparent)]
+    Seal(#[from] SealRowError),
+    /// There is one already.
+    #[error("there is a token for {0} {1} already; rotate it instead")]
+    Exists(RegistryId, Scope),
+    /// There is none.
+    #[error("there is no token for {0} {1}; add one first")]
+    Missing(RegistryId, Scope),
+    /// Not a token.
+    #[error("a token has 1 to {MAX_TOKEN_BYTES} bytes and no spaces or line ends")]
+    NotAToken,
+    /// The same one again.
+    #[error("this is the token that is stored already; make a new one at the registry")]
+    Same,
+    /// What is stored cannot be read.
+    #[error("a token's row cannot be read; restore the database from a backup")]
+    Unreadable,
+}
+
+/// Adds the first token of a registry and scope.
+pub fn add(
+    vault: &Vault,
+    store: &dyn Store,
+    batch: Batch,
+    wanted: &NewToken<'_>,
+    now: UnixTime,
+) -> Result<(Batch, TokenRecord), TokenError> {
+    if !versions(vault, store, wanted.registry, wanted.scope)?.is_empty() {
+        return Err(wanted.refuse(TokenError::Exists));
+    }
+    put(vault, store, batch, wanted, now)
+}
+
+/// Stores the next token beside the present one, which serves for [`OVERLAP_SECONDS`] more.
+pub fn rotate(
+    vault: &Vault,
+    store: &dyn Store,
+    mut batch: Batch,
+    wanted: &NewToken<'_>,
+    now: UnixTime,
+) -> Result<(Batch, TokenRecord), TokenError> {
+    let held = versions(vault, store, wanted.registry, wanted.scope)?;
+    if held.is_empty() {
+        return Err(wanted.refuse(TokenError::Missing));
+    }
+    let print = fingerprint(vault, wanted.registry, wanted.token)?;
+    if held.iter().any(|t| t.record.fingerprint == print) {
+        return Err(TokenError::Same);
+    }
+    // One that was rotated before keeps its time: rotating often must not keep an old token alive.
+    for mut old in held
+        .into_iter()
+        .filter(|t| t.record.overlap_until.is_none())
+    {
+        old.record.overlap_until = Some(now.after(OVERLAP_SECONDS));
+        batch = write(vault, batch, &old)?;
+    }
+    put(vault, store, batch, wanted, now)
+}
+
+/// A token to store.
+pub struct NewToken<'a> {
+    /// The registry.
+    pub registry: &'a RegistryId,
+    /// The packages that it is for.
+    pub scope: &'a Scope,
+    /// The token.
+    pub token: &'a Secret<String>,
+    /// When the registry lets it expire, if known.
+    pub expires: Option<UnixTime>,
+}
+
+impl NewToken<'_> {
+    fn refuse(&self, why: fn(RegistryId, Scope) -> TokenError) -> TokenError {
+        why(self.registry.clone(), self.scope.clone())
+    }
+}
+
+fn put(
+    vault: &Vault,
+    store: &dyn Store,
+    batch: Batch,
+    new: &NewToken<'_>,
+    now: UnixTime,
+) -> Result<(Batch, TokenRecord), TokenError> {
+    let token = new.token.expose();
+    // A line end inside would become a header of its own at the registry (attack 40).
+    if token.is_empty()
+        || token.len() > MAX_TOKEN_BYTES
+        || !token.bytes().all(|b| b.is_ascii_graphic())
+    {
+        return Err(TokenError::NotAToken);
+    }
+    let (batch, version) = next_version(vault, store, batch, new)?;
+    let mut record = TokenRecord {
+        registry: new.registry.clone(),
+        scope: new.scope.clone(),
+        version,
+        fingerprint: fingerprint(vault, new.registry, new.token)?,
+        stored: now,
+        expires: new.expires,
+        used: None,
+        overlap_until: None,
+        exposed: false,
+        sealed: String::new(),
+    };
+    let key = record.key();
+    let sealed = vault.seal_row(&record.binding(&key), token.as_bytes())?;
+    record.sealed = STANDARD.encode(sealed);
+    let row = authentic(vault, TOKEN, &key, &encode(&record)?)?;
+    Ok((batch.create(TOKEN, &key, row), record))
+}
+
+/// Takes the next version in the batch. Two admins who add or rotate at once contend for this row,
+/// so one of them ends as a conflict.
+fn next_version(
+    vault: &Vault,
+    store: &dyn Store,
+    batch: Batch,
+    new: &NewToken<'_>,
+) -> Result<(Batch, u64), TokenError> {
+    let key = prefix(new.registry, new.scope);
+    let row = store.get(TOKEN_VERSION, &key)?;
+    let last = match &row {
+        None => 0,
+        Some(row) => check_authentic(vault, TOKEN_VERSION, &key, &row.value)?
+            .try_into()
+            .map(u64::from_be_bytes)
+            .map_err(|_| TokenError::Unreadable)?,
+    };
+    let next = last.checked_add(1).ok_or(TokenError::Unreadable)?;
+    let value = authentic(vault, TOKEN_VERSION, &key, &next.to_be_bytes())?;
+    let batch = match row {
+        None => batch.create(TOKEN_VERSION, &key, value),
+        Some(row) => batch.replace(TOKEN_VERSION, &key, row.version, value),
+    };
+    Ok((batch, next))
+}
+
+/// Destroys every version of a registry and scope. Returns what is to be revoked at the registry.
+pub fn remove(
+    vault: &Vault,
+    store: &dyn Store,
+    batch: Batch,
+    registry: &RegistryId,
+    scope: &Scope,
+) -> Result<(Batch, Vec<TokenRecord>), TokenError> {
+    let held = versions(vault, store, registry, scope)?;
+    if held.is_empty() {
+        return Err(TokenError::Missing(registry.clone(), scope.clone()));
+    }
+    Ok(delete_all(batch, held))
+}
+
+/// Destroys the rotated tokens whose time is over. Returns what is to be revoked at the registry.
+pub fn destroy_expired(
+    vault: &Vault,
+    store: &dyn Store,
+    batch: Batch,
+    now: UnixTime,
+) -> Result<(Batch, Vec<TokenRecord>), TokenError> {
+    let mut over = list(vault, store)?;
+    over.retain(|t| !t.record.serves(now));
+    Ok(delete_all(batch, over))
+}
+
+fn delete_all(batch: Batch, tokens: Vec<StoredToken>) -> (Batch, Vec<TokenRecord>) {
+    let batch = tokens.iter().fold(batch, |batch, t| {
+        batch.delete(TOKEN, t.record.key(), t.row_version)
+    });
+    (batch, tokens.into_iter().map(|t| t.record).collect())
+}
+
+/// Notes a use, and that the token was revealed if it was.
+pub fn note_use(
+    vault: &Vault,
+    batch: Batch,
+    mut token: StoredToken,
+    exposed: bool,
+    now: UnixTime,
+) -> Result<Batch, TokenError> {
+    token.record.used = Some(now);
+    token.record.exposed |= exposed;
+    write(vault, batch, &token)
+}
+
+/// Every token, by registry, scope and version.
+pub fn list(vault: &Vault, store: &dyn Store) -> Result<Vec<StoredToken>, TokenError> {
+    read(vault, store, b"")
+}
+
+/// The token for a package: the narrowest scope that has one, there the newest. A token of a wider
+/// scope never stands in for an expired narrow one.
+pub fn find(
+    vault: &Vault,
+    store: &dyn Store,
+    registry: &RegistryId,
+    package: &PackageName,
+    now: UnixTime,
+) -> Result<Option<StoredToken>, TokenError> {
+    for scope in Scope::candidates(package) {
+        let newest = versions(vault, store, registry, &scope)?
+            .into_iter()
+            .rfind(|t| t.record.serves(now));
+        if newest.is_some() {
+            return Ok(newest);
+        }
+    }
+    Ok(None)
+}
+
+/// The token itself. Called by `release`, which takes a Permit by value, and by the check with the
+/// registry when a token is stored; nothing else may, and nothing hands it to an admin (attack 50).
+#[cfg_attr(not(test), allow(dead_code, reason = "release.rs is its caller"))]
+pub(crate) fn open(vault: &Vault, record: &TokenRecord) -> Result<Secret<String>, OpenRowError> {
+    let sealed = STANDARD
+        .decode(&record.sealed)
+        .map_err(|_| OpenRowError::NotAuthentic)?;
+    let key = record.key();
+    let plain = vault.open_row(&record.binding(&key), &sealed)?;
+    std::str::from_utf8(plain.expose())
+        .map(|text| Secret::new(text.to_owned()))
+        .map_err(|_| OpenRowError::NotAuthentic)
+}
+
+impl TokenRecord {
+    /// Whether it may still be used: it is the present one, or its overlap is not over.
+    pub fn serves(&self, now: UnixTime) -> bool {
+        self.overlap_until.is_none_or(|end| now < end)
+    }
+
+    fn key(&self) -> Vec<u8> {
+        let mut key = prefix(&self.registry, &self.scope);
+        key.extend_from_slice(&self.version.to_be_bytes());
+        key
+    }
+
+    fn binding<'a>(&'a self, key: &'a [u8]) -> Binding<'a> {
+        Binding {
+            table: TOKEN.0,
+            record: key,
+            purpose: "registry token",
+            registry: Some(self.registry.as_str()),
+            scope: Some(self.scope.as_str()),
+            version: self.version,
+        }
+    }
+}
+
+fn prefix(registry: &RegistryId, scope: &Scope) -> Vec<u8> {
+    format!("{registry}\0{scope}\0").into_bytes()
+}
+
+fn fingerprint(
+    vault: &Vault,
+    registry: &RegistryId,
+    token: &Secret<String>,
+) -> Result<String, Sealed> {
+    let inner = Secret::new(
+        Canonical::new("countersign/token-fingerprint/v1")
+            .text(registry.as_str())
+            .text(token.expose())
+            .finish(),
+    );
+    let mac = vault.mac(Domain::TokenFingerprint, inner.expose())?;
+    let head = mac
+        .first_chunk::<4>()
+        .map_or(0, |head| u32::from_be_bytes(*head));
+    Ok(format!("{head:08x}"))
+}
+
+fn versions(
+    vault: &Vault,
+    store: &dyn Store,
+    registry: &RegistryId,
+    scope: &Scope,
+) -> Result<Vec<StoredToken>, TokenError> {
+    read(vault, store, &prefix(registry, scope))
+}
+
+fn read(vault: &Vault, store: &dyn Store, prefix: &[u8]) -> Result<Vec<StoredToken>, TokenError> {
+    // Without a row nothing is authenticated; a sealed vault must still be noticed.
+    if vault.is_sealed() {
+        return Err(Sealed.into());
+    }
+    let mut out: Vec<StoredToken> = Vec::new();
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let page = store.range(TOKEN, prefix, after.as_deref(), PAGE)?;
+        let last = page.len() < PAGE;
+        after = page.last().map(|(key, _)| key.clone());
+        for (key, row) in page {
+            let plain = check_authentic(vault, TOKEN, &key, &row.value)?;
+            let record: TokenRecord =
+                serde_json::from_slice(plain).map_err(|_| TokenError::Unreadable)?;
+            if record.key() != key {
+                return Err(TokenError::Unreadable);
+            }
+            out.push(StoredToken {
+                record,
+                row_version: row.version,
+            });
+        }
+        if last {
+            return Ok(out);
+        }
+    }
+}
+
+fn write(vault: &Vault, batch: Batch, token: &StoredToken) -> Result<Batch, TokenError> {
+    let key = token.record.key();
+    let row = authentic(vault, TOKEN, &key, &encode(&token.record)?)?;
+    Ok(batch.replace(TOKEN, &key, token.row_version, row))
+}
+
+fn encode(record: &TokenRecord) -> Result<Vec<u8>, TokenError> {
+    serde_json::to_vec(record).map_err(|_| TokenError::Unreadable)
+}
+
+#[cfg(test)]
+mod tests;

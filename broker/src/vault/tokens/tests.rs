@@ -1,0 +1,189 @@
+//! Tokens over a real store.
+
+use super::*;
+use crate::{
+    store::redb::Redb,
+    vault::seal::fixtures::{commit, empty_store, open_vault, phrase},
+};
+
+const CANARY: &str = "npm_CANARYcanary0123456789";
+
+struct Place {
+    vault: Vault,
+    dir: tempfile::TempDir,
+    store: Redb,
+}
+
+impl Place {
+    fn new() -> Self {
+        let (dir, store) = empty_store();
+        let vault = open_vault();
+        Self { vault, dir, store }
+    }
+
+    fn put(
+        &self,
+        rotating: bool,
+        at: &str,
+        token: &str,
+        now: u64,
+    ) -> Result<TokenRecord, TokenError> {
+        let (registry, scope) = ("npm".parse().unwrap(), at.parse().unwrap());
+        let wanted = NewToken {
+            registry: &registry,
+            scope: &scope,
+            token: &phrase(token),
+            expires: None,
+        };
+        let verb = if rotating { rotate } else { add };
+        let (batch, record) = verb(
+            &self.vault,
+            &self.store,
+            Batch::new(),
+            &wanted,
+            UnixTime(now),
+        )?;
+        commit(&self.store, batch).unwrap();
+        Ok(record)
+    }
+
+    fn found(&self, package: &str, now: u64) -> Option<String> {
+        let (registry, package) = ("npm".parse().unwrap(), package.parse().unwrap());
+        let token = find(&self.vault, &self.store, &registry, &package, UnixTime(now)).unwrap()?;
+        Some(open(&self.vault, &token.record).unwrap().expose().clone())
+    }
+}
+
+#[test]
+fn the_narrowest_scope_serves() {
+    let place = Place::new();
+    for (scope, token) in [("*", "wide"), ("@acme/*", "group"), ("@acme/left", "one")] {
+        place.put(false, scope, token, 1).unwrap();
+    }
+    for (package, token) in [
+        ("@acme/left", "one"),
+        ("@acme/leftpad", "group"),
+        ("@acme2/left", "wide"),
+        ("left", "wide"),
+    ] {
+        assert_eq!(place.found(package, 2).as_deref(), Some(token), "{package}");
+    }
+    for bad in [
+        "", "**", "@acme/l*", "@*/x", "@/*", "a/*", ".*", "@a/b/*", "a\0",
+    ] {
+        assert!(bad.parse::<Scope>().is_err(), "{bad:?}");
+    }
+    assert!(matches!(
+        place.put(false, "*", "x", 1),
+        Err(TokenError::Exists(..))
+    ));
+    assert!(matches!(
+        place.put(true, "x", "x", 1),
+        Err(TokenError::Missing(..))
+    ));
+    for bad in ["", "a b", "a\r\nX: y", "é"] {
+        assert!(matches!(
+            place.put(false, "new", bad, 1),
+            Err(TokenError::NotAToken)
+        ));
+    }
+}
+
+#[test]
+fn a_rotated_token_overlaps_and_is_destroyed() {
+    let place = Place::new();
+    place.put(false, "*", "old", 100).unwrap();
+    assert!(matches!(
+        place.put(true, "*", "old", 100),
+        Err(TokenError::Same)
+    ));
+    let new = place.put(true, "*", "new", 200).unwrap();
+    assert_eq!(new.version, 2);
+    assert_eq!(place.found("left", 201).as_deref(), Some("new"));
+    let sweep = |now| {
+        let (batch, gone) =
+            destroy_expired(&place.vault, &place.store, Batch::new(), UnixTime(now)).unwrap();
+        commit(&place.store, batch).unwrap();
+        gone.iter().map(|r| r.version).collect::<Vec<_>>()
+    };
+    assert!(sweep(200 + OVERLAP_SECONDS - 1).is_empty());
+    assert_eq!(sweep(200 + OVERLAP_SECONDS), [1]);
+    assert_eq!(list(&place.vault, &place.store).unwrap().len(), 1);
+}
+
+#[test]
+fn a_removed_tokens_version_does_not_come_again() {
+    let place = Place::new();
+    place.put(false, "*", "one", 1).unwrap();
+    let (registry, scope) = ("npm".parse().unwrap(), "*".parse().unwrap());
+    let (batch, gone) =
+        remove(&place.vault, &place.store, Batch::new(), &registry, &scope).unwrap();
+    commit(&place.store, batch).unwrap();
+    assert_eq!(gone.len(), 1);
+    assert_eq!(place.found("left", 2), None);
+    assert_eq!(place.put(false, "*", "two", 3).unwrap().version, 2);
+}
+
+#[test]
+fn a_use_is_noted_and_exposure_stays() {
+    let place = Place::new();
+    place.put(false, "*", "one", 1).unwrap();
+    for exposed in [true, false] {
+        let token = list(&place.vault, &place.store).unwrap().remove(0);
+        let batch = note_use(&place.vault, Batch::new(), token, exposed, UnixTime(9)).unwrap();
+        commit(&place.store, batch).unwrap();
+    }
+    let record = list(&place.vault, &place.store).unwrap().remove(0).record;
+    assert_eq!((record.used, record.exposed), (Some(UnixTime(9)), true));
+}
+
+#[test]
+fn attack_44_data_directory_stolen() {
+    let place = Place::new();
+    place.put(false, "*", CANARY, 1).unwrap();
+    place.put(true, "*", &format!("{CANARY}2"), 2).unwrap();
+    let encoded = STANDARD.encode(CANARY);
+    let mut files = 0;
+    for entry in std::fs::read_dir(place.dir.path()).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        files += 1;
+        for needle in [CANARY.as_bytes(), &encoded.as_bytes()[..30]] {
+            assert!(!bytes.windows(needle.len()).any(|w| w == needle));
+        }
+        // The search finds what is there.
+        assert!(bytes.windows(11).any(|w| w == b"fingerprint"));
+    }
+    assert_eq!(files, 1);
+    place.vault.seal();
+    let sealed = list(&place.vault, &place.store);
+    assert!(matches!(sealed, Err(TokenError::Sealed(Sealed))));
+}
+
+#[test]
+fn attack_44_a_token_row_planted_under_another_scope_is_refused() {
+    let place = Place::new();
+    place.put(false, "@evil/*", CANARY, 1).unwrap();
+    let (key, row) = place.store.range(TOKEN, b"", None, 1).unwrap().remove(0);
+    let planted = [&b"npm\0left\0"[..], &1_u64.to_be_bytes()].concat();
+    assert_ne!(key, planted);
+    commit(
+        &place.store,
+        Batch::new().create(TOKEN, &planted, row.value),
+    )
+    .unwrap();
+    let (registry, package) = ("npm".parse().unwrap(), "left".parse().unwrap());
+    let found = find(&place.vault, &place.store, &registry, &package, UnixTime(2));
+    assert!(matches!(found, Err(TokenError::Row(_))));
+    // Not even with a valid record does another scope's ciphertext open.
+    let mut record = list_one(&place);
+    record.scope = "left".parse().unwrap();
+    assert_eq!(
+        open(&place.vault, &record).err(),
+        Some(OpenRowError::NotAuthentic)
+    );
+}
+
+fn list_one(place: &Place) -> TokenRecord {
+    let rows = place.store.range(TOKEN, b"npm\0@evil", None, 1).unwrap();
+    serde_json::from_slice(&rows[0].1.value[32..]).unwrap()
+}
