@@ -4,6 +4,7 @@
 //! [`publish`] for the story, then the room of whatever a verb uses.
 
 pub mod secret;
+pub mod telemetry;
 pub mod world;
 
 pub mod store;
@@ -16,3 +17,12 @@ pub mod registry;
 pub mod policy;
 
 pub mod vault;
+
+pub mod desk;
+
+pub mod admin;
+pub mod publish;
+
+pub mod http;
+
+pub mod config;

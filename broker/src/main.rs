@@ -1,1 +1,109 @@
-fn main() {}
+//! `countersignd`: init, serve, check.
+
+mod start;
+
+use anyhow::Result;
+use broker::{config, telemetry};
+use clap::{Parser, Subcommand};
+use std::{path::PathBuf, process::ExitCode};
+
+/// The Countersign broker: holds registry tokens, asks people first, publishes what they approved.
+#[derive(Parser)]
+#[command(
+    name = "countersignd",
+    version,
+    about,
+    after_help = "\
+Examples:
+  countersignd check --config countersign.toml
+  countersignd init  --config countersign.toml --admin alice
+  countersignd serve --config countersign.toml
+
+Configuration and policy: deploy/examples/. SIGHUP reloads policy and certificate, SIGTERM drains."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a new broker: data, keys, the first admin's invite. Refuses when there is one.
+    Init {
+        /// The configuration file.
+        #[arg(long, default_value = "countersign.toml")]
+        config: PathBuf,
+        /// The first admin's name.
+        #[arg(long, default_value = "admin")]
+        admin: String,
+        /// Groups that the first admin joins.
+        #[arg(long = "group")]
+        groups: Vec<String>,
+        /// Write the invite to this new file (0600) instead of printing it.
+        #[arg(long)]
+        invite_file: Option<PathBuf>,
+    },
+    /// Serve until told to stop.
+    Serve {
+        /// The configuration file.
+        #[arg(long, default_value = "countersign.toml")]
+        config: PathBuf,
+    },
+    /// Check configuration and policy; binds nothing, changes nothing.
+    Check {
+        /// The configuration file.
+        #[arg(long, default_value = "countersign.toml")]
+        config: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("countersignd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<()> {
+    // Before any thread starts: no core dumps, no ptrace by other processes of the same user.
+    let hardening = broker::vault::harden::harden_process();
+    match arguments.command {
+        Command::Check { config } => {
+            let config = config::load(&config).map_err(anyhow::Error::msg)?;
+            let policy = start::policy(&config)?;
+            println!(
+                "configuration and policy are good: {} issuers, {} registries, {} package entries",
+                config.issuers.len(),
+                config.registries.len(),
+                policy.entries().len()
+            );
+            Ok(())
+        }
+        Command::Init {
+            config,
+            admin,
+            groups,
+            invite_file,
+        } => {
+            let config = config::load(&config).map_err(anyhow::Error::msg)?;
+            let admin = admin.parse()?;
+            let groups = groups.iter().map(|g| g.parse()).collect::<Result<_, _>>()?;
+            runtime()?.block_on(start::init(&config, admin, groups, invite_file.as_deref()))
+        }
+        Command::Serve { config: path } => {
+            let config = config::load(&path).map_err(anyhow::Error::msg)?;
+            telemetry::start_logging(config.log.format);
+            tracing::info!(?hardening, "process hardened");
+            runtime()?.block_on(start::serve(config, path))
+        }
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?)
+}

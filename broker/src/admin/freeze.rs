@@ -1,0 +1,128 @@
+//! Freezing a package takes one person; thawing it takes two.
+
+use crate::{
+    audit::event::Event,
+    desk::{Desk, Fault},
+    publish::{
+        Refusal, close,
+        ledger::{self, FROZEN, Freeze},
+    },
+    store::Batch,
+};
+use proto::{
+    api::FreezeStatus,
+    ids::{PackageName, PersonId, RegistryId},
+    time::UnixTime,
+};
+
+/// People who must ask for a thaw.
+const THAW_PEOPLE: usize = 2;
+
+/// Freezes: nothing of the package is released from this commit on. Works while sealed.
+pub async fn freeze(
+    desk: &Desk,
+    package: &str,
+    by: &PersonId,
+    now: UnixTime,
+) -> Result<FreezeStatus, Refusal> {
+    let package = parse(package)?;
+    if let Some((version, mut freeze)) = ledger::freeze(desk, &package)? {
+        // Frozen again: a thaw that was under way starts anew.
+        freeze.thawing.clear();
+        let event = Event::Frozen {
+            package: package.clone(),
+            by: by.clone(),
+        };
+        desk.commit(
+            Batch::new().replace(FROZEN, package.as_bytes(), version, row(&freeze)?),
+            &[event],
+            now,
+        )
+        .await?;
+    } else {
+        let freeze = Freeze {
+            by: by.clone(),
+            since: now,
+            thawing: Vec::new(),
+        };
+        let event = Event::Frozen {
+            package: package.clone(),
+            by: by.clone(),
+        };
+        desk.commit(
+            Batch::new().create(FROZEN, package.as_bytes(), row(&freeze)?),
+            &[event],
+            now,
+        )
+        .await?;
+    }
+    close::deny_frozen(desk, &package, now).await?;
+    Ok(FreezeStatus {
+        package,
+        frozen: true,
+        thawing: Vec::new(),
+    })
+}
+
+/// Asks for a thaw; the second person's asking does it.
+pub async fn thaw(
+    desk: &Desk,
+    package: &str,
+    by: &PersonId,
+    now: UnixTime,
+) -> Result<FreezeStatus, Refusal> {
+    let package = parse(package)?;
+    let Some((version, mut freeze)) = ledger::freeze(desk, &package)? else {
+        return Ok(FreezeStatus {
+            package,
+            frozen: false,
+            thawing: Vec::new(),
+        });
+    };
+    if !freeze.thawing.contains(by) {
+        freeze.thawing.push(by.clone());
+    }
+    let key = package.as_bytes();
+    if freeze.thawing.len() >= THAW_PEOPLE {
+        let event = Event::Thawed {
+            package: package.clone(),
+            by: freeze.thawing.clone(),
+        };
+        desk.commit(Batch::new().delete(FROZEN, key, version), &[event], now)
+            .await?;
+        return Ok(FreezeStatus {
+            package,
+            frozen: false,
+            thawing: freeze.thawing,
+        });
+    }
+    let event = Event::ThawAsked {
+        package: package.clone(),
+        by: by.clone(),
+    };
+    desk.commit(
+        Batch::new().replace(FROZEN, key, version, row(&freeze)?),
+        &[event],
+        now,
+    )
+    .await?;
+    Ok(FreezeStatus {
+        package,
+        frozen: true,
+        thawing: freeze.thawing,
+    })
+}
+
+/// `registry:package`, by the parsers that requests use: a freeze of another spelling would freeze
+/// nothing.
+fn parse(package: &str) -> Result<String, Refusal> {
+    let bad = || Refusal::BadRequest("name a package like npm:@acme/left".to_owned());
+    let (registry, name) = package.split_once(':').ok_or_else(bad)?;
+    let registry: RegistryId = registry.parse().map_err(|_| bad())?;
+    let name: PackageName = name.parse().map_err(|_| bad())?;
+    Ok(format!("{registry}:{name}"))
+}
+
+fn row(freeze: &Freeze) -> Result<Vec<u8>, Fault> {
+    serde_json::to_vec(freeze).map_err(|_| Fault::Damaged("a freeze"))
+}

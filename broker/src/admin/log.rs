@@ -1,0 +1,83 @@
+//! The log, given out: exports, checkpoints, receipts.
+
+use crate::{
+    audit::event::Event,
+    desk::{Desk, Fault},
+    publish::{Refusal, state::Record},
+    store::history::whole_log_read,
+};
+use proto::{
+    api::{LogLine, ReceiptBody, StateName},
+    digest::hex,
+    log::receipt,
+};
+
+/// Most leaves in one page of an export.
+pub const PAGE_MAX: usize = 1000;
+
+/// Leaves from an index on: first what was moved to history, then the live ones.
+pub fn export(desk: &Desk, from: u64, limit: usize) -> Result<Vec<LogLine>, Refusal> {
+    let limit = limit.clamp(1, PAGE_MAX);
+    let leaves = whole_log_read(&*desk.live, &*desk.history, from, limit).map_err(Fault::from)?;
+    leaves
+        .into_iter()
+        .map(|(index, leaf)| line(index, leaf))
+        .collect()
+}
+
+fn line(index: u64, leaf: Vec<u8>) -> Result<LogLine, Refusal> {
+    let leaf = String::from_utf8(leaf).map_err(|_| Fault::Damaged("a leaf"))?;
+    Ok(LogLine { index, leaf })
+}
+
+/// The signed, offline-verifiable bundle about one publish: a DSSE envelope.
+pub async fn receipt(desk: &Desk, record: &Record) -> Result<String, Refusal> {
+    if record.name() != StateName::Published {
+        return Err(Refusal::State(record.name(), record.status().reason));
+    }
+    let checkpoint = desk.checkpoint().await?;
+    let size = desk.tree.size();
+    let (index, leaf) = published_leaf(desk, record, size)?;
+    let inclusion = desk
+        .tree
+        .inclusion(&*desk.history, index, size)
+        .map_err(|e| Fault::Store(e.to_string()))?;
+    let body = ReceiptBody {
+        facts: record.facts.clone(),
+        request_digest: record.digest,
+        evidence: record.evidence().to_vec(),
+        items: record.status().items,
+        leaf: line(index, leaf)?,
+        inclusion: inclusion.iter().map(|h| hex(&h.0)).collect(),
+        checkpoint,
+    };
+    receipt::sign_receipt(&body, &desk.place.origin, &desk.log_key()?)
+        .map_err(|_| Fault::Damaged("a receipt").into())
+}
+
+fn read(leaf: &str) -> Option<Event> {
+    #[derive(serde::Deserialize)]
+    struct Leaf {
+        event: Event,
+    }
+    serde_json::from_str::<Leaf>(leaf).ok().map(|l| l.event)
+}
+
+/// The leaf that says that this request was published: found from the end backwards.
+fn published_leaf(desk: &Desk, record: &Record, size: u64) -> Result<(u64, Vec<u8>), Refusal> {
+    let id = record.facts.id;
+    let mut end = size;
+    while end > 0 {
+        let from = end.saturating_sub(PAGE_MAX as u64);
+        let count = usize::try_from(end - from).unwrap_or(PAGE_MAX);
+        for l in export(desk, from, count)?.into_iter().rev() {
+            if let Some(Event::RequestPublished { request, .. }) = read(&l.leaf)
+                && request == id
+            {
+                return Ok((l.index, l.leaf.into_bytes()));
+            }
+        }
+        end = from;
+    }
+    Err(Fault::Damaged("the log: a publish is not in it").into())
+}

@@ -1,0 +1,10 @@
+//! What admins do, a file per verb's family. Every act here is a signed call of an enrolled admin
+//! device, and leaves an event in the same commit.
+
+pub mod client_keys;
+pub mod custody;
+pub mod enroll;
+pub mod freeze;
+pub mod log;
+pub mod people;
+pub mod tokens;

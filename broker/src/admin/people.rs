@@ -1,0 +1,75 @@
+//! People: listed and removed.
+
+use crate::{
+    audit::event::Event,
+    desk::{
+        Desk, Fault,
+        people::{DEVICES, PEOPLE, Person},
+    },
+    publish::Refusal,
+    store::Batch,
+};
+use proto::{
+    api::{DeviceLine, Devices, PersonLine},
+    ids::{DeviceId, PersonId},
+    time::UnixTime,
+};
+
+/// Everybody.
+pub fn list(desk: &Desk) -> Result<Vec<PersonLine>, Refusal> {
+    let line = |p: Person| PersonLine {
+        person: p.id,
+        groups: p.groups,
+        admin: p.admin,
+        devices: p.devices.len(),
+        actors: p.actors,
+    };
+    Ok(desk.people()?.into_iter().map(line).collect())
+}
+
+/// Removes a person. Effective at once: stored answers of his are judged again at release and count
+/// no more (attack 29).
+pub async fn remove(desk: &Desk, id: &PersonId, by: &Person, now: UnixTime) -> Result<(), Refusal> {
+    let people = desk.people()?;
+    let Some(held) = desk.person(id)? else {
+        return Err(Refusal::NotFound);
+    };
+    if held.value.admin && people.iter().filter(|p| p.admin).count() == 1 {
+        return Err(Refusal::NotAllowed(
+            "the last admin cannot be removed; invite another one first".to_owned(),
+        ));
+    }
+    let mut batch = Batch::new().delete(PEOPLE, id.as_str().as_bytes(), held.version);
+    for device in &held.value.devices {
+        if let Some(row) = desk
+            .live
+            .get(DEVICES, device.id.as_str().as_bytes())
+            .map_err(Fault::from)?
+        {
+            batch = batch.delete(DEVICES, device.id.as_str().as_bytes(), row.version);
+        }
+    }
+    // The TOTP state stays: who is enrolled again later does not get a fresh budget or an old step.
+    let event = Event::PersonRemoved {
+        person: id.clone(),
+        by: by.id.clone(),
+    };
+    desk.commit(batch, &[event], now).await?;
+    Ok(())
+}
+
+/// A person's own devices.
+pub fn devices(person: &Person, this: &DeviceId) -> Devices {
+    let line = |d: &crate::desk::people::Device| DeviceLine {
+        id: d.id.clone(),
+        name: d.name.clone(),
+        enrolled: d.enrolled,
+        this: d.id == *this,
+    };
+    Devices {
+        person: person.id.clone(),
+        groups: person.groups.clone(),
+        admin: person.admin,
+        devices: person.devices.iter().map(line).collect(),
+    }
+}

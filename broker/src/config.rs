@@ -1,0 +1,266 @@
+//! The configuration file. Unknown keys are errors; every error names file, line and key.
+
+use crate::{caller::IssuerConfig, registry::Kind as RegistryKind, telemetry::LogFormat};
+use proto::ids::RegistryId;
+use serde::Deserialize;
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+use toml::Spanned;
+use url::Url;
+
+/// The file as written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Folder of the store, the vault's key file and uploads on their way.
+    pub data: PathBuf,
+    /// What people, devices and jobs call the broker: scheme, host and port.
+    pub public_url: Spanned<Url>,
+    /// Where people and API are served.
+    pub listen: Spanned<SocketAddr>,
+    /// The policy file.
+    pub policy: PathBuf,
+    /// The one proxy in front of a plain HTTP listener; connections from elsewhere are dropped.
+    #[serde(default)]
+    pub behind_proxy: Option<IpAddr>,
+    /// TLS.
+    #[serde(default)]
+    pub tls: Option<Tls>,
+    /// Where health and metrics are served.
+    pub operations: Operations,
+    /// Logs.
+    #[serde(default)]
+    pub log: Log,
+    /// How the vault is unsealed at start; absent: by an admin.
+    #[serde(default)]
+    pub unseal: Unsealing,
+    /// Who issues IdTokens.
+    #[serde(default, rename = "issuer")]
+    pub issuers: Vec<Spanned<IssuerConfig>>,
+    /// Where packages go.
+    #[serde(default, rename = "registry")]
+    pub registries: Vec<RegistryEntry>,
+    /// Days that a registry token may live.
+    #[serde(default = "ninety")]
+    pub token_max_age_days: u64,
+}
+
+/// Certificate and key, PEM. Read again on SIGHUP.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The chain.
+    pub certificate: PathBuf,
+    /// The key.
+    pub key: PathBuf,
+}
+
+/// The operations listener.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Operations {
+    /// Its address.
+    pub listen: SocketAddr,
+}
+
+/// Logs.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// Form.
+    #[serde(default = "json")]
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Json,
+        }
+    }
+}
+
+/// How the vault is unsealed at start: at most one of these.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unsealing {
+    /// A file with the passphrase.
+    #[serde(default)]
+    pub passphrase_file: Option<PathBuf>,
+    /// A file with an age identity.
+    #[serde(default)]
+    pub identity_file: Option<PathBuf>,
+    /// The name of a systemd credential that holds an age identity.
+    #[serde(default)]
+    pub credential: Option<String>,
+}
+
+/// A registry.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegistryEntry {
+    /// Its name in requests.
+    pub name: Spanned<RegistryId>,
+    /// Its protocol.
+    #[serde(deserialize_with = "kind")]
+    pub kind: RegistryKind,
+    /// The real registry.
+    #[serde(default)]
+    pub url: Option<Spanned<Url>>,
+    /// Where the broker's endpoint for it listens: an origin of its own.
+    #[serde(default)]
+    pub listen: Option<Spanned<SocketAddr>>,
+    /// What jobs call that endpoint.
+    #[serde(default)]
+    pub public_url: Option<Spanned<Url>>,
+}
+
+fn ninety() -> u64 {
+    90
+}
+fn json() -> LogFormat {
+    LogFormat::Json
+}
+fn kind<'de, D: serde::Deserializer<'de>>(d: D) -> Result<RegistryKind, D::Error> {
+    let name = String::deserialize(d)?;
+    RegistryKind::parse(&name).ok_or_else(|| serde::de::Error::custom("is `npm` or `generic`"))
+}
+
+/// Reads and checks the file; relative paths in it are meant from its own folder.
+pub fn load(path: &Path) -> Result<Config, String> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        format!("{shown}: {e}\n  write one after deploy/examples/countersign.toml, or name it with --config")
+    })?;
+    let mut config: Config = toml::from_str(&text).map_err(|e| {
+        let place = e.span().map_or(String::new(), |s| place(&text, s.start));
+        format!("{shown}{place}: {}", e.message())
+    })?;
+    check(&config).map_err(|(at, why)| format!("{shown}{}: {why}", place(&text, at)))?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let resolve = |p: &mut PathBuf| {
+        if p.is_relative() {
+            *p = folder.join(&*p);
+        }
+    };
+    resolve(&mut config.data);
+    resolve(&mut config.policy);
+    if let Some(tls) = &mut config.tls {
+        resolve(&mut tls.certificate);
+        resolve(&mut tls.key);
+    }
+    for p in [
+        &mut config.unseal.passphrase_file,
+        &mut config.unseal.identity_file,
+    ]
+    .into_iter()
+    .flatten()
+    {
+        resolve(p);
+    }
+    Ok(config)
+}
+
+/// `:line:column` of a byte.
+fn place(text: &str, at: usize) -> String {
+    let before = text.get(..at).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().map_or(0, |l| l.chars().count()) + 1;
+    format!(":{line}:{column}")
+}
+
+fn check(config: &Config) -> Result<(), (usize, String)> {
+    let plain_ok = |a: &Spanned<SocketAddr>| {
+        config.tls.is_some() || config.behind_proxy.is_some() || a.get_ref().ip().is_loopback()
+    };
+    let plain = "key `listen`: plain HTTP is served on loopback alone; set [tls] or behind_proxy";
+    if !plain_ok(&config.listen) {
+        return Err((config.listen.span().start, plain.to_owned()));
+    }
+    origin(&config.public_url, "public_url")?;
+    let u = &config.unseal;
+    if [
+        u.passphrase_file.is_some(),
+        u.identity_file.is_some(),
+        u.credential.is_some(),
+    ]
+    .iter()
+    .filter(|b| **b)
+    .count()
+        > 1
+    {
+        return Err((
+            0,
+            "table [unseal]: name one of passphrase_file, identity_file, credential".to_owned(),
+        ));
+    }
+    for issuer in &config.issuers {
+        issuer
+            .get_ref()
+            .check()
+            .map_err(|e| (issuer.span().start, e.to_string()))?;
+    }
+    let mut names = std::collections::BTreeSet::new();
+    for registry in &config.registries {
+        let at = registry.name.span().start;
+        if !names.insert(registry.name.get_ref().clone()) {
+            return Err((
+                at,
+                format!("key `name`: '{}' is taken", registry.name.get_ref()),
+            ));
+        }
+        match registry.kind {
+            RegistryKind::Generic => {}
+            RegistryKind::Npm => {
+                let (Some(url), Some(listen), Some(public)) =
+                    (&registry.url, &registry.listen, &registry.public_url)
+                else {
+                    return Err((
+                        at,
+                        "a registry of kind npm needs `url`, `listen` and `public_url`".to_owned(),
+                    ));
+                };
+                secure(url, "url")?;
+                origin(public, "public_url")?;
+                if !plain_ok(listen) {
+                    return Err((listen.span().start, plain.to_owned()));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Tokens and keys travel over TLS, or to this very machine.
+fn secure(url: &Spanned<Url>, key: &str) -> Result<(), (usize, String)> {
+    let u = url.get_ref();
+    let local = match u.host() {
+        Some(url::Host::Domain(d)) => d == "localhost",
+        Some(url::Host::Ipv4(a)) => a.is_loopback(),
+        Some(url::Host::Ipv6(a)) => a.is_loopback(),
+        None => false,
+    };
+    if u.scheme() == "https" || (u.scheme() == "http" && local) {
+        Ok(())
+    } else {
+        Err((
+            url.span().start,
+            format!("key `{key}`: must be https (http only to loopback)"),
+        ))
+    }
+}
+
+fn origin(url: &Spanned<Url>, key: &str) -> Result<(), (usize, String)> {
+    let u = url.get_ref();
+    if !matches!(u.scheme(), "http" | "https") || u.path() != "/" || u.query().is_some() {
+        return Err((
+            url.span().start,
+            format!(
+                "key `{key}`: give scheme, host and port alone, like https://broker.example.org"
+            ),
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,233 @@
+//! The parts that the verbs work with. Whatever a test replaces comes in through here; the daemon
+//! has no global and no test door.
+
+pub mod people;
+pub mod waiters;
+
+use crate::{
+    audit::{
+        event::{Event, leaf},
+        tree::Tree,
+    },
+    caller::Issuers,
+    policy::Policy,
+    registry::npm::Upstream,
+    secret::Secret,
+    store::{Batch, CommitError, Committed, Store, StoreError, Table},
+    telemetry::Metrics,
+    vault::{
+        Binding, Sealed, Vault,
+        envelope::{OpenRowError, SealRowError},
+        rows::RowError,
+        tokens::TokenError,
+    },
+    world::{NoEntropy, World},
+};
+use arc_swap::ArcSwap;
+use proto::{device::DeviceKey, ids::RegistryId, time::UnixTime};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use thiserror::Error;
+
+/// Everything a verb needs.
+pub struct Desk {
+    /// Live rows.
+    pub live: Arc<dyn Store>,
+    /// Finished requests and old leaves.
+    pub history: Arc<dyn Store>,
+    /// Keys.
+    pub vault: Arc<Vault>,
+    /// Time and entropy.
+    pub world: World,
+    /// Who may ask.
+    pub issuers: Issuers,
+    /// What is allowed; replaced on reload.
+    pub policy: ArcSwap<Policy>,
+    /// Where packages go.
+    pub registries: BTreeMap<RegistryId, Registry>,
+    /// The log's tree.
+    pub tree: Tree,
+    /// Who waits.
+    pub waiters: waiters::Waiters,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Addresses and folders.
+    pub place: Place,
+}
+
+/// A configured registry.
+pub enum Registry {
+    /// npm's protocol.
+    Npm {
+        /// The real registry.
+        upstream: Upstream,
+        /// The broker's endpoint for it, as jobs see it.
+        endpoint: url::Url,
+    },
+    /// Stored secrets without an endpoint.
+    Secrets,
+}
+
+/// Addresses and folders.
+pub struct Place {
+    /// The broker's public URL, without a slash at the end.
+    pub public_url: String,
+    /// The log's name in checkpoints.
+    pub origin: String,
+    /// Where uploads are spooled.
+    pub spool: PathBuf,
+    /// The data folder.
+    pub data: PathBuf,
+    /// Days that a token may live.
+    pub token_max_age_days: u64,
+}
+
+/// What can fail below every verb.
+#[derive(Debug, Error)]
+pub enum Fault {
+    /// Somebody else was faster; read again.
+    #[error("another act was faster")]
+    Conflict(Table, Vec<u8>),
+    /// The store failed; the daemon stops.
+    #[error("the store failed: {0}")]
+    Store(String),
+    /// The vault is sealed.
+    #[error("the vault is sealed")]
+    Sealed,
+    /// A row that should be ours is not.
+    #[error("{0} is damaged or was not written by this broker")]
+    Damaged(&'static str),
+    /// No entropy.
+    #[error(transparent)]
+    NoEntropy(#[from] NoEntropy),
+}
+
+impl From<StoreError> for Fault {
+    fn from(e: StoreError) -> Self {
+        Self::Store(e.to_string())
+    }
+}
+
+impl From<CommitError> for Fault {
+    fn from(e: CommitError) -> Self {
+        match e {
+            CommitError::Conflict { table, key } => Self::Conflict(table, key),
+            CommitError::Unavailable(why) => Self::Store(why),
+        }
+    }
+}
+
+impl From<Sealed> for Fault {
+    fn from(_: Sealed) -> Self {
+        Self::Sealed
+    }
+}
+
+impl From<SealRowError> for Fault {
+    fn from(e: SealRowError) -> Self {
+        match e {
+            SealRowError::Sealed(_) => Self::Sealed,
+            SealRowError::NoEntropy(e) => Self::NoEntropy(e),
+            SealRowError::Refused => Self::Damaged("a secret"),
+        }
+    }
+}
+
+impl From<OpenRowError> for Fault {
+    fn from(e: OpenRowError) -> Self {
+        match e {
+            OpenRowError::Sealed(_) => Self::Sealed,
+            _ => Self::Damaged("a sealed row"),
+        }
+    }
+}
+
+impl From<TokenError> for Fault {
+    fn from(e: TokenError) -> Self {
+        match e {
+            TokenError::Store(e) => e.into(),
+            TokenError::Sealed(e) => e.into(),
+            TokenError::Row(e) => e.into(),
+            TokenError::Seal(e) => e.into(),
+            _ => Self::Damaged("a token's row"),
+        }
+    }
+}
+
+impl From<RowError> for Fault {
+    fn from(e: RowError) -> Self {
+        match e {
+            RowError::Sealed(_) => Self::Sealed,
+            RowError::NotAuthentic(_) => Self::Damaged("an authenticated row"),
+        }
+    }
+}
+
+/// Keys of the broker's own.
+const KEYS: Table = Table("key");
+
+impl Desk {
+    /// Commits a batch with its events: a change without its record, or the other way round, does
+    /// not exist.
+    pub async fn commit(
+        &self,
+        mut batch: Batch,
+        events: &[Event],
+        now: UnixTime,
+    ) -> Result<Committed, Fault> {
+        for event in events {
+            batch = batch.append(leaf(event, now));
+        }
+        Ok(self.live.commit(batch).await?)
+    }
+
+    /// The log's signing key.
+    pub fn log_key(&self) -> Result<DeviceKey, Fault> {
+        let row = self
+            .live
+            .get(KEYS, b"log")?
+            .ok_or(Fault::Damaged("the log key"))?;
+        let seed = self.vault.open_row(&log_binding(), &row.value)?;
+        key_from(&seed)
+    }
+
+    /// Makes the log's signing key; once, when the broker is created.
+    pub async fn make_log_key(&self) -> Result<(), Fault> {
+        let seed = Secret::new(self.world.random::<32>()?);
+        let sealed = self.vault.seal_row(&log_binding(), seed.expose())?;
+        self.live
+            .commit(Batch::new().create(KEYS, b"log", sealed))
+            .await?;
+        Ok(())
+    }
+
+    /// A signed checkpoint over all leaves there are.
+    pub async fn checkpoint(&self) -> Result<String, Fault> {
+        self.tree
+            .catch_up_into(&*self.live, &*self.history)
+            .await
+            .map_err(|e| Fault::Store(e.to_string()))?;
+        self.tree
+            .checkpoint(&self.log_key()?, &self.place.origin)
+            .map_err(|_| Fault::Damaged("the log key"))
+    }
+}
+
+fn log_binding() -> Binding<'static> {
+    Binding {
+        table: "key",
+        record: b"log",
+        purpose: "log signing key",
+        registry: None,
+        scope: None,
+        version: 0,
+    }
+}
+
+fn key_from(seed: &Secret<Vec<u8>>) -> Result<DeviceKey, Fault> {
+    let mut bytes = [0; 32];
+    if seed.expose().len() != 32 {
+        return Err(Fault::Damaged("the log key"));
+    }
+    bytes.copy_from_slice(seed.expose());
+    DeviceKey::from_seed(bytes).map_err(|_| Fault::Damaged("the log key"))
+}

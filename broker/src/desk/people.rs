@@ -1,0 +1,189 @@
+//! People, their devices and second factors.
+//!
+//! If an attacker writes here: every row is authenticated under the vault's key and bound to its
+//! place, so he can remove people (and is noticed), but not add a phone.
+
+use crate::{
+    desk::{Desk, Fault},
+    secret::Secret,
+    store::{Batch, Row, Table},
+    vault::{Binding, Domain, rows},
+};
+use proto::{
+    device::DevicePublic,
+    ids::{DeviceId, GroupName, PersonId},
+    time::UnixTime,
+};
+use serde::{Deserialize, Serialize};
+
+/// Rows of people.
+pub const PEOPLE: Table = Table("person");
+/// From a device's id to its person; a hint that is checked against the person's own row.
+pub const DEVICES: Table = Table("device");
+/// TOTP budgets.
+pub const TOTP: Table = Table("totp");
+/// Open invites.
+pub const INVITES: Table = Table("invite");
+
+/// A person as stored.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Person {
+    /// Who.
+    pub id: PersonId,
+    /// Groups that the policy names.
+    pub groups: Vec<GroupName>,
+    /// Whether an admin.
+    pub admin: bool,
+    /// Accounts at CI issuers, like `github:12345`.
+    pub actors: Vec<String>,
+    /// Devices.
+    pub devices: Vec<Device>,
+    /// The TOTP secret, sealed.
+    pub totp: Vec<u8>,
+}
+
+/// An enrolled device.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Device {
+    /// Its id.
+    pub id: DeviceId,
+    /// Its key.
+    pub public_key: DevicePublic,
+    /// Its name.
+    pub name: String,
+    /// When it was enrolled.
+    pub enrolled: UnixTime,
+}
+
+impl Person {
+    /// The key of a device, if this person has it.
+    pub fn key_of(&self, device: &DeviceId) -> Option<&DevicePublic> {
+        self.devices
+            .iter()
+            .find(|d| d.id == *device)
+            .map(|d| &d.public_key)
+    }
+}
+
+/// A row together with the version that a replacement must name.
+#[derive(Debug)]
+pub struct Versioned<T> {
+    /// The store's version.
+    pub version: u64,
+    /// The value.
+    pub value: T,
+}
+
+impl Desk {
+    /// A person, authenticated.
+    pub fn person(&self, id: &PersonId) -> Result<Option<Versioned<Person>>, Fault> {
+        self.authentic_row(PEOPLE, id.as_str().as_bytes())
+    }
+
+    /// The person who has this device, authenticated.
+    pub fn person_of_device(&self, device: &DeviceId) -> Result<Option<Versioned<Person>>, Fault> {
+        let Some(row) = self.live.get(DEVICES, device.as_str().as_bytes())? else {
+            return Ok(None);
+        };
+        let Some(id) = String::from_utf8(row.value)
+            .ok()
+            .and_then(|s| s.parse::<PersonId>().ok())
+        else {
+            return Ok(None);
+        };
+        Ok(self
+            .person(&id)?
+            .filter(|p| p.value.key_of(device).is_some()))
+    }
+
+    /// Everybody, in name order.
+    pub fn people(&self) -> Result<Vec<Person>, Fault> {
+        let mut out = Vec::new();
+        for (key, row) in self.live.range(PEOPLE, b"", None, PEOPLE_MAX)? {
+            out.push(self.check_row::<Person>(PEOPLE, &key, &row)?);
+        }
+        Ok(out)
+    }
+
+    /// The bytes to store for an authenticated row.
+    pub fn authentic(
+        &self,
+        table: Table,
+        key: &[u8],
+        value: &impl Serialize,
+    ) -> Result<Vec<u8>, Fault> {
+        let json = serde_json::to_vec(value).map_err(|_| Fault::Damaged("a row"))?;
+        Ok(rows::authentic(&self.vault, table, key, &json)?)
+    }
+
+    /// An authenticated row.
+    pub fn authentic_row<T: serde::de::DeserializeOwned>(
+        &self,
+        table: Table,
+        key: &[u8],
+    ) -> Result<Option<Versioned<T>>, Fault> {
+        match self.live.get(table, key)? {
+            None => Ok(None),
+            Some(row) => {
+                let value = self.check_row(table, key, &row)?;
+                Ok(Some(Versioned {
+                    version: row.version,
+                    value,
+                }))
+            }
+        }
+    }
+
+    fn check_row<T: serde::de::DeserializeOwned>(
+        &self,
+        table: Table,
+        key: &[u8],
+        row: &Row,
+    ) -> Result<T, Fault> {
+        let json = rows::check_authentic(&self.vault, table, key, &row.value)?;
+        serde_json::from_slice(json).map_err(|_| Fault::Damaged("a row"))
+    }
+
+    /// Seals a TOTP secret for a person.
+    pub fn seal_totp(&self, person: &PersonId, secret: &Secret<Vec<u8>>) -> Result<Vec<u8>, Fault> {
+        Ok(self
+            .vault
+            .seal_row(&totp_binding(person), secret.expose())?)
+    }
+
+    /// Opens a person's TOTP secret.
+    pub fn open_totp(&self, person: &PersonId, sealed: &[u8]) -> Result<Secret<Vec<u8>>, Fault> {
+        Ok(self.vault.open_row(&totp_binding(person), sealed)?)
+    }
+
+    /// MAC of an accepted TOTP step: what stays as evidence.
+    pub fn totp_mac(&self, bytes: &[u8]) -> Result<[u8; 32], Fault> {
+        Ok(self.vault.mac(Domain::Totp, bytes)?)
+    }
+}
+
+/// Adds the operations that store a person with the device index beside it.
+pub fn index_devices(mut batch: Batch, person: &Person) -> Batch {
+    for device in &person.devices {
+        batch = batch.create(
+            DEVICES,
+            device.id.as_str().as_bytes(),
+            person.id.as_str().as_bytes(),
+        );
+    }
+    batch
+}
+
+/// Most people of one broker.
+pub const PEOPLE_MAX: usize = 1000;
+
+fn totp_binding(person: &PersonId) -> Binding<'_> {
+    Binding {
+        table: "person",
+        record: person.as_str().as_bytes(),
+        purpose: "totp secret",
+        registry: None,
+        scope: None,
+        version: 0,
+    }
+}

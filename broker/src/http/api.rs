@@ -1,0 +1,332 @@
+//! The API's handlers: decode, verb, encode.
+
+use super::{auth, reply::Failed, routes::Call};
+use crate::{
+    admin::{
+        client_keys as keys, custody, enroll as enrolment, freeze as freezer, log,
+        people as persons, tokens as custody_tokens,
+    },
+    desk::people::Person,
+    publish::{
+        Refusal, answer as answers, close, ledger, open as opening, question as questions, release,
+    },
+    secret::Secret,
+    vault::Unseal,
+};
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use http::header;
+use proto::{
+    api::{
+        AnswerRequest, BrokerStatus, ClientKeyRequest, EnrollRequest, FreezeRequest, InviteRequest,
+        OpenRequest, TokenName, TokenRequest, UnsealRequest,
+    },
+    ids::{ClientKeyId, PersonId, RequestId},
+    log::checkpoint::LogKey,
+    problem::Code,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{str::FromStr, time::Duration};
+
+/// Longest long poll.
+const WAIT_MAX: u64 = 60;
+
+type Done = Result<Response, Failed>;
+
+/// What everybody may know.
+pub async fn status(call: Call) -> Done {
+    let desk = &call.desk;
+    let log_key = desk
+        .log_key()
+        .ok()
+        .and_then(|k| LogKey::new(&desk.place.origin, k.public()).ok())
+        .map(|k| k.to_string());
+    encode(Ok(BrokerStatus {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        sealed: desk.vault.is_sealed(),
+        time: call.now,
+        log_key,
+        audience: desk.place.public_url.clone(),
+    }))
+}
+
+/// Opens a request.
+pub async fn open(call: Call) -> Done {
+    let asked: OpenRequest = call.json()?;
+    let caller = auth::caller(&call.desk, &call.headers, call.now).await?;
+    encode(opening::open(&call.desk, &caller, asked, call.now).await)
+}
+
+/// Status, or a long poll until the revision is past `since`.
+pub async fn wait(call: Call) -> Done {
+    let id = call.id()?;
+    let ticket = auth::ticket(&call.headers)?;
+    let seconds = call.number("wait")?.unwrap_or(0).min(WAIT_MAX);
+    let since = call.number("since")?;
+    // Subscribe first, then read: no change is missed between.
+    let mut changes = call.desk.waiters.subscribe(id);
+    let record = close::status(&call.desk, id, &ticket)?;
+    let known = since.unwrap_or(record.revision);
+    if record.revision > known || record.name().is_final() || seconds == 0 {
+        return encode(Ok(record.status()));
+    }
+    drop(record);
+    let woken = changes.wait_for(|revision| *revision > known);
+    let _ = tokio::time::timeout(Duration::from_secs(seconds), woken).await;
+    encode(close::status(&call.desk, id, &ticket).map(|r| r.status()))
+}
+
+/// Collects the sealed credential or secret.
+pub async fn collect(call: Call) -> Done {
+    let ticket = auth::ticket(&call.headers)?;
+    encode(release::collect(&call.desk, call.id()?, &ticket, call.now).await)
+}
+
+/// Takes a request back.
+pub async fn cancel(call: Call) -> Done {
+    let ticket = auth::ticket(&call.headers)?;
+    encode(close::cancel(&call.desk, call.id()?, &ticket, call.now).await)
+}
+
+/// The signed bundle about a publish.
+pub async fn receipt(call: Call) -> Done {
+    let ticket = auth::ticket(&call.headers)?;
+    let record = close::status(&call.desk, call.id()?, &ticket)?;
+    let envelope = log::receipt(&call.desk, &record).await?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], envelope).into_response())
+}
+
+/// What the link in a job's output shows until the phone app is there: how to answer in a terminal.
+pub async fn page(call: Call) -> Done {
+    let id = call.id()?;
+    let text = format!(
+        "Countersign: a publish waits for an answer.\n\nIn a terminal of an enrolled device:\n\n  countersign show {id}\n  countersign approve {id}\n  countersign deny {id}\n"
+    );
+    Ok(text.into_response())
+}
+
+/// Enrols a device.
+pub async fn enroll(call: Call) -> Done {
+    let given: EnrollRequest = call.json()?;
+    encode(enrolment::enroll(&call.desk, given, call.now).await)
+}
+
+/// What waits for this person.
+pub async fn inbox(call: Call) -> Done {
+    encode(questions::inbox(&call.desk, call.person()?, call.now))
+}
+
+/// One request, as it is judged.
+pub async fn question(call: Call) -> Done {
+    let id = call.id()?;
+    encode(questions::question(&call.desk, id, call.person()?, call.now).await)
+}
+
+/// An answer.
+pub async fn answer(call: Call) -> Done {
+    let given: AnswerRequest = call.json()?;
+    let signer = call.signer.as_ref().ok_or_else(unsigned)?;
+    // The statement names the device that signed this very call, or nothing.
+    if given.statement.device != signer.device {
+        return Err(Refusal::NotAllowed("another device signed the statement".to_owned()).into());
+    }
+    let id = call.id()?;
+    let known = ledger::find(&call.desk, id).map_err(Refusal::from)?;
+    if !known.is_some_and(|r| questions::concerns(&call.desk, &r, &signer.person)) {
+        return Err(Refusal::NotFound.into());
+    }
+    encode(answers::answer(&call.desk, id, &signer.person, &given, call.now).await)
+}
+
+/// A person's own devices.
+pub async fn devices(call: Call) -> Done {
+    let signer = call.signer.as_ref().ok_or_else(unsigned)?;
+    encode(Ok(persons::devices(&signer.person, &signer.device)))
+}
+
+/// The signed checkpoint.
+pub async fn checkpoint(call: Call) -> Done {
+    let text = call.desk.checkpoint().await.map_err(Refusal::from)?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())
+}
+
+/// A page of the log as JSON lines.
+pub async fn export(call: Call) -> Done {
+    let from = call.number("from")?.unwrap_or(0);
+    let limit = call.number("limit")?.unwrap_or(1000);
+    let lines = log::export(
+        &call.desk,
+        from,
+        usize::try_from(limit).unwrap_or(log::PAGE_MAX),
+    )?;
+    let mut text = String::new();
+    for line in &lines {
+        text.push_str(&serde_json::to_string(line).unwrap_or_default());
+        text.push('\n');
+    }
+    Ok(([(header::CONTENT_TYPE, "application/jsonl")], text).into_response())
+}
+
+/// Invites a person.
+pub async fn invite(call: Call) -> Done {
+    let asked: InviteRequest = call.json()?;
+    let by = call.person()?.id.clone();
+    encode(enrolment::invite(&call.desk, asked, Some(&by), call.now).await)
+}
+
+/// Everybody.
+pub async fn people(call: Call) -> Done {
+    encode(persons::list(&call.desk))
+}
+
+/// Removes a person.
+pub async fn remove_person(call: Call) -> Done {
+    let id: PersonId = call.named("person")?;
+    encode(
+        persons::remove(&call.desk, &id, call.person()?, call.now)
+            .await
+            .map(|()| Empty {}),
+    )
+}
+
+/// Stored tokens, without their secrets.
+pub async fn tokens(call: Call) -> Done {
+    encode(custody_tokens::list(&call.desk, call.now))
+}
+
+/// Stores a token.
+pub async fn add_token(call: Call) -> Done {
+    let given: TokenRequest = call.json()?;
+    encode(custody_tokens::add(&call.desk, given, &call.person()?.id, call.now).await)
+}
+
+/// Rotates a token.
+pub async fn rotate_token(call: Call) -> Done {
+    let given: TokenRequest = call.json()?;
+    encode(custody_tokens::rotate(&call.desk, given, &call.person()?.id, call.now).await)
+}
+
+/// Asks the registry whose a token is.
+pub async fn check_token(call: Call) -> Done {
+    let name: TokenName = call.json()?;
+    encode(custody_tokens::check(&call.desk, &name, &call.person()?.id, call.now).await)
+}
+
+/// Removes a token.
+pub async fn remove_token(call: Call) -> Done {
+    let name: TokenName = call.json()?;
+    let done = custody_tokens::remove(&call.desk, &name, &call.person()?.id, call.now).await;
+    encode(done.map(|()| Empty {}))
+}
+
+/// Client keys.
+pub async fn client_keys(call: Call) -> Done {
+    encode(keys::list(&call.desk))
+}
+
+/// Registers a client key.
+pub async fn add_client_key(call: Call) -> Done {
+    let key: ClientKeyRequest = call.json()?;
+    encode(
+        keys::add(&call.desk, key, &call.person()?.id, call.now)
+            .await
+            .map(|()| Empty {}),
+    )
+}
+
+/// Removes a client key.
+pub async fn remove_client_key(call: Call) -> Done {
+    let name: ClientKeyId = call.named("name")?;
+    encode(
+        keys::remove(&call.desk, &name, &call.person()?.id, call.now)
+            .await
+            .map(|()| Empty {}),
+    )
+}
+
+/// Freezes a package.
+pub async fn freeze(call: Call) -> Done {
+    let asked: FreezeRequest = call.json()?;
+    encode(freezer::freeze(&call.desk, &asked.package, &call.person()?.id, call.now).await)
+}
+
+/// Asks for a thaw.
+pub async fn thaw(call: Call) -> Done {
+    let asked: FreezeRequest = call.json()?;
+    encode(freezer::thaw(&call.desk, &asked.package, &call.person()?.id, call.now).await)
+}
+
+/// Seals the vault.
+pub async fn seal(call: Call) -> Done {
+    encode(custody::seal(&call.desk, call.now).await.map(|()| Empty {}))
+}
+
+/// Unseals the vault. The signer was not authenticated against the database while it was sealed:
+/// if his row turns out not to be ours, the vault is sealed again.
+pub async fn unseal(call: Call) -> Done {
+    let asked: UnsealRequest = call.json()?;
+    let secret = Unseal::Passphrase(Secret::new(asked.passphrase));
+    let signer = call.signer.as_ref().ok_or_else(unsigned)?;
+    custody::unseal(&call.desk, secret, call.now).await?;
+    let held = call.desk.person_of_device(&signer.device);
+    if !held.is_ok_and(|p| p.is_some_and(|p| p.value.admin)) {
+        call.desk.vault.seal();
+        return Err(Refusal::NotAllowed(
+            "this device's enrolment was not written by this broker".to_owned(),
+        )
+        .into());
+    }
+    encode(Ok(Empty {}))
+}
+
+#[derive(Serialize)]
+struct Empty {}
+
+fn encode<T: Serialize>(result: Result<T, Refusal>) -> Done {
+    Ok(Json(result?).into_response())
+}
+
+fn unsigned() -> Failed {
+    Failed::new(Code::Unauthenticated, "this call is not signed", "")
+}
+
+impl Call {
+    fn json<T: DeserializeOwned>(&self) -> Result<T, Failed> {
+        serde_json::from_slice(&self.body).map_err(|e| {
+            // The error's text can quote the body, which can hold a secret: only its place is told.
+            let place = format!("line {}, column {}", e.line(), e.column());
+            Failed::new(
+                Code::BadRequest,
+                "the body is not what this route takes",
+                place,
+            )
+        })
+    }
+
+    fn id(&self) -> Result<RequestId, Failed> {
+        let text = self.path.get("id").map(String::as_str).unwrap_or_default();
+        text.parse().map_err(|_| Refusal::NotFound.into())
+    }
+
+    fn named<T: FromStr>(&self, name: &str) -> Result<T, Failed> {
+        let text = self.path.get(name).map(String::as_str).unwrap_or_default();
+        text.parse().map_err(|_| Refusal::NotFound.into())
+    }
+
+    fn number(&self, name: &str) -> Result<Option<u64>, Failed> {
+        self.query
+            .get(name)
+            .map(|v| {
+                v.parse().map_err(|_| {
+                    Failed::new(Code::BadRequest, format!("{name} is not a number"), "")
+                })
+            })
+            .transpose()
+    }
+
+    fn person(&self) -> Result<&Person, Failed> {
+        self.signer.as_ref().map(|s| &s.person).ok_or_else(unsigned)
+    }
+}

@@ -1,0 +1,12 @@
+//! HTTP: decode, call a verb, encode. Nothing is decided here but who is calling.
+//!
+//! Three origins, three listeners: people and API, registry endpoints, operations. They share no
+//! route, since registry clients derive URLs from their host's root.
+
+pub mod api;
+pub mod auth;
+pub mod listen;
+pub mod operations;
+pub mod registry;
+pub mod reply;
+pub mod routes;

@@ -1,0 +1,448 @@
+//! Answering: an enrolled device's signed statement becomes evidence, a charge, or a denial.
+
+use super::{
+    Refusal, close, judge,
+    ledger::{self, APPROVED, FROZEN, Freeze, Held},
+    state::{MATCH_TRIES, Record, State, Tries},
+};
+use crate::{
+    audit::{
+        event::{Event, leaf},
+        reason::{AnswerRefusal, DenyCause},
+    },
+    challenge::totp::{self, NoCode, TotpState},
+    desk::{
+        Desk, Fault,
+        people::{Person, TOTP},
+    },
+    policy::Verdict,
+    store::Batch,
+    vault::{Domain, match_code::match_code},
+};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use proto::{
+    answer::{Decision, Evidence, Factor},
+    api::{AnswerRequest, Answered, StateName},
+    device::CALL_WINDOW,
+    digest::hex,
+    ids::RequestId,
+    text,
+    time::UnixTime,
+};
+
+/// Attempts to store an answer when others answer at the same moment.
+const RACES_MAX: usize = 100;
+/// Longest reason of a denial, in bytes.
+const REASON_MAX: usize = 300;
+
+/// Takes an answer. `person` signed the call with the device that the statement names.
+pub async fn answer(
+    desk: &Desk,
+    id: RequestId,
+    person: &Person,
+    given: &AnswerRequest,
+    now: UnixTime,
+) -> Result<Answered, Refusal> {
+    if let Some(reason) = &given.reason {
+        text::check(reason, REASON_MAX)
+            .map_err(|e| Refusal::BadRequest(format!("the reason {e}")))?;
+    }
+    for _ in 0..RACES_MAX {
+        let Some(held) = ledger::live(desk, id)? else {
+            return Err(gone(desk, id)?);
+        };
+        match once(desk, held, person, given, now).await {
+            // Somebody else was faster: the same answer is judged again against the new state.
+            Err(Refusal::Fault(Fault::Conflict(table, key))) if table != APPROVED => {
+                tracing::debug!(%id, table = table.0, key_len = key.len(), "answer raced");
+            }
+            other => return other,
+        }
+    }
+    Err(Refusal::Busy)
+}
+
+fn gone(desk: &Desk, id: RequestId) -> Result<Refusal, Fault> {
+    Ok(match ledger::find(desk, id)? {
+        Some(record) => Refusal::State(record.name(), record.status().reason),
+        None => Refusal::NotFound,
+    })
+}
+
+async fn once(
+    desk: &Desk,
+    held: Held,
+    person: &Person,
+    given: &AnswerRequest,
+    now: UnixTime,
+) -> Result<Answered, Refusal> {
+    let evidence = evidence(desk, &held.record, person, given, now).await?;
+    match given.statement.decision {
+        Decision::Approve => approve(desk, held, person, given, evidence, now).await,
+        Decision::Deny => deny(desk, held, evidence, given, false, now).await,
+        Decision::DenyAndFreeze => deny(desk, held, evidence, given, true, now).await,
+    }
+}
+
+/// The statement is about this request, by this device, recent, and its signature holds.
+async fn evidence(
+    desk: &Desk,
+    record: &Record,
+    person: &Person,
+    given: &AnswerRequest,
+    now: UnixTime,
+) -> Result<Evidence, Refusal> {
+    let refuse = |why: &str| Refusal::BadRequest(why.to_owned());
+    let statement = &given.statement;
+    // Every attribute is checked again although the call was signed: the statement is what stays.
+    if statement.request_digest != record.digest {
+        return Err(refuse("the statement is about another request"));
+    }
+    if now.since(statement.time) > CALL_WINDOW || statement.time.since(now) > CALL_WINDOW {
+        return Err(refuse(
+            "the device's clock is more than a minute off; set it",
+        ));
+    }
+    if statement.nonce.len() != 32 {
+        return Err(refuse("the statement's nonce has not 128 bits"));
+    }
+    let Some(public_key) = person.key_of(&statement.device) else {
+        return Err(Refusal::NotAllowed(
+            "this device is not enrolled".to_owned(),
+        ));
+    };
+    let evidence = Evidence {
+        person: person.id.clone(),
+        factor: if given.totp.is_some() {
+            Factor::Totp
+        } else {
+            Factor::Device
+        },
+        statement: statement.clone(),
+        public_key: *public_key,
+        signature: given.signature.clone(),
+        totp_mac: None,
+    };
+    if !evidence.signature_holds() {
+        note(desk, record, person, AnswerRefusal::Signature, now).await?;
+        return Err(Refusal::NotAllowed(
+            "the statement's signature does not hold".to_owned(),
+        ));
+    }
+    Ok(evidence)
+}
+
+async fn approve(
+    desk: &Desk,
+    held: Held,
+    person: &Person,
+    given: &AnswerRequest,
+    mut evidence: Evidence,
+    now: UnixTime,
+) -> Result<Answered, Refusal> {
+    let record = &held.record;
+    let State::Pending {
+        evidence: before,
+        tries,
+    } = &record.state
+    else {
+        // The same person's answer again, because the reply was lost, is no error.
+        if record.evidence().iter().any(|e| e.person == person.id) {
+            return Ok(answered(record, Decision::Approve));
+        }
+        return Err(Refusal::State(record.name(), record.status().reason));
+    };
+    if record.overdue(now) {
+        return Err(Refusal::State(StateName::Expired, None));
+    }
+    if before.iter().any(|e| e.person == person.id) {
+        return Ok(answered(record, Decision::Approve));
+    }
+    let mine = tries.get(&person.id).copied().unwrap_or_default();
+    if mine.match_code >= MATCH_TRIES {
+        return Err(Refusal::FactorExhausted);
+    }
+    let expected = match_code(&desk.vault, record.facts.id).map_err(Fault::from)?;
+    if verify_slices_are_equal(expected.as_bytes(), given.match_code.as_bytes()).is_err() {
+        let add = Tries {
+            match_code: 1,
+            totp: 0,
+        };
+        return charge(
+            desk,
+            held,
+            person,
+            add,
+            AnswerRefusal::MatchCode,
+            Batch::new(),
+            now,
+        )
+        .await;
+    }
+
+    let mut batch = Batch::new();
+    match &given.totp {
+        None if !record.factors.contains(&Factor::Device) => return Err(Refusal::FactorMissing),
+        None => {}
+        Some(code) => {
+            let secret = desk.open_totp(&person.id, &person.totp)?;
+            let key = person.id.as_str().as_bytes();
+            let row = desk.live.get(TOTP, key).map_err(Fault::from)?;
+            let state: TotpState = match &row {
+                None => TotpState::default(),
+                Some(r) => {
+                    serde_json::from_slice(&r.value).map_err(|_| Fault::Damaged("a TOTP state"))?
+                }
+            };
+            let store = |batch: Batch, state: &TotpState| -> Result<Batch, Fault> {
+                let bytes =
+                    serde_json::to_vec(state).map_err(|_| Fault::Damaged("a TOTP state"))?;
+                Ok(match &row {
+                    None => batch.create(TOTP, key, bytes),
+                    Some(r) => batch.replace(TOTP, key, r.version, bytes),
+                })
+            };
+            match totp::judge(&secret, code, &state, mine.totp, now) {
+                Ok(good) => {
+                    // The step is spent in the commit that accepts the answer (attack 22).
+                    batch = store(batch, &good.state)?;
+                    let bytes = judge::totp_evidence(&evidence, good.step);
+                    let mac = desk.vault.mac(Domain::Totp, &bytes).map_err(Fault::from)?;
+                    evidence.totp_mac = Some(format!("{}.{}", good.step, hex(&mac)));
+                }
+                Err(NoCode::Wrong(charged)) => {
+                    let batch = store(batch, &charged)?;
+                    let add = Tries {
+                        match_code: 0,
+                        totp: 1,
+                    };
+                    return charge(
+                        desk,
+                        held,
+                        person,
+                        add,
+                        AnswerRefusal::FactorWrong,
+                        batch,
+                        now,
+                    )
+                    .await;
+                }
+                Err(NoCode::Malformed) => {
+                    return Err(Refusal::BadRequest(
+                        "a code has exactly six digits".to_owned(),
+                    ));
+                }
+                Err(NoCode::Exhausted) => {
+                    note(desk, record, person, AnswerRefusal::FactorExhausted, now).await?;
+                    return Err(Refusal::FactorExhausted);
+                }
+                Err(NoCode::Damaged) => return Err(Fault::Damaged("a TOTP secret").into()),
+            }
+        }
+    }
+    accept(desk, held, evidence, batch, now).await
+}
+
+async fn accept(
+    desk: &Desk,
+    held: Held,
+    evidence: Evidence,
+    mut batch: Batch,
+    now: UnixTime,
+) -> Result<Answered, Refusal> {
+    let mut all = held.record.evidence().to_vec();
+    let before = judge::judge(desk, &held.record, &all, &unknown(&held.record), now)?;
+    all.push(evidence.clone());
+    let verdict = judge::judge(desk, &held.record, &all, &unknown(&held.record), now)?;
+    let enough = match (&verdict, &before) {
+        (Verdict::Deny(reason), _) => return Err(Refusal::Policy(reason.clone())),
+        (Verdict::Permit(_), _) => true,
+        // An answer that brings the request no nearer (not an approver, the requester, the wrong
+        // factor) is told so instead of being stored.
+        (Verdict::Wait(after), Verdict::Wait(before)) if after.approvals <= before.approvals => {
+            let person = evidence.person.clone();
+            let why = format!("an approval by {person} does not count here: {after}");
+            return Err(
+                if evidence.factor == Factor::Device && held.record.factors == [Factor::Totp] {
+                    Refusal::FactorMissing
+                } else {
+                    Refusal::NotAllowed(why)
+                },
+            );
+        }
+        (Verdict::Wait(_), _) => false,
+    };
+    if enough {
+        for item in &held.record.facts.items {
+            batch = claim_version(desk, batch, &item.name(), held.record.facts.id)?;
+        }
+        batch = judge::unless_frozen(batch, &held.record.facts);
+    }
+    let id = held.record.facts.id;
+    let step = held.record.approve(evidence, enough, now)?;
+    let record = ledger::persist(desk, held.version, step, batch, now)
+        .await
+        .map_err(taken)?;
+    desk.metrics.answers.inc();
+    if enough {
+        // Approved and durable. A crash from here on leaves rivals pending; they can no longer be
+        // approved, and the sweeper ends them.
+        close::end_rivals(desk, id, now).await?;
+    }
+    Ok(answered(&record, Decision::Approve))
+}
+
+/// From approval on there is one request for a version.
+fn claim_version(desk: &Desk, batch: Batch, name: &str, id: RequestId) -> Result<Batch, Refusal> {
+    let Some(row) = desk
+        .live
+        .get(APPROVED, name.as_bytes())
+        .map_err(Fault::from)?
+    else {
+        return Ok(batch.create(APPROVED, name.as_bytes(), id.0.as_bytes()));
+    };
+    let holder = ledger::id_of(&row.value)
+        .map(|h| ledger::find(desk, h))
+        .transpose()?
+        .flatten();
+    match holder {
+        Some(r) if !r.name().is_final() => Err(taken_by(name)),
+        Some(r) if r.name() == StateName::Published => Err(taken_by(name)),
+        _ => Ok(batch.replace(APPROVED, name.as_bytes(), row.version, id.0.as_bytes())),
+    }
+}
+
+fn taken(fault: Fault) -> Refusal {
+    match fault {
+        Fault::Conflict(table, key) if table == APPROVED => {
+            taken_by(&String::from_utf8_lossy(&key))
+        }
+        other => other.into(),
+    }
+}
+
+fn taken_by(name: &str) -> Refusal {
+    Refusal::VersionTaken(format!("another request for {name} was approved"))
+}
+
+async fn deny(
+    desk: &Desk,
+    held: Held,
+    evidence: Evidence,
+    given: &AnswerRequest,
+    freeze: bool,
+    now: UnixTime,
+) -> Result<Answered, Refusal> {
+    if !may_deny(desk, &held.record, &evidence)? {
+        return Err(Refusal::NotAllowed(
+            "only people whom the policy names for this package, and admins, deny it".to_owned(),
+        ));
+    }
+    let packages: std::collections::BTreeSet<_> = held
+        .record
+        .facts
+        .items
+        .iter()
+        .map(proto::request::Item::package_key)
+        .collect();
+    let mut batch = Batch::new();
+    let mut extra = Vec::new();
+    if freeze {
+        for package in &packages {
+            if ledger::freeze(desk, package)?.is_none() {
+                let row = Freeze {
+                    by: evidence.person.clone(),
+                    since: now,
+                    thawing: Vec::new(),
+                };
+                let bytes = serde_json::to_vec(&row).map_err(|_| Fault::Damaged("a freeze"))?;
+                batch = batch.create(FROZEN, package.as_bytes(), bytes);
+                extra.push(Event::Frozen {
+                    package: package.clone(),
+                    by: evidence.person.clone(),
+                });
+            }
+        }
+    }
+    for event in &extra {
+        batch = batch.append(leaf(event, now));
+    }
+    let decision = evidence.statement.decision;
+    let step = held
+        .record
+        .deny(Some(&evidence), given.reason.clone(), DenyCause::Person)?;
+    let record = ledger::persist(desk, held.version, step, batch, now).await?;
+    desk.metrics.answers.inc();
+    if freeze {
+        for package in &packages {
+            close::deny_frozen(desk, package, now).await?;
+        }
+    }
+    Ok(answered(&record, decision))
+}
+
+/// Denying is easier than approving: anybody of an approving group, and any admin.
+fn may_deny(desk: &Desk, record: &Record, evidence: &Evidence) -> Result<bool, Fault> {
+    let Some(person) = desk.person(&evidence.person)? else {
+        return Ok(false);
+    };
+    Ok(super::question::concerns(desk, record, &person.value))
+}
+
+async fn charge(
+    desk: &Desk,
+    held: Held,
+    person: &Person,
+    add: Tries,
+    why: AnswerRefusal,
+    batch: Batch,
+    now: UnixTime,
+) -> Result<Answered, Refusal> {
+    let event = Event::AnswerRefused {
+        request: held.record.facts.id,
+        person: person.id.clone(),
+        reason: why,
+    };
+    let step = held.record.charge(&person.id, add, event)?;
+    // Charged and durable before anybody learns that the code was wrong.
+    ledger::persist(desk, held.version, step, batch, now).await?;
+    desk.metrics.answers_refused.inc();
+    Err(if add.totp > 0 {
+        Refusal::FactorWrong
+    } else {
+        Refusal::MatchCodeWrong
+    })
+}
+
+async fn note(
+    desk: &Desk,
+    record: &Record,
+    person: &Person,
+    reason: AnswerRefusal,
+    now: UnixTime,
+) -> Result<(), Fault> {
+    desk.metrics.answers_refused.inc();
+    let event = Event::AnswerRefused {
+        request: record.facts.id,
+        person: person.id.clone(),
+        reason,
+    };
+    desk.commit(Batch::new(), &[event], now).await?;
+    Ok(())
+}
+
+fn answered(record: &Record, decision: Decision) -> Answered {
+    let status = record.status();
+    Answered {
+        state: status.state,
+        approvals: status.approvals,
+        quorum: status.quorum,
+        decision,
+    }
+}
+
+/// What is published is not asked for here: it is decided when the request is opened and before
+/// bytes leave.
+fn unknown(record: &Record) -> Vec<Option<Vec<proto::ids::VersionText>>> {
+    vec![None; record.facts.items.len()]
+}

@@ -1,0 +1,103 @@
+//! Finished requests leave the live store in batches, so that start-up, memory and every operation
+//! cost the same with a million old requests behind them.
+
+use super::ledger::{
+    self, APPROVED, BY_PACKAGE, BY_SUBJECT, CREDENTIALS, FINISHED, IDEMPOTENCY, REQUESTS,
+};
+use crate::{
+    desk::{Desk, Fault},
+    store::{Batch, history},
+};
+use proto::{api::StateName, digest::unhex, time::UnixTime};
+
+/// A finished request stays in the live store for this long, in seconds: whoever waits reads it there.
+const LINGER: u64 = 2;
+/// Requests moved in one commit.
+const CHUNK: usize = 256;
+/// Leaves that stay in the live store.
+const LEAVES_KEPT: u64 = 2000;
+
+/// Moves what is finished. Idempotent: a crash between the two stores leaves both, and the next
+/// round finishes.
+pub async fn archive(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
+    while chunk(desk, now).await? == CHUNK {}
+    // Only leaves that the tree has taken in: it reads the live store alone.
+    let len = desk.live.log_len()?;
+    let keep = LEAVES_KEPT.max(len.saturating_sub(desk.tree.size()));
+    let oldest = desk.live.log_read(0, 1)?.first().map_or(len, |(i, _)| *i);
+    if len.saturating_sub(oldest) > keep.saturating_mul(2) {
+        history::move_log(&*desk.live, &*desk.history, keep)
+            .await
+            .map_err(|e| Fault::Store(e.to_string()))?;
+    }
+    Ok(())
+}
+
+async fn chunk(desk: &Desk, now: UnixTime) -> Result<usize, Fault> {
+    let mut rows = Vec::new();
+    let mut drop_too = Batch::new();
+    let mut count = 0;
+    for (key, marker) in desk.live.range(FINISHED, b"", None, CHUNK)? {
+        let Some((at, id)) = ledger::untimed(&key) else {
+            continue;
+        };
+        if now.since(at) < LINGER {
+            break;
+        }
+        count += 1;
+        drop_too = drop_too.delete(FINISHED, &key, marker.version);
+        let (Some(row), Some(held)) = (
+            desk.live.get(REQUESTS, id.0.as_bytes())?,
+            ledger::live(desk, id)?,
+        ) else {
+            continue;
+        };
+        let record = held.record;
+        let caller = &record.facts.caller;
+        let mut index = vec![(
+            BY_SUBJECT,
+            ledger::index(&[&caller.issuer, &caller.subject], id),
+        )];
+        let mut packages = std::collections::BTreeSet::new();
+        for item in &record.facts.items {
+            if packages.insert(item.package_key()) {
+                index.push((BY_PACKAGE, ledger::index(&[&item.package_key()], id)));
+            }
+            // The registry itself remembers what is published; the claim of one that ended
+            // otherwise frees the version.
+            if let Some(r) = desk.live.get(APPROVED, item.name().as_bytes())?
+                && r.value == id.0.as_bytes()
+                && record.name() != StateName::Conflict
+            {
+                drop_too = drop_too.delete(APPROVED, item.name().as_bytes(), r.version);
+            }
+        }
+        let credential = record
+            .credential
+            .as_deref()
+            .and_then(unhex)
+            .map(|k| (CREDENTIALS, k));
+        let idempotency = unhex(&record.idempotency).map(|k| (IDEMPOTENCY, k));
+        for (table, key) in [credential, idempotency].into_iter().flatten() {
+            if let Some(r) = desk.live.get(table, &key)? {
+                rows.push((table, key, r));
+            }
+        }
+        for (table, key) in index {
+            if let Some(r) = desk.live.get(table, &key)? {
+                drop_too = drop_too.delete(table, key, r.version);
+            }
+        }
+        rows.push((REQUESTS, id.0.as_bytes().to_vec(), row));
+    }
+    if count == 0 {
+        return Ok(0);
+    }
+    history::move_rows(&*desk.live, &*desk.history, rows)
+        .await
+        .map_err(|e| Fault::Store(e.to_string()))?;
+    match desk.live.commit(drop_too).await {
+        Ok(_) | Err(crate::store::CommitError::Conflict { .. }) => Ok(count),
+        Err(e) => Err(e.into()),
+    }
+}

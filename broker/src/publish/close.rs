@@ -1,0 +1,144 @@
+//! Ending requests without a publish: cancelled, too late, frozen, or overtaken by a rival.
+
+use super::{
+    Refusal,
+    ledger::{self, BURNT, DUE, Held},
+    state::{Record, Step},
+};
+use crate::{
+    audit::reason::DenyCause,
+    desk::{Desk, Fault},
+    store::Batch,
+};
+use proto::{api::Status, bearer::Bearer, ids::RequestId, time::UnixTime};
+
+/// Most rivals that are ended at once; more are left to the next sweep.
+const RIVALS_MAX: usize = 200;
+/// Rows looked at in one sweep.
+const SWEEP_MAX: usize = 1000;
+
+/// The job takes its request back.
+pub async fn cancel(
+    desk: &Desk,
+    id: RequestId,
+    ticket: &Bearer,
+    now: UnixTime,
+) -> Result<Status, Refusal> {
+    for _ in 0..10 {
+        let held = ledger::live(desk, id)?.ok_or(Refusal::NotFound)?;
+        if !ledger::ticket_fits(&held.record, ticket) {
+            return Err(Refusal::NotFound);
+        }
+        let step = held.record.cancel()?;
+        match ledger::persist(desk, held.version, step, Batch::new(), now).await {
+            Err(Fault::Conflict(..)) => {}
+            other => return Ok(other?.status()),
+        }
+    }
+    Err(Refusal::Busy)
+}
+
+/// Ends the other pending requests for the versions of an approved one.
+pub async fn end_rivals(desk: &Desk, winner: RequestId, now: UnixTime) -> Result<(), Refusal> {
+    let Some(held) = ledger::live(desk, winner)? else {
+        return Ok(());
+    };
+    for item in &held.record.facts.items {
+        for rival in ledger::of_package(desk, &item.package_key(), RIVALS_MAX)? {
+            let same = |i: &proto::request::Item| i.name() == item.name();
+            if rival.record.facts.id != winner && rival.record.facts.items.iter().any(same) {
+                try_deny(desk, rival, DenyCause::Rival, now).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Ends the requests of a package that was frozen.
+pub async fn deny_frozen(desk: &Desk, package: &str, now: UnixTime) -> Result<(), Refusal> {
+    for held in ledger::of_package(desk, package, RIVALS_MAX)? {
+        try_deny(desk, held, DenyCause::Frozen, now).await?;
+    }
+    Ok(())
+}
+
+async fn try_deny(desk: &Desk, held: Held, cause: DenyCause, now: UnixTime) -> Result<(), Fault> {
+    match held.record.deny(None, None, cause) {
+        Ok(step) => tolerate(ledger::persist(desk, held.version, step, Batch::new(), now).await),
+        // It ended meanwhile, or its bytes are on their way.
+        Err(_) => Ok(()),
+    }
+}
+
+/// Looks at all that is due: expires what is overdue, and comes back later for the rest. Returns
+/// how many rows it looked at.
+pub async fn sweep(desk: &Desk, now: UnixTime) -> Result<usize, Fault> {
+    let due = desk.live.range(DUE, b"", None, SWEEP_MAX)?;
+    let mut seen = 0;
+    for (key, row) in due {
+        let Some((at, id)) = ledger::untimed(&key) else {
+            continue;
+        };
+        if at > now {
+            break;
+        }
+        seen += 1;
+        let mut batch = Batch::new().delete(DUE, key, row.version);
+        let Some(held) = ledger::live(desk, id)? else {
+            tolerate(desk.commit(batch, &[], now).await.map(drop))?;
+            continue;
+        };
+        if held.record.name().is_final() {
+            tolerate(desk.commit(batch, &[], now).await.map(drop))?;
+        } else if held.record.overdue(now) {
+            let step: Step = match held.record.expire(now) {
+                Ok(step) => step,
+                Err(_) => continue,
+            };
+            tolerate(ledger::persist(desk, held.version, step, batch, now).await)?;
+        } else {
+            let again = held.record.expires().max(now.after(30));
+            batch = batch.create(DUE, ledger::timed(again, id), Vec::new());
+            tolerate(desk.commit(batch, &[], now).await.map(drop))?;
+        }
+    }
+    Ok(seen)
+}
+
+/// Forgets tokens of callers that have been expired for a while.
+pub async fn forget_burnt(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
+    let mut batch = Batch::new();
+    let mut any = false;
+    for (key, row) in desk.live.range(BURNT, b"", None, SWEEP_MAX)? {
+        let Some((until, _)) = key.split_first_chunk::<8>() else {
+            continue;
+        };
+        if u64::from_be_bytes(*until) >= now.0 {
+            break;
+        }
+        any = true;
+        batch = batch.delete(BURNT, key, row.version);
+    }
+    if any {
+        tolerate(desk.commit(batch, &[], now).await.map(drop))?;
+    }
+    Ok(())
+}
+
+/// Whoever was faster did the same or better.
+fn tolerate<T>(result: Result<T, Fault>) -> Result<(), Fault> {
+    match result {
+        Ok(_) | Err(Fault::Conflict(..)) => Ok(()),
+        Err(other) => Err(other),
+    }
+}
+
+/// The status of a request for whoever holds its ticket.
+pub fn status(desk: &Desk, id: RequestId, ticket: &Bearer) -> Result<Record, Refusal> {
+    let record = ledger::find(desk, id)?.ok_or(Refusal::NotFound)?;
+    if ledger::ticket_fits(&record, ticket) {
+        Ok(record)
+    } else {
+        Err(Refusal::NotFound)
+    }
+}

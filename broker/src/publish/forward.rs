@@ -1,0 +1,192 @@
+//! Forwarding: the approved bytes, checked, go to the registry with the token that never left.
+//!
+//! One-shot means one artifact, not one HTTP request: clients repeat uploads. The same bytes get the
+//! recorded outcome again; other bytes are refused and the registry sees nothing (attack 12).
+
+use super::{
+    Refusal, judge, ledger, release, settle,
+    state::{Record, State},
+};
+use crate::{
+    audit::{
+        event::{Event, leaf},
+        reason::RefusalReason,
+    },
+    desk::{Desk, Fault, Registry},
+    policy::Verdict,
+    registry::{Publish, npm::Sent},
+    store::Batch,
+    vault::release as vault,
+};
+use proto::{
+    api::{Mode, StateName},
+    bearer::BearerHash,
+    ids::{PackageName, RegistryId, RequestId},
+};
+use std::{sync::Arc, time::Duration};
+
+/// Longest wait for the registry's answer to one upload.
+pub const UPLOAD_DEADLINE: Duration = Duration::from_secs(120);
+/// Sends of the same bytes before the client is told to come back.
+const SENDS_MAX: u32 = 3;
+
+/// Finds what a credential is good for, before any body is read.
+pub fn admit(
+    desk: &Desk,
+    registry: &RegistryId,
+    credential: BearerHash,
+    package: &PackageName,
+) -> Result<RequestId, Refusal> {
+    let record = ledger::of_credential(desk, credential)?.ok_or(Refusal::NotFound)?;
+    let now = desk.world.now();
+    match &record.state {
+        State::Releasing { until, .. } if now < *until => {}
+        State::Published { .. } => {}
+        State::Releasing { .. } => return Err(Refusal::State(StateName::Expired, None)),
+        _ => return Err(Refusal::State(record.name(), record.status().reason)),
+    }
+    let named = |i: &proto::request::Item| i.registry == *registry && i.package == *package;
+    if record.facts.items.iter().any(named) {
+        Ok(record.facts.id)
+    } else {
+        Err(Refusal::BytesDiffer(format!(
+            "this credential is not for {package}"
+        )))
+    }
+}
+
+/// Publishes one upload. Runs in a task of its own, so that a client that hangs up changes nothing.
+pub async fn forward(
+    desk: Arc<Desk>,
+    id: RequestId,
+    registry: RegistryId,
+    mut upload: Publish,
+) -> Result<(), Refusal> {
+    let record = ledger::find(&desk, id)?.ok_or(Refusal::NotFound)?;
+    let item = match approved_item(&record, &registry, &upload) {
+        Ok(item) => item,
+        Err(refusal) => {
+            let event = Event::RequestRefused {
+                reason: RefusalReason::BytesDiffer,
+            };
+            desk.commit(Batch::new(), &[event], desk.world.now())
+                .await?;
+            return Err(refusal);
+        }
+    };
+    for _ in 0..SENDS_MAX {
+        match settle::settled(&desk, id, item).await? {
+            settle::Outcome::Published => return Ok(()),
+            settle::Outcome::Conflict => return Err(Refusal::RegistryConflict),
+            settle::Outcome::Unclear => return Err(Refusal::Unsettled),
+            settle::Outcome::MaySend => {}
+        }
+        match send(&desk, id, item, &mut upload).await? {
+            Some(said) => return Err(Refusal::RegistryRefused(said)),
+            None => tokio::task::yield_now().await,
+        }
+    }
+    match settle::settled(&desk, id, item).await? {
+        settle::Outcome::Published => Ok(()),
+        settle::Outcome::Conflict => Err(Refusal::RegistryConflict),
+        settle::Outcome::Unclear | settle::Outcome::MaySend => Err(Refusal::Unsettled),
+    }
+}
+
+/// The item whose approved bytes these are.
+fn approved_item(
+    record: &Record,
+    registry: &RegistryId,
+    upload: &Publish,
+) -> Result<usize, Refusal> {
+    let items = &record.facts.items;
+    let same = |i: &proto::request::Item| {
+        i.registry == *registry && i.package == *upload.package() && i.version == *upload.version()
+    };
+    let Some(index) = items.iter().position(same) else {
+        let asked: Vec<_> = items.iter().map(proto::request::Item::name).collect();
+        return Err(Refusal::BytesDiffer(format!(
+            "{}@{} is not what was approved: {}",
+            upload.package(),
+            upload.version(),
+            asked.join(", ")
+        )));
+    };
+    let item = items.get(index).ok_or(Refusal::NotFound)?;
+    let [file] = item.files.as_slice() else {
+        return Err(Refusal::BytesDiffer(
+            "the approved item has not exactly one file".to_owned(),
+        ));
+    };
+    if file.digest != *upload.digest() || file.size != upload.size() {
+        return Err(Refusal::BytesDiffer(format!(
+            "the uploaded bytes are {} ({} bytes); approved were {} ({} bytes)",
+            upload.digest(),
+            upload.size(),
+            file.digest,
+            file.size
+        )));
+    }
+    let approved_tag = item.tag.as_ref().map_or("latest", |t| t.as_str());
+    if upload.tag().as_str() != approved_tag {
+        return Err(Refusal::BytesDiffer(format!(
+            "the upload sets the tag '{}'; approved was '{approved_tag}'",
+            upload.tag()
+        )));
+    }
+    Ok(index)
+}
+
+/// One attempt. `Some` says why the registry refused and shows nothing.
+async fn send(
+    desk: &Desk,
+    id: RequestId,
+    item: usize,
+    upload: &mut Publish,
+) -> Result<Option<String>, Refusal> {
+    let held = ledger::live(desk, id)?.ok_or(Refusal::NotFound)?;
+    let now = desk.world.now();
+    let Some(wish) = held.record.facts.items.get(item).cloned() else {
+        return Err(Refusal::NotFound);
+    };
+    let Some(Registry::Npm { upstream, .. }) = desk.registries.get(&wish.registry) else {
+        return Err(Refusal::NotFound);
+    };
+    if held.record.overdue(now) {
+        return Err(Refusal::State(StateName::Expired, None));
+    }
+
+    // Everything is decided again, against today's policy, people, freezes and registry.
+    let mut published = vec![None; held.record.facts.items.len()];
+    if let Some(slot) = published.get_mut(item) {
+        *slot = Some(judge::published_versions(desk, &wish).await?);
+    }
+    let permit = match judge::judge(desk, &held.record, held.record.evidence(), &published, now)? {
+        Verdict::Permit(permit) => permit,
+        Verdict::Wait(missing) => return Err(Refusal::NotApproved(missing.to_string())),
+        Verdict::Deny(reason) => return Err(Refusal::Policy(reason)),
+    };
+    let (token, stored) =
+        vault::release(&desk.vault, &*desk.live, permit, &wish, Mode::Forward, now)
+            .map_err(Fault::from)?
+            .ok_or_else(|| Refusal::NoToken(wish.package_key()))?;
+    let step = held.record.sending(item, now)?;
+    let used = release::token_used(id, &stored.record);
+    let batch = judge::unless_frozen(Batch::new(), &step.record().facts).append(leaf(&used, now));
+    match ledger::persist(desk, held.version, step, batch, now).await {
+        Ok(_) => {}
+        // Another upload of the same bytes was faster: its outcome is ours.
+        Err(Fault::Conflict(..)) => return Ok(None),
+        Err(other) => return Err(other.into()),
+    }
+    // `Sending` is durable: from here on bytes may be at the registry, whatever happens to us. A
+    // restart reads the registry back, as the lines below do.
+    release::note_use(desk, stored, false, now).await;
+    let sent = upstream.publish(upload, &token, UPLOAD_DEADLINE).await;
+    drop(token);
+    match sent {
+        Sent::Accepted => settle::after_accepted(desk, id, item).await.map(|()| None),
+        Sent::Unclear => settle::mark_unclear(desk, id, item).await.map(|()| None),
+        Sent::Refused { status, said } => settle::after_refused(desk, id, item, status, said).await,
+    }
+}

@@ -1,0 +1,211 @@
+//! Requests in the store: the one place that reads and writes them.
+
+use super::state::{Record, Step};
+use crate::{
+    desk::{Desk, Fault},
+    store::{Batch, Table, history},
+};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use proto::{
+    bearer::{Bearer, BearerHash},
+    digest::unhex,
+    ids::RequestId,
+    time::UnixTime,
+};
+use serde::{Deserialize, Serialize};
+
+/// Live requests; in history the same table holds finished ones.
+pub const REQUESTS: Table = Table("request");
+/// From a credential's hash to its request.
+pub const CREDENTIALS: Table = Table("credential");
+/// `registry:package` NUL id: requests of a package.
+pub const BY_PACKAGE: Table = Table("by-package");
+/// issuer NUL subject NUL id: requests of a project.
+pub const BY_SUBJECT: Table = Table("by-subject");
+/// `registry:package@version`: the one approved request.
+pub const APPROVED: Table = Table("approved");
+/// Idempotency keys.
+pub const IDEMPOTENCY: Table = Table("idempotency");
+/// Spent tokens of callers, by when they may be forgotten.
+pub const BURNT: Table = Table("burnt");
+/// When to look at a request again: seconds (big-endian) and id.
+pub const DUE: Table = Table("due");
+/// Finished requests, to be moved to history: seconds (big-endian) and id.
+pub const FINISHED: Table = Table("finished");
+/// Frozen packages.
+pub const FROZEN: Table = Table("frozen");
+
+/// A request with the version that a replacement must name.
+#[derive(Debug)]
+pub struct Held {
+    /// The store's version.
+    pub version: u64,
+    /// The request.
+    pub record: Record,
+}
+
+/// A live request.
+pub fn live(desk: &Desk, id: RequestId) -> Result<Option<Held>, Fault> {
+    match desk.live.get(REQUESTS, id.0.as_bytes())? {
+        None => Ok(None),
+        Some(row) => Ok(Some(Held {
+            version: row.version,
+            record: decode(&row.value)?,
+        })),
+    }
+}
+
+/// A request, live or finished long ago.
+pub fn find(desk: &Desk, id: RequestId) -> Result<Option<Record>, Fault> {
+    if let Some(held) = live(desk, id)? {
+        return Ok(Some(held.record));
+    }
+    match desk.history.get(REQUESTS, id.0.as_bytes())? {
+        None => Ok(None),
+        Some(row) => Ok(Some(decode(&row.value)?)),
+    }
+}
+
+/// Whether the ticket is this request's. Constant time.
+pub fn ticket_fits(record: &Record, ticket: &Bearer) -> bool {
+    unhex(&record.ticket).is_some_and(|h| verify_slices_are_equal(&h, &ticket.hash().0).is_ok())
+}
+
+/// The request that a credential belongs to, live or finished: a client that repeats its upload
+/// later gets the recorded outcome.
+pub fn of_credential(desk: &Desk, credential: BearerHash) -> Result<Option<Record>, Fault> {
+    let row = history::find(&*desk.live, &*desk.history, CREDENTIALS, &credential.0)?;
+    match row.as_deref().and_then(id_of) {
+        Some(id) => find(desk, id),
+        None => Ok(None),
+    }
+}
+
+/// Stores a new request with its indexes.
+pub async fn create(desk: &Desk, step: Step, batch: Batch, now: UnixTime) -> Result<Record, Fault> {
+    let (record, events) = step.into_parts();
+    let id = record.facts.id;
+    let mut batch = batch.create(REQUESTS, id.0.as_bytes(), encode(&record)?);
+    let mut seen = std::collections::BTreeSet::new();
+    for item in &record.facts.items {
+        let key = item.package_key();
+        if seen.insert(key.clone()) {
+            batch = batch.create(BY_PACKAGE, index(&[&key], id), Vec::new());
+        }
+    }
+    let caller = &record.facts.caller;
+    batch = batch
+        .create(
+            BY_SUBJECT,
+            index(&[&caller.issuer, &caller.subject], id),
+            Vec::new(),
+        )
+        .create(DUE, timed(record.expires(), id), Vec::new());
+    desk.commit(batch, &events, now).await?;
+    desk.waiters.notify(id, record.revision);
+    Ok(record)
+}
+
+/// Stores a transition; fails when somebody else was faster. `batch` holds what belongs to the same
+/// commit. After it: whoever waits is told, and a crash changes nothing any more.
+pub async fn persist(
+    desk: &Desk,
+    version: u64,
+    step: Step,
+    batch: Batch,
+    now: UnixTime,
+) -> Result<Record, Fault> {
+    let (record, events) = step.into_parts();
+    let id = record.facts.id;
+    let mut batch = batch.replace(REQUESTS, id.0.as_bytes(), version, encode(&record)?);
+    if record.name().is_final() {
+        batch = batch.create(FINISHED, timed(now, id), Vec::new());
+    }
+    desk.commit(batch, &events, now).await?;
+    desk.waiters.notify(id, record.revision);
+    Ok(record)
+}
+
+/// A package's freeze.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Freeze {
+    /// Who asked for the freeze.
+    pub by: proto::ids::PersonId,
+    /// When.
+    pub since: UnixTime,
+    /// People who asked for the thaw; two are needed.
+    pub thawing: Vec<proto::ids::PersonId>,
+}
+
+/// A package's freeze and its row version, if it is frozen.
+pub fn freeze(desk: &Desk, package: &str) -> Result<Option<(u64, Freeze)>, Fault> {
+    match desk.live.get(FROZEN, package.as_bytes())? {
+        None => Ok(None),
+        // A row that cannot be read still freezes: absence alone is a thaw.
+        Some(row) => {
+            let freeze =
+                serde_json::from_slice(&row.value).map_err(|_| Fault::Damaged("a freeze"))?;
+            Ok(Some((row.version, freeze)))
+        }
+    }
+}
+
+/// Live requests of a package.
+pub fn of_package(desk: &Desk, package: &str, limit: usize) -> Result<Vec<Held>, Fault> {
+    let mut out = Vec::new();
+    let prefix = prefix(&[package]);
+    for (key, _) in desk.live.range(BY_PACKAGE, &prefix, None, limit)? {
+        if let Some(held) = key
+            .get(prefix.len()..)
+            .and_then(id_of)
+            .map(|id| live(desk, id))
+            .transpose()?
+        {
+            out.extend(held);
+        }
+    }
+    Ok(out)
+}
+
+/// A key of parts ending in NUL each, then the id. No part holds a NUL: names and claims are checked.
+pub fn index(parts: &[&str], id: RequestId) -> Vec<u8> {
+    let mut key = prefix(parts);
+    key.extend_from_slice(id.0.as_bytes());
+    key
+}
+
+/// The prefix of [`index`].
+pub fn prefix(parts: &[&str]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(64);
+    for part in parts {
+        key.extend_from_slice(part.as_bytes());
+        key.push(0);
+    }
+    key
+}
+
+/// A key ordered by time.
+pub fn timed(at: UnixTime, id: RequestId) -> Vec<u8> {
+    let mut key = at.0.to_be_bytes().to_vec();
+    key.extend_from_slice(id.0.as_bytes());
+    key
+}
+
+/// The time and id of [`timed`].
+pub fn untimed(key: &[u8]) -> Option<(UnixTime, RequestId)> {
+    let (time, id) = key.split_first_chunk::<8>()?;
+    Some((UnixTime(u64::from_be_bytes(*time)), id_of(id)?))
+}
+
+/// An id from its 16 bytes.
+pub fn id_of(bytes: &[u8]) -> Option<RequestId> {
+    Some(RequestId(uuid::Uuid::from_bytes(bytes.try_into().ok()?)))
+}
+
+fn encode(record: &Record) -> Result<Vec<u8>, Fault> {
+    serde_json::to_vec(record).map_err(|_| Fault::Damaged("a request"))
+}
+
+fn decode(bytes: &[u8]) -> Result<Record, Fault> {
+    serde_json::from_slice(bytes).map_err(|_| Fault::Damaged("a request"))
+}

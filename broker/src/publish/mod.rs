@@ -1,0 +1,191 @@
+//! The story: how a wish becomes a publish.
+//!
+//! Read `state` (what can happen), then the verbs in their order: [`open`], [`answer`],
+//! [`release`] (collect), [`forward`], [`settle`], [`close`].
+
+pub mod answer;
+pub mod archive;
+pub mod close;
+pub mod forward;
+pub mod judge;
+pub mod ledger;
+pub mod open;
+pub mod question;
+pub mod release;
+pub mod settle;
+pub mod state;
+
+use crate::{
+    desk::Fault,
+    policy::{self, Reason},
+};
+use proto::{
+    api::StateName,
+    problem::{Code, Problem},
+};
+use thiserror::Error;
+
+/// Why a verb did not do what was asked; one enum for the story, split by whose fault it is.
+#[derive(Debug, Error)]
+pub enum Refusal {
+    /// What was asked makes no sense.
+    #[error("{0}")]
+    BadRequest(String),
+    /// No such request, or none that this ticket opens. Both look the same (attack 55).
+    #[error("no such request")]
+    NotFound,
+    /// The caller's token was used before.
+    #[error("this token was used before")]
+    TokenReplayed,
+    /// The same idempotency key with another body.
+    #[error("this idempotency key was used with another body")]
+    IdempotencyMismatch,
+    /// The policy says no.
+    #[error("{0}")]
+    Policy(policy::Refusal),
+    /// Too many requests are open.
+    #[error("too many requests of this project are open")]
+    Busy,
+    /// The version exists or was approved elsewhere.
+    #[error("{0}")]
+    VersionTaken(String),
+    /// The state does not allow it.
+    #[error("the request is {}", .0.text())]
+    State(StateName, Option<String>),
+    /// Not enough answers yet.
+    #[error("{0}")]
+    NotApproved(String),
+    /// The typed match code is another one.
+    #[error("this is not the match code in the job's output")]
+    MatchCodeWrong,
+    /// The second factor did not hold.
+    #[error("the code is wrong or was used before")]
+    FactorWrong,
+    /// No code was given where one is needed.
+    #[error("the policy asks for a TOTP code")]
+    FactorMissing,
+    /// The tries are used up.
+    #[error("too many wrong tries")]
+    FactorExhausted,
+    /// This person may not do this.
+    #[error("{0}")]
+    NotAllowed(String),
+    /// The uploaded bytes are not the approved ones.
+    #[error("{0}")]
+    BytesDiffer(String),
+    /// The upload is not a publish.
+    #[error("{0}")]
+    Upload(String),
+    /// The registry said no.
+    #[error("the registry said no: {0}")]
+    RegistryRefused(String),
+    /// The registry shows other bytes.
+    #[error("the registry shows other bytes than the approved ones")]
+    RegistryConflict,
+    /// Unclear; it is being read back.
+    #[error("the registry did not answer clearly; the broker keeps reading it back")]
+    Unsettled,
+    /// The registry cannot be reached.
+    #[error("the registry cannot be reached: {0}")]
+    RegistryDown(String),
+    /// No token is stored.
+    #[error("no token is stored for {0}")]
+    NoToken(String),
+    /// Below the verb.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+impl From<state::NotFrom> for Refusal {
+    fn from(e: state::NotFrom) -> Self {
+        Self::State(e.0, None)
+    }
+}
+
+/// The problem that leaves the broker. The text for outside is not the text for inside: a fault of
+/// the broker's is a number of its log, never a path or a row.
+pub fn problem(refusal: &Refusal) -> Problem {
+    let (code, hint) = match refusal {
+        Refusal::BadRequest(_) => (Code::BadRequest, "Correct the request and send it again."),
+        Refusal::NotFound => (Code::NotFound, "Check the id and the ticket."),
+        Refusal::TokenReplayed => (Code::TokenReplayed, "Get a fresh token for every call."),
+        Refusal::IdempotencyMismatch => (
+            Code::IdempotencyMismatch,
+            "Use a new idempotency key for a new request.",
+        ),
+        Refusal::Policy(r) => (
+            if r.reason == Reason::Frozen {
+                Code::Frozen
+            } else {
+                Code::PolicyDenied
+            },
+            "Ask an admin of the broker: the policy is not in this repository.",
+        ),
+        Refusal::Busy => (
+            Code::Busy,
+            "Answer or deny the open requests first (countersign inbox).",
+        ),
+        Refusal::VersionTaken(_) => (Code::VersionTaken, "Choose a new version."),
+        Refusal::State(StateName::Denied, _) => (Code::Denied, "Ask the person who denied it."),
+        Refusal::State(StateName::Expired, _) => (Code::Expired, "Open a new request."),
+        Refusal::State(StateName::Cancelled, _) => (Code::Cancelled, "Open a new request."),
+        Refusal::State(_, _) => (Code::AlreadySettled, "Look at its status."),
+        Refusal::NotApproved(_) => (Code::NotApproved, "Wait until enough people have approved."),
+        Refusal::MatchCodeWrong => (
+            Code::MatchCodeWrong,
+            "Type the six digits that this job's output shows.",
+        ),
+        Refusal::FactorWrong => (
+            Code::FactorWrong,
+            "Wait for the next code (30 s) and check the clock.",
+        ),
+        Refusal::FactorMissing => (
+            Code::FactorMissing,
+            "Give the code of your authenticator app.",
+        ),
+        Refusal::FactorExhausted => (
+            Code::FactorExhausted,
+            "Deny still works. Another person can approve, or wait.",
+        ),
+        Refusal::NotAllowed(_) => (Code::NotAllowed, "Ask somebody whom the policy names."),
+        Refusal::BytesDiffer(_) => (
+            Code::BytesDiffer,
+            "Publish the very file that was approved, or ask again.",
+        ),
+        Refusal::Upload(_) => (Code::UploadRefused, "Publish with an unmodified client."),
+        Refusal::RegistryRefused(_) => (
+            Code::RegistryRefused,
+            "The approval stays good until it expires: mend the cause and publish again.",
+        ),
+        Refusal::RegistryConflict => (
+            Code::RegistryConflict,
+            "Somebody else published. Freeze the package and look into it.",
+        ),
+        Refusal::Unsettled => (
+            Code::Unsettled,
+            "Run the same command again; nothing is sent twice.",
+        ),
+        Refusal::RegistryDown(_) => (
+            Code::RegistryDown,
+            "The approval stays good until it expires: publish again.",
+        ),
+        Refusal::NoToken(_) => (
+            Code::NoToken,
+            "An admin stores one: countersign admin token add.",
+        ),
+        Refusal::Fault(Fault::Sealed) => (
+            Code::Sealed,
+            "An admin unseals it: countersign admin unseal.",
+        ),
+        Refusal::Fault(Fault::Conflict(..)) => (Code::AlreadySettled, "Look at its status."),
+        Refusal::Fault(_) => (Code::Internal, "Look into the broker's log."),
+    };
+    let title = match refusal {
+        Refusal::Fault(Fault::Sealed) => "the broker's vault is sealed".to_owned(),
+        Refusal::Fault(Fault::Conflict(..)) => "another act was faster".to_owned(),
+        Refusal::Fault(_) => "the broker failed".to_owned(),
+        Refusal::State(s, Some(reason)) => format!("the request is {}: {reason}", s.text()),
+        other => other.to_string(),
+    };
+    Problem::new(code, title, hint)
+}

@@ -1,0 +1,295 @@
+//! Opening: a verified caller's wish becomes a pending request, or a recorded refusal.
+
+use super::{
+    Refusal, judge,
+    ledger::{self, BURNT, BY_SUBJECT, IDEMPOTENCY},
+    state::{Opening, Record},
+};
+use crate::{
+    audit::{
+        event::Event,
+        reason::{CallerRefusal, RefusalReason},
+    },
+    caller::Caller,
+    desk::{Desk, Fault, Registry},
+    registry::npm,
+    store::{Batch, history},
+    vault::match_code::{match_code, ticket},
+};
+use proto::{
+    api::{OpenRequest, Opened},
+    canonical::Canonical,
+    digest::Algorithm,
+    ids::RegistryId,
+    request::{FILES_MAX, ITEMS_MAX, Item, RequestFacts},
+    text,
+    time::UnixTime,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Open requests of one project. New ones are refused; waiting ones are never pushed out (attack 54).
+const OPEN_PER_SUBJECT: usize = 100;
+/// Open requests of one package.
+const OPEN_PER_PACKAGE: usize = 40;
+/// Longest note, in bytes.
+const NOTE_MAX: usize = 500;
+/// Longest idempotency key, in bytes.
+const KEY_MAX: usize = 128;
+
+const REPLAYED: Event = Event::CallerRefused {
+    reason: CallerRefusal::Replayed,
+};
+
+#[derive(Serialize, Deserialize)]
+struct Remembered {
+    id: proto::ids::RequestId,
+    body: String,
+}
+
+/// Opens a request, or returns the one that the same key and body opened before.
+pub async fn open(
+    desk: &Desk,
+    caller: &Caller,
+    asked: OpenRequest,
+    now: UnixTime,
+) -> Result<Opened, Refusal> {
+    check_shape(desk, &asked)?;
+    let key = idempotency(caller, &asked.idempotency_key);
+    let body = fingerprint(&asked);
+    if let Some(value) =
+        history::find(&*desk.live, &*desk.history, IDEMPOTENCY, &key).map_err(Fault::from)?
+    {
+        let known: Remembered =
+            serde_json::from_slice(&value).map_err(|_| Fault::Damaged("an idempotency key"))?;
+        if known.body != body {
+            return Err(Refusal::IdempotencyMismatch);
+        }
+        let record = ledger::find(desk, known.id)?.ok_or(Refusal::NotFound)?;
+        return opened(desk, &record);
+    }
+
+    let policy = desk.policy.load();
+    let id = desk.world.request_id().map_err(Fault::from)?;
+    let mut facts = RequestFacts {
+        id,
+        items: asked.items,
+        caller: caller.facts().clone(),
+        policy: policy.digest().clone(),
+        job_key: asked.job_key,
+        expires: now,
+    };
+    let burn = caller.burn();
+    let mut burnt = burn.keep_until.0.to_be_bytes().to_vec();
+    burnt.extend_from_slice(&burn.key);
+    if desk.live.get(BURNT, &burnt).map_err(Fault::from)?.is_some() {
+        return refuse(desk, REPLAYED, Refusal::TokenReplayed, now).await;
+    }
+    if over_quota(desk, &facts)? {
+        return refuse(
+            desk,
+            Event::RequestRefused {
+                reason: RefusalReason::Quota,
+            },
+            Refusal::Busy,
+            now,
+        )
+        .await;
+    }
+    let admitted = match judge::admit(desk, &facts, caller, now).await {
+        Ok(a) => a,
+        Err(refusal) => {
+            return refuse(
+                desk,
+                Event::RequestRefused {
+                    reason: RefusalReason::Policy,
+                },
+                refusal,
+                now,
+            )
+            .await;
+        }
+    };
+    facts.expires = now.after(admitted.answers_seconds);
+
+    let ticket = ticket(&desk.vault, id).map_err(Fault::from)?;
+    let step = Record::open(Opening {
+        facts,
+        caller,
+        admitted: &admitted,
+        note: asked.note,
+        ticket: ticket.hash(),
+        idempotency: &key,
+        now,
+    });
+    let remembered =
+        serde_json::to_vec(&Remembered { id, body }).map_err(|_| Fault::Damaged("a key"))?;
+    // The token is burnt in the commit that opens the request: used twice at once, one wins (attack 4).
+    let batch =
+        Batch::new()
+            .create(BURNT, burnt, id.0.as_bytes())
+            .create(IDEMPOTENCY, key, remembered);
+    match ledger::create(desk, step, batch, now).await {
+        Ok(record) => {
+            desk.metrics.opened.inc();
+            opened(desk, &record)
+        }
+        Err(Fault::Conflict(BURNT, _)) => refuse(desk, REPLAYED, Refusal::TokenReplayed, now).await,
+        Err(fault) => Err(fault.into()),
+    }
+}
+
+async fn refuse<T>(
+    desk: &Desk,
+    event: Event,
+    refusal: Refusal,
+    now: UnixTime,
+) -> Result<T, Refusal> {
+    desk.metrics.refused.inc();
+    desk.commit(Batch::new(), &[event], now).await?;
+    Err(refusal)
+}
+
+fn opened(desk: &Desk, record: &Record) -> Result<Opened, Refusal> {
+    let id = record.facts.id;
+    let mut registry_url = BTreeMap::<RegistryId, String>::new();
+    for item in &record.facts.items {
+        if let Some(Registry::Npm { endpoint, .. }) = desk.registries.get(&item.registry) {
+            registry_url.insert(item.registry.clone(), endpoint.to_string());
+        }
+    }
+    Ok(Opened {
+        id,
+        request_digest: record.digest,
+        facts: record.facts.clone(),
+        ticket: ticket(&desk.vault, id).map_err(Fault::from)?.expose(),
+        match_code: match_code(&desk.vault, id).map_err(Fault::from)?,
+        page: format!("{}/r/{id}", desk.place.public_url),
+        registry_url,
+    })
+}
+
+fn check_shape(desk: &Desk, asked: &OpenRequest) -> Result<(), Refusal> {
+    let bad = |why: String| Err(Refusal::BadRequest(why));
+    if asked.items.is_empty() || asked.items.len() > ITEMS_MAX {
+        return bad(format!("a request has 1 to {ITEMS_MAX} items"));
+    }
+    if let Err(e) = text::check(&asked.idempotency_key, KEY_MAX) {
+        return bad(format!("the idempotency key {e}"));
+    }
+    if let Some(Err(e)) = asked.note.as_deref().map(|n| text::check(n, NOTE_MAX)) {
+        return bad(format!("the note {e}"));
+    }
+    if asked.job_key.parse::<age::x25519::Recipient>().is_err() {
+        return bad("job_key is not an age X25519 recipient (age1…)".to_owned());
+    }
+    let mut names = std::collections::BTreeSet::new();
+    for item in &asked.items {
+        if !names.insert((&item.registry, &item.package, &item.version)) {
+            return bad(format!("{} is named twice", item.name()));
+        }
+        check_item(desk, item)?;
+    }
+    Ok(())
+}
+
+fn check_item(desk: &Desk, item: &Item) -> Result<(), Refusal> {
+    let bad = |why: String| Err(Refusal::BadRequest(why));
+    if item.files.len() > FILES_MAX {
+        return bad(format!("{} has more than {FILES_MAX} files", item.name()));
+    }
+    for file in &item.files {
+        if let Err(e) = text::check(&file.name, 255) {
+            return bad(format!("a file name of {} {e}", item.name()));
+        }
+    }
+    match desk.registries.get(&item.registry) {
+        None => bad(format!(
+            "this broker has no registry '{}'; it has: {}",
+            item.registry,
+            desk.registries
+                .keys()
+                .map(RegistryId::as_str)
+                .collect::<Vec<_>>()
+                .join(", ")
+        )),
+        Some(Registry::Npm { .. }) => {
+            let [file] = item.files.as_slice() else {
+                return bad(format!(
+                    "{} has exactly one file, the package's .tgz",
+                    item.name()
+                ));
+            };
+            if file.digest.algorithm() != Algorithm::Sha512 {
+                return bad(format!("{}: npm's digests are sha512", item.name()));
+            }
+            if semver::Version::parse(item.version.as_str()).is_err() {
+                return bad(format!(
+                    "{} is not a version by semver.org 2.0.0",
+                    item.version
+                ));
+            }
+            npm::name::parse(item.package.as_str())
+                .map(drop)
+                .map_err(|e| Refusal::BadRequest(e.to_string()))
+        }
+        Some(Registry::Secrets) if item.files.is_empty() => Ok(()),
+        Some(Registry::Secrets) => bad(format!("{}: a secret has no files", item.name())),
+    }
+}
+
+fn over_quota(desk: &Desk, facts: &RequestFacts) -> Result<bool, Fault> {
+    let caller = &facts.caller;
+    let prefix = ledger::prefix(&[&caller.issuer, &caller.subject]);
+    // Finished requests leave this index within seconds; counting them too errs to the safe side.
+    if open_count(desk, BY_SUBJECT, &prefix, OPEN_PER_SUBJECT)? >= OPEN_PER_SUBJECT {
+        return Ok(true);
+    }
+    for item in &facts.items {
+        let prefix = ledger::prefix(&[&item.package_key()]);
+        if open_count(desk, ledger::BY_PACKAGE, &prefix, OPEN_PER_PACKAGE)? >= OPEN_PER_PACKAGE {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Open requests under an index prefix: finished ones that were not moved yet do not count.
+fn open_count(
+    desk: &Desk,
+    table: crate::store::Table,
+    prefix: &[u8],
+    limit: usize,
+) -> Result<usize, Fault> {
+    let rows = desk.live.range(table, prefix, None, limit)?;
+    if rows.len() < limit {
+        return Ok(rows.len());
+    }
+    let mut open = 0;
+    for (key, _) in desk.live.range(table, prefix, None, limit * 50)? {
+        let id = key.get(prefix.len()..).and_then(ledger::id_of);
+        if let Some(held) = id.map(|id| ledger::live(desk, id)).transpose()?.flatten()
+            && !held.record.name().is_final()
+        {
+            open += 1;
+        }
+    }
+    Ok(open)
+}
+
+/// The key is the caller's own: nobody can occupy another project's keys.
+fn idempotency(caller: &Caller, key: &str) -> Vec<u8> {
+    let facts = caller.facts();
+    Canonical::new("countersign/idempotency/v1")
+        .text(&facts.issuer)
+        .text(&facts.subject)
+        .text(key)
+        .sha256()
+        .to_vec()
+}
+
+fn fingerprint(asked: &OpenRequest) -> String {
+    // Struct serialisation: the order of members is the declaration's.
+    let bytes = serde_json::to_vec(asked).unwrap_or_default();
+    proto::device::body_hash(&bytes)
+}

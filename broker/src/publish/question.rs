@@ -1,0 +1,147 @@
+//! What a maintainer is shown.
+
+use super::{Refusal, judge, ledger, state::Record};
+use crate::desk::{Desk, people::Person};
+use proto::{
+    api::{Inbox, InboxLine, Question, StateName},
+    ids::{GroupName, RequestId},
+    request::Item,
+    time::UnixTime,
+};
+use std::time::Duration;
+
+/// Most lines of an inbox.
+const INBOX_MAX: usize = 200;
+/// Rows looked at for one inbox.
+const LOOK_MAX: usize = 5000;
+/// How long the question waits for what the registry serves.
+const PREVIOUS_MAX: Duration = Duration::from_secs(3);
+
+/// What waits for this person, oldest first.
+pub fn inbox(desk: &Desk, person: &Person, now: UnixTime) -> Result<Inbox, Refusal> {
+    let mut requests = Vec::new();
+    for (key, _) in desk
+        .live
+        .range(ledger::REQUESTS, b"", None, LOOK_MAX)
+        .map_err(crate::desk::Fault::from)?
+    {
+        if requests.len() >= INBOX_MAX {
+            break;
+        }
+        let Some(held) = ledger::id_of(&key)
+            .map(|id| ledger::live(desk, id))
+            .transpose()?
+            .flatten()
+        else {
+            continue;
+        };
+        let r = held.record;
+        if r.name() == StateName::Pending && !r.overdue(now) && concerns(desk, &r, person) {
+            requests.push(InboxLine {
+                id: r.facts.id,
+                title: r.facts.items.first().map(Item::name).unwrap_or_default(),
+                items: r.facts.items.len(),
+                caller: caller_line(&r),
+                opened: r.opened,
+                expires: r.expires(),
+                approvals: (r.status().approvals, r.quorum),
+                answered: r.evidence().iter().any(|e| e.person == person.id),
+            });
+        }
+    }
+    Ok(Inbox { requests })
+}
+
+/// Whether a request is any business of this person's.
+pub fn concerns(desk: &Desk, record: &Record, person: &Person) -> bool {
+    person.admin
+        || record
+            .facts
+            .items
+            .iter()
+            .any(|item| approves(desk, item, &person.groups))
+}
+
+/// Whether people of these groups approve an item, by today's policy.
+pub fn approves(desk: &Desk, item: &Item, groups: &[GroupName]) -> bool {
+    let policy = desk.policy.load();
+    policy
+        .entry(&item.registry, &item.package)
+        .is_ok_and(|entry| entry.approvers.iter().any(|g| groups.contains(g)))
+}
+
+/// One request, for somebody whom it concerns; to everybody else it does not exist (attack 25).
+pub async fn question(
+    desk: &Desk,
+    id: RequestId,
+    person: &Person,
+    now: UnixTime,
+) -> Result<Question, Refusal> {
+    let record = ledger::find(desk, id)?
+        .filter(|r| concerns(desk, r, person))
+        .ok_or(Refusal::NotFound)?;
+    let mut previous = Vec::new();
+    let mut warnings = Vec::new();
+    let mut rivals = Vec::new();
+    for item in &record.facts.items {
+        let read = tokio::time::timeout(PREVIOUS_MAX, judge::read(desk, item)).await;
+        previous.push(match read {
+            Ok(Ok(published)) => {
+                if published.versions.is_empty() && !item.files.is_empty() {
+                    warnings.push(format!("{} would be a new package", item.package_key()));
+                }
+                published.newest
+            }
+            _ => {
+                warnings.push(format!("the registry '{}' does not answer", item.registry));
+                None
+            }
+        });
+        for rival in ledger::of_package(desk, &item.package_key(), 100)? {
+            let r = &rival.record;
+            if r.facts.id != id
+                && r.name() == StateName::Pending
+                && r.facts.items.iter().any(|i| i.name() == item.name())
+            {
+                rivals.push(r.facts.id);
+            }
+        }
+        if ledger::freeze(desk, &item.package_key())?.is_some() {
+            warnings.insert(0, format!("{} is frozen", item.package_key()));
+        }
+    }
+    if !rivals.is_empty() {
+        warnings.insert(
+            0,
+            format!(
+                "{} other open requests want this very version; approving one ends the others",
+                rivals.len()
+            ),
+        );
+    }
+    if record.facts.policy != *desk.policy.load().digest() {
+        warnings.push("the policy has changed since this was opened".to_owned());
+    }
+    if record.overdue(now) {
+        warnings.insert(0, "the time for answers is over".to_owned());
+    }
+    Ok(Question {
+        request_digest: record.digest,
+        state: record.name(),
+        opened: record.opened,
+        note: record.note.clone(),
+        factors: record.factors.clone(),
+        approvals: record.evidence().iter().map(|e| e.person.clone()).collect(),
+        quorum: record.quorum,
+        facts: record.facts,
+        previous,
+        rivals,
+        warnings,
+    })
+}
+
+fn caller_line(record: &Record) -> String {
+    let c = &record.facts.caller;
+    let name = c.claims.get("repository").unwrap_or(&c.subject);
+    format!("{}: {name}", c.issuer)
+}

@@ -1,0 +1,196 @@
+//! Collecting: the decision is taken again, and the credential (or the secret) goes out sealed to
+//! the job's own key. In one commit: state, burn, blob, event. Then the reply.
+
+use super::{
+    Refusal, judge,
+    ledger::{self, CREDENTIALS, Held},
+    state::State,
+};
+use crate::{
+    audit::event::{Event, leaf},
+    desk::{Desk, Fault},
+    policy::{Permit, Verdict},
+    store::Batch,
+    vault::{
+        release as vault, spent,
+        tokens::{self, StoredToken, TokenRecord},
+    },
+};
+use proto::{
+    api::{Collected, Mode, SealedRelease},
+    bearer::{Bearer, Kind},
+    ids::RequestId,
+    time::UnixTime,
+};
+use zeroize::Zeroize as _;
+
+/// Collects. Fetched again, it gives the same blob: a lost reply strands nobody, and nobody but the
+/// holder of the job's key can open it (attacks 36, 37).
+pub async fn collect(
+    desk: &Desk,
+    id: RequestId,
+    ticket: &Bearer,
+    now: UnixTime,
+) -> Result<Collected, Refusal> {
+    for _ in 0..100 {
+        let Some(held) = ledger::live(desk, id)? else {
+            let record = super::close::status(desk, id, ticket)?;
+            return already(&record.state, &record)
+                .ok_or_else(|| Refusal::State(record.name(), record.status().reason));
+        };
+        if !ledger::ticket_fits(&held.record, ticket) {
+            return Err(Refusal::NotFound);
+        }
+        if let Some(collected) = already(&held.record.state, &held.record) {
+            return Ok(collected);
+        }
+        match once(desk, held, now).await {
+            Err(Refusal::Fault(Fault::Conflict(table, _))) if table != ledger::FROZEN => {}
+            other => return other,
+        }
+    }
+    Err(Refusal::Busy)
+}
+
+fn already(state: &State, record: &super::state::Record) -> Option<Collected> {
+    match state {
+        State::Releasing { sealed, until, .. } => Some(Collected {
+            sealed: sealed.clone(),
+            mode: record.mode,
+            expires: *until,
+        }),
+        State::Published { sealed, .. } => Some(Collected {
+            sealed: sealed.clone(),
+            mode: record.mode,
+            expires: record.expires(),
+        }),
+        _ => None,
+    }
+}
+
+async fn once(desk: &Desk, held: Held, now: UnixTime) -> Result<Collected, Refusal> {
+    let record = &held.record;
+    if record.overdue(now) {
+        return Err(Refusal::State(proto::api::StateName::Expired, None));
+    }
+    match &record.state {
+        State::Approved { .. } => {}
+        State::Pending { evidence, .. } => {
+            return Err(Refusal::NotApproved(format!(
+                "{} of {} people have approved",
+                evidence.len(),
+                record.quorum
+            )));
+        }
+        _ => return Err(Refusal::State(record.name(), record.status().reason)),
+    }
+    let unknown = vec![None; record.facts.items.len()];
+    let permit = match judge::judge(desk, record, record.evidence(), &unknown, now)? {
+        Verdict::Permit(permit) => permit,
+        Verdict::Wait(missing) => return Err(Refusal::NotApproved(missing.to_string())),
+        Verdict::Deny(reason) => return Err(Refusal::Policy(reason)),
+    };
+    match record.mode {
+        Mode::Forward => forward(desk, held, now).await,
+        Mode::Reveal => reveal(desk, held, permit, now).await,
+    }
+}
+
+async fn forward(desk: &Desk, held: Held, now: UnixTime) -> Result<Collected, Refusal> {
+    let id = held.record.facts.id;
+    let credential =
+        Bearer::from_entropy(Kind::Credential, desk.world.random().map_err(Fault::from)?);
+    let mut text = credential.expose();
+    let sealed = seal(
+        &held.record.facts.job_key,
+        &SealedRelease {
+            credential: Some(text.clone()),
+            secret: None,
+        },
+    )?;
+    text.zeroize();
+    let batch = judge::unless_frozen(Batch::new(), &held.record.facts).create(
+        CREDENTIALS,
+        credential.hash().0.as_slice(),
+        id.0.as_bytes(),
+    );
+    let step = held
+        .record
+        .collect(credential.hash(), sealed.clone(), now)?;
+    let record = ledger::persist(desk, held.version, step, batch, now).await?;
+    Ok(Collected {
+        sealed,
+        mode: Mode::Forward,
+        expires: record.expires(),
+    })
+}
+
+async fn reveal(
+    desk: &Desk,
+    held: Held,
+    permit: Permit,
+    now: UnixTime,
+) -> Result<Collected, Refusal> {
+    let [item] = held.record.facts.items.as_slice() else {
+        return Err(Refusal::BadRequest(
+            "one secret is revealed at a time".to_owned(),
+        ));
+    };
+    let (secret, stored) =
+        vault::release(&desk.vault, &*desk.live, permit, item, Mode::Reveal, now)
+            .map_err(Fault::from)?
+            .ok_or_else(|| Refusal::NoToken(item.package_key()))?;
+    let sealed = seal(
+        &held.record.facts.job_key,
+        &SealedRelease {
+            credential: None,
+            secret: Some(secret.expose().clone()),
+        },
+    )?;
+    // The ledger of spent secrets is the vault's own: even if the request's row came back from an
+    // old copy, the secret would not go out twice.
+    let used = token_used(held.record.facts.id, &stored.record);
+    let batch = judge::unless_frozen(Batch::new(), &held.record.facts).append(leaf(&used, now));
+    let batch = spent::spend(batch, held.record.facts.id, 0, now);
+    // Marked exposed in the same commit: it must be rotated.
+    let batch = tokens::note_use(&desk.vault, batch, stored, true, now).map_err(Fault::from)?;
+    let step = held.record.reveal(sealed.clone())?;
+    let record = ledger::persist(desk, held.version, step, batch, now).await?;
+    Ok(Collected {
+        sealed,
+        mode: Mode::Reveal,
+        expires: record.expires(),
+    })
+}
+
+/// The event of a token's use.
+pub fn token_used(request: RequestId, record: &TokenRecord) -> Event {
+    Event::TokenUsed {
+        request,
+        registry: record.registry.clone(),
+        scope: record.scope.as_str().to_owned(),
+        version: record.version,
+    }
+}
+
+/// Remembers when a token was last used, to the minute: the log has every use, and a row that every
+/// publish had to replace would make them wait for each other.
+pub async fn note_use(desk: &Desk, stored: StoredToken, exposed: bool, now: UnixTime) {
+    if stored.record.used.is_some_and(|used| now.since(used) < 60) {
+        return;
+    }
+    if let Ok(batch) = tokens::note_use(&desk.vault, Batch::new(), stored, exposed, now) {
+        // Somebody else has just noted his.
+        let _ = desk.commit(batch, &[], now).await;
+    }
+}
+
+/// Seals to the job's ephemeral key: an armored age file.
+fn seal(job_key: &str, release: &SealedRelease) -> Result<String, Refusal> {
+    let recipient: age::x25519::Recipient =
+        job_key.parse().map_err(|_| Fault::Damaged("a job key"))?;
+    let mut plain = serde_json::to_vec(release).map_err(|_| Fault::Damaged("a release"))?;
+    let sealed = age::encrypt_and_armor(&recipient, &plain);
+    plain.zeroize();
+    sealed.map_err(|_| Fault::Damaged("a sealed release").into())
+}

@@ -1,0 +1,455 @@
+//! Building the desk from the configuration, and running it.
+
+use anyhow::{Context as _, Result, bail};
+use arc_swap::ArcSwap;
+use broker::{
+    admin::{client_keys, custody, enroll, tokens},
+    audit::{event::Event, tree::Tree},
+    caller::Issuers,
+    config::{self, Config},
+    desk::{Desk, Place, Registry, waiters::Waiters},
+    http::{auth::Signatures, listen, operations, registry as origin, routes},
+    policy::Policy,
+    publish::{archive, close, settle},
+    registry::{
+        Kind,
+        npm::{Timeouts, Upstream},
+    },
+    secret::Secret,
+    store::{
+        Batch, Store,
+        redb::{Options, Redb},
+    },
+    telemetry::Metrics,
+    vault::{Unseal, UnsealMethod, Vault, key_file},
+    world::World,
+};
+use proto::{
+    api::InviteRequest,
+    ids::{GroupName, PersonId},
+};
+use std::{
+    collections::BTreeMap,
+    io::Write as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+/// Page cache of the live store, in bytes.
+const LIVE_CACHE: usize = 8 << 20;
+/// Page cache of the history, in bytes.
+const HISTORY_CACHE: usize = 2 << 20;
+/// Pause between two sweeps.
+const SWEEP: Duration = Duration::from_secs(1);
+/// A passphrase that the daemon makes itself has this many random bytes (128 bits).
+const PASSPHRASE_BYTES: usize = 16;
+
+/// The policy file, parsed.
+pub(crate) fn policy(config: &Config) -> Result<Policy> {
+    let shown = config.policy.display();
+    let text = std::fs::read_to_string(&config.policy).with_context(|| {
+        format!("{shown}: the policy cannot be read; write one after deploy/examples/policy.toml")
+    })?;
+    Policy::parse(&text, &shown.to_string()).map_err(|e| anyhow::anyhow!("{e}"))
+}
+
+/// Makes data, keys and the first admin's invite.
+pub(crate) async fn init(
+    config: &Config,
+    admin: PersonId,
+    groups: Vec<GroupName>,
+    invite_file: Option<&Path>,
+) -> Result<()> {
+    let policy = policy(config)?;
+    let data = &config.data;
+    if data.join("live.redb").exists() || data.join(custody::KEY_FILE).exists() {
+        bail!(
+            "{}: there is a broker already; init never touches one",
+            data.display()
+        );
+    }
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data.join("spool"))
+        .with_context(|| format!("{}: cannot be created", data.display()))?;
+    let world = World::system();
+    let (method, unseal, told) = first_secret(config, &world)?;
+    let key_file = Vault::init(&world, &[method])?;
+    new_file(&data.join(custody::KEY_FILE), &key_file)?;
+    drop(Redb::create(&data.join("live.redb"), LIVE_CACHE)?);
+    drop(Redb::create(
+        &data.join("history.redb"),
+        Options::new(HISTORY_CACHE).quick_repair(),
+    )?);
+
+    let desk = desk(config, policy, world)?;
+    desk.vault.unseal(&key_file, &unseal)?;
+    desk.make_log_key().await?;
+    let now = desk.world.now();
+    let asked = InviteRequest {
+        person: admin.clone(),
+        groups,
+        admin: true,
+        actors: Vec::new(),
+    };
+    let invited = enroll::invite(&desk, asked, None, now).await?;
+    if let Some(passphrase) = told {
+        println!(
+            "The vault's passphrase (shown once; without it nothing can be released):\n\n  {passphrase}\n"
+        );
+    }
+    match invite_file {
+        Some(path) => {
+            new_file(path, invited.invite.as_bytes())?;
+            println!(
+                "The invite of {admin} is in {}; it works once, until {}.",
+                path.display(),
+                invited.expires.rfc3339()
+            );
+        }
+        None => println!(
+            "Invite of {admin} (works once, until {}):\n\n  {}\n\nStart the broker, then on that person's machine:\n\n  COUNTERSIGN_BROKER={} countersign enroll",
+            invited.expires.rfc3339(),
+            invited.invite,
+            desk.place.public_url
+        ),
+    }
+    Ok(())
+}
+
+/// The unseal method of the configuration: an existing secret file is used, a missing one is made.
+fn first_secret(config: &Config, world: &World) -> Result<(UnsealMethod, Unseal, Option<String>)> {
+    let u = &config.unseal;
+    if let Some(path) = &u.passphrase_file {
+        let passphrase = if path.exists() {
+            read_secret(path)?
+        } else {
+            make_passphrase(world, Some(path))?
+        };
+        return Ok((
+            by_passphrase(passphrase.clone()),
+            Unseal::Passphrase(Secret::new(passphrase)),
+            None,
+        ));
+    }
+    if u.identity_file.is_some() || u.credential.is_some() {
+        let path = identity_path(config)?;
+        if !path.exists() {
+            if u.credential.is_some() {
+                bail!(
+                    "{}: the systemd credential is not there; make it with age-keygen and systemd-creds",
+                    path.display()
+                );
+            }
+            use age::secrecy::ExposeSecret as _;
+            let identity = age::x25519::Identity::generate();
+            new_file(
+                &path,
+                format!("{}\n", identity.to_string().expose_secret()).as_bytes(),
+            )?;
+        }
+        let text = read_secret(&path)?;
+        let recipients = text
+            .lines()
+            .filter(|l| !l.starts_with('#') && !l.trim().is_empty())
+            .map(|l| {
+                l.trim()
+                    .parse::<age::x25519::Identity>()
+                    .map(|i| i.to_public().to_string())
+            })
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
+        return Ok((
+            UnsealMethod::Identity { recipients },
+            Unseal::Identity(Secret::new(text)),
+            None,
+        ));
+    }
+    let passphrase = make_passphrase(world, None)?;
+    Ok((
+        by_passphrase(passphrase.clone()),
+        Unseal::Passphrase(Secret::new(passphrase.clone())),
+        Some(passphrase),
+    ))
+}
+
+fn by_passphrase(passphrase: String) -> UnsealMethod {
+    UnsealMethod::Passphrase {
+        passphrase: Secret::new(passphrase),
+        work_factor: key_file::WORK_FACTOR,
+    }
+}
+
+/// 128 random bits: a person types them when the broker starts, a thief guesses them never.
+fn make_passphrase(world: &World, path: Option<&Path>) -> Result<String> {
+    let random = proto::digest::hex(&world.random::<PASSPHRASE_BYTES>()?);
+    let groups: Vec<_> = random
+        .as_bytes()
+        .chunks(4)
+        .map(String::from_utf8_lossy)
+        .collect();
+    let passphrase = groups.join("-");
+    if let Some(path) = path {
+        new_file(path, passphrase.as_bytes())?;
+    }
+    Ok(passphrase)
+}
+
+fn identity_path(config: &Config) -> Result<PathBuf> {
+    if let Some(path) = &config.unseal.identity_file {
+        return Ok(path.clone());
+    }
+    let name = config.unseal.credential.as_deref().unwrap_or_default();
+    let folder = std::env::var_os("CREDENTIALS_DIRECTORY")
+        .context("[unseal] credential: $CREDENTIALS_DIRECTORY is not set; systemd sets it for LoadCredential=")?;
+    Ok(PathBuf::from(folder).join(name))
+}
+
+fn read_secret(path: &Path) -> Result<String> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("{}: cannot be read", path.display()))?;
+    Ok(text.trim_end_matches('\n').to_owned())
+}
+
+fn new_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("{}: cannot be made", path.display()))?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    Ok(())
+}
+
+/// Opens the store and puts everything on the desk. The vault is sealed.
+fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk> {
+    let fatal = || {
+        Box::new(|why: &str| {
+            // What the disk holds is known after opening it again, and not before.
+            eprintln!("countersignd: the store failed, stopping: {why}");
+            std::process::exit(1);
+        })
+    };
+    let open = |name: &str, options: Options| -> Result<Arc<dyn Store>> {
+        let path = config.data.join(name);
+        let store = Redb::open(&path, options.on_fatal(fatal())).with_context(|| {
+            format!("{}: make a broker first: countersignd init", path.display())
+        })?;
+        Ok(Arc::new(store))
+    };
+    let live = open("live.redb", Options::new(LIVE_CACHE))?;
+    let history = open("history.redb", Options::new(HISTORY_CACHE).quick_repair())?;
+    let vault = Arc::new(Vault::new(world.clone()));
+    let public_url = config
+        .public_url
+        .get_ref()
+        .as_str()
+        .trim_end_matches('/')
+        .to_owned();
+    let issuers = config.issuers.iter().map(|i| i.get_ref().clone()).collect();
+    let keys = client_keys::Registered::new(Arc::clone(&live), Arc::clone(&vault));
+    let issuers = Issuers::new(issuers, public_url.clone())?.with_client_keys(Arc::new(keys));
+    let mut registries = BTreeMap::new();
+    for entry in &config.registries {
+        let registry = match (entry.kind, &entry.url, &entry.public_url) {
+            (Kind::Npm, Some(url), Some(endpoint)) => Registry::Npm {
+                upstream: Upstream::new(url.get_ref().clone(), Timeouts::default())?,
+                endpoint: endpoint.get_ref().clone(),
+            },
+            (Kind::Generic, ..) => Registry::Secrets,
+            (Kind::Npm, ..) => bail!("a registry of kind npm needs url and public_url"),
+        };
+        registries.insert(entry.name.get_ref().clone(), registry);
+    }
+    let tree = Tree::load(&*history)?;
+    let origin = config
+        .public_url
+        .get_ref()
+        .host_str()
+        .unwrap_or("countersign")
+        .to_owned();
+    Ok(Desk {
+        live,
+        history,
+        vault,
+        world,
+        issuers,
+        policy: ArcSwap::from_pointee(policy),
+        registries,
+        tree,
+        waiters: Waiters::default(),
+        metrics: Metrics::default(),
+        place: Place {
+            public_url,
+            origin,
+            spool: config.data.join("spool"),
+            data: config.data.clone(),
+            token_max_age_days: config.token_max_age_days,
+        },
+    })
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub(crate) async fn serve(config: Config, path: PathBuf) -> Result<()> {
+    // One provider for everything; a second one in the tree would be ambiguous.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let policy = policy(&config)?;
+    let desk = Arc::new(desk(&config, policy, World::system())?);
+    let certificate = match &config.tls {
+        None => None,
+        Some(tls) => Some(
+            listen::Certificate::load(&tls.certificate, &tls.key).map_err(anyhow::Error::msg)?,
+        ),
+    };
+    unseal(&config, &desk).await?;
+    let now = desk.world.now();
+    let loaded = Event::PolicyLoaded {
+        digest: desk.policy.load().digest().clone(),
+    };
+    desk.commit(Batch::new(), &[Event::BrokerStarted, loaded], now)
+        .await?;
+
+    let (stop, stopping) = watch::channel(false);
+    let mut tasks = tokio::task::JoinSet::new();
+    let signatures = Arc::new(Signatures::new(&desk)?);
+    let mut listeners = vec![
+        (
+            *config.listen.get_ref(),
+            true,
+            routes::router(&desk, &signatures),
+        ),
+        (config.operations.listen, false, operations::router(&desk)),
+    ];
+    for entry in &config.registries {
+        if let Some(address) = &entry.listen {
+            listeners.push((
+                *address.get_ref(),
+                true,
+                origin::router(&desk, entry.name.get_ref().clone()),
+            ));
+        }
+    }
+    for (address, public, router) in listeners {
+        let socket = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("{address}: cannot be bound"))?;
+        let listener = listen::Listener {
+            socket,
+            certificate: certificate.clone().filter(|_| public),
+            only_from: config.behind_proxy.filter(|_| public),
+            router,
+        };
+        tasks.spawn(listen::serve(listener, stopping.clone()));
+    }
+    tasks.spawn(keep_house(Arc::clone(&desk), stopping.clone()));
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tracing::info!(listen = %config.listen.get_ref(), sealed = desk.vault.is_sealed(), "serving");
+
+    let mut reload = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    loop {
+        tokio::select! {
+            _ = reload.recv() => reload_all(&desk, &path, certificate.as_deref()).await,
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    tracing::info!("draining");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    let _ = stop.send(true);
+    while tasks.join_next().await.is_some() {}
+    Ok(())
+}
+
+async fn unseal(config: &Config, desk: &Arc<Desk>) -> Result<()> {
+    let u = &config.unseal;
+    let secret = if let Some(path) = &u.passphrase_file {
+        Unseal::Passphrase(Secret::new(read_secret(path)?))
+    } else if u.identity_file.is_some() || u.credential.is_some() {
+        Unseal::Identity(Secret::new(read_secret(&identity_path(config)?)?))
+    } else {
+        tracing::warn!("the vault is sealed; an admin unseals it: countersign admin unseal");
+        return Ok(());
+    };
+    custody::unseal(desk, secret, desk.world.now())
+        .await
+        .context("the vault cannot be unsealed")
+}
+
+/// A broken file changes nothing: the old policy and certificate stay in force.
+async fn reload_all(desk: &Arc<Desk>, path: &Path, certificate: Option<&listen::Certificate>) {
+    if let Some(Err(why)) = certificate.map(listen::Certificate::reload) {
+        tracing::error!(%why, "the certificate was not reloaded");
+    }
+    let fresh = config::load(path)
+        .map_err(anyhow::Error::msg)
+        .and_then(|c| policy(&c));
+    match fresh {
+        Err(why) => tracing::error!(%why, "the policy was not reloaded"),
+        Ok(fresh) => {
+            let event = Event::PolicyLoaded {
+                digest: fresh.digest().clone(),
+            };
+            if desk
+                .commit(Batch::new(), &[event], desk.world.now())
+                .await
+                .is_ok()
+            {
+                desk.policy.store(Arc::new(fresh));
+                tracing::info!("policy reloaded");
+            }
+        }
+    }
+}
+
+/// Expires, settles, archives, signs: everything that nobody waits for.
+async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
+    let mut first = true;
+    let mut round = 0u64;
+    loop {
+        if !desk.vault.is_sealed() {
+            if (first || round.is_multiple_of(15))
+                && let Err(why) = settle::resume(&desk, first).await
+            {
+                tracing::error!(%why, "settling failed");
+            }
+            first = false;
+        }
+        let now = desk.world.now();
+        let swept = close::sweep(&desk, now).await;
+        let forgotten = close::forget_burnt(&desk, now).await;
+        let destroyed = tokens::destroy_expired(&desk, now).await;
+        let archived = archive::archive(&desk, now).await;
+        for why in [
+            swept.err(),
+            forgotten.err(),
+            destroyed.err(),
+            archived.err(),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            tracing::error!(%why, "keeping house failed");
+        }
+        if let Err(why) = desk.tree.catch_up_into(&*desk.live, &*desk.history).await {
+            tracing::error!(%why, "the log's tree cannot follow");
+        }
+        desk.waiters.sweep();
+        round += 1;
+        tokio::select! {
+            _ = stop.changed() => return,
+            () = tokio::time::sleep(SWEEP) => {}
+        }
+    }
+}

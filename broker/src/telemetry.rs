@@ -1,0 +1,80 @@
+//! Logs and metrics.
+
+use prometheus_client::{encoding::text::encode, metrics::counter::Counter, registry::Registry};
+use tracing_subscriber::EnvFilter;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// One JSON object a line, for machines.
+    Json,
+    /// For a person at a terminal.
+    Pretty,
+}
+
+/// Starts logging to standard error. `RUST_LOG` filters; the default is `info`.
+pub fn start_logging(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    // A second start is a test's; the first one stays.
+    let _ = match format {
+        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Pretty => builder.try_init(),
+    };
+}
+
+/// What the daemon counts. Labels never hold text from outside.
+pub struct Metrics {
+    registry: Registry,
+    /// Requests opened.
+    pub opened: Counter,
+    /// Requests refused when opened.
+    pub refused: Counter,
+    /// Answers accepted.
+    pub answers: Counter,
+    /// Answers refused.
+    pub answers_refused: Counter,
+    /// Requests published.
+    pub published: Counter,
+    /// Requests that ended in a conflict: look at them.
+    pub conflicts: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("countersign");
+        let mut counter = |name: &str, help: &str| {
+            let c = Counter::default();
+            registry.register(name, help, c.clone());
+            c
+        };
+        let opened = counter("requests_opened", "Requests opened");
+        let refused = counter("requests_refused", "Requests refused when opened");
+        let answers = counter("answers_accepted", "Answers accepted");
+        let answers_refused = counter("answers_refused", "Answers refused");
+        let published = counter("requests_published", "Requests published and read back");
+        let conflicts = counter("requests_conflict", "Requests that ended in a conflict");
+        Self {
+            registry,
+            opened,
+            refused,
+            answers,
+            answers_refused,
+            published,
+            conflicts,
+        }
+    }
+}
+
+impl Metrics {
+    /// The Prometheus text form.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        // Writing into a string does not fail.
+        let _ = encode(&mut out, &self.registry);
+        out
+    }
+}
