@@ -1,1 +1,83 @@
-fn main() {}
+//! `countersign`: the command line of CI jobs, maintainers, admins and verifiers.
+//!
+//! Reading order: [`cli`] is what can be typed, one file under `commands` per family runs it, `job`
+//! is a publish from the job's side, `http` and `profile` are what all of them stand on.
+
+mod cli;
+mod commands;
+mod context;
+mod edge;
+mod fail;
+mod http;
+mod job;
+mod out;
+mod profile;
+
+use clap::Parser as _;
+use context::Context;
+use edge::Env;
+use fail::Failure;
+use out::Out;
+use proto::problem::Exit;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // A defect must read like an error and never exit 0; a backtrace may show what is in memory.
+    std::panic::set_hook(Box::new(|info| {
+        use std::io::Write as _;
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        let _ = writeln!(
+            std::io::stderr().lock(),
+            "error: countersign has a defect (at {place}).\n next: Report it with the command that you ran."
+        );
+    }));
+    let exit = std::panic::catch_unwind(start).unwrap_or(Exit::Failed);
+    ExitCode::from(exit as u8)
+}
+
+fn start() -> Exit {
+    let cli = cli::Cli::parse();
+    let env = Env::process();
+    let context = Context {
+        out: Out::new(cli.json, &env),
+        env,
+        broker: cli.broker,
+    };
+    match run(&context, cli.command) {
+        Ok(()) => Exit::Done,
+        Err(failure) => {
+            context.out.failure(&failure);
+            exit_of(&failure)
+        }
+    }
+}
+
+/// A failure never exits 0, whatever its maker wrote into it.
+fn exit_of(failure: &Failure) -> Exit {
+    if failure.exit == Exit::Done {
+        Exit::Failed
+    } else {
+        failure.exit
+    }
+}
+
+fn run(context: &Context, command: cli::Command) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| {
+            Failure::failed(format!("The event loop did not start: {e}."), "Try again.")
+        })?;
+    runtime.block_on(commands::dispatch(context, command))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_failure_exits_0() {
+        assert_eq!(exit_of(&Failure::new(Exit::Done, "", "")), Exit::Failed);
+        assert_eq!(exit_of(&Failure::usage("", "")), Exit::Usage);
+    }
+}

@@ -1,0 +1,325 @@
+//! `admin`: tokens, people, client keys, freezes, the seal, the log. Every call is signed by the
+//! admin's own device.
+
+use crate::{context::Context, edge, fail::Failure, http::Proof, out::span, profile::ask_secret};
+use proto::{
+    api::{
+        BrokerStatus, FreezeRequest, FreezeStatus, InviteRequest, Invited, PersonLine, TokenLine,
+        UnsealRequest,
+    },
+    ids::{GroupName, PersonId},
+    text::harmless,
+};
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+mod audit;
+mod client_key;
+mod token;
+
+/// What an admin does.
+#[derive(clap::Subcommand)]
+pub(crate) enum Command {
+    /// Registry tokens: they go in and never come out
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Invite a person (or an own further device); prints the invite once
+    Invite(InviteArgs),
+    /// Who is enrolled
+    People,
+    /// Remove a person and all devices
+    RemovePerson {
+        /// Who
+        person: PersonId,
+    },
+    /// Keys for CI without OIDC
+    #[command(subcommand)]
+    ClientKey(client_key::Command),
+    /// Stop every release of a package at once
+    Freeze(FreezeArgs),
+    /// Ask to thaw a package; two admins must
+    Thaw(FreezeArgs),
+    /// Seal the vault: nothing can be released until it is unsealed
+    Seal,
+    /// Unseal the vault with its passphrase
+    Unseal(UnsealArgs),
+    /// The audit log
+    #[command(subcommand)]
+    Audit(audit::Command),
+    /// The broker, its tokens and people at a glance
+    Status,
+}
+
+/// Invite a person.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Example:
+  countersign admin invite alice --group release --actor github:12345
+
+Hand the invite over on a way that you trust; it works once, for 24 hours.")]
+pub(crate) struct InviteArgs {
+    /// Who: lower-case letters, digits and hyphens
+    person: PersonId,
+    /// A group that the person joins; may be given again
+    #[arg(long = "group", value_name = "GROUP")]
+    groups: Vec<GroupName>,
+    /// Make the person an admin
+    #[arg(long)]
+    admin: bool,
+    /// The person's account at a CI issuer, like github:12345 (numeric id): who asks may not approve
+    #[arg(long = "actor", value_name = "ISSUER:ID")]
+    actors: Vec<String>,
+    /// Write the invite to this file (mode 0600) instead of printing it
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+/// Freeze or thaw.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Example:
+  countersign admin freeze npm:@acme/left --reason 'token leak, see the incident'")]
+pub(crate) struct FreezeArgs {
+    /// REGISTRY:PACKAGE
+    package: String,
+    /// Why
+    #[arg(long, default_value = "")]
+    reason: String,
+}
+
+/// Unseal.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  countersign admin unseal
+  countersign admin unseal --passphrase-file /run/secrets/vault")]
+pub(crate) struct UnsealArgs {
+    /// A file with the vault's passphrase (`-` is standard input); asked for when absent
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+}
+
+/// Runs an admin command.
+pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Token(command) => token::run(context, command).await,
+        Command::Invite(args) => invite(context, args).await,
+        Command::People => people(context).await,
+        Command::RemovePerson { person } => remove_person(context, &person).await,
+        Command::ClientKey(command) => client_key::run(context, command).await,
+        Command::Freeze(args) => freeze(context, args, "/v1/admin/freeze").await,
+        Command::Thaw(args) => freeze(context, args, "/v1/admin/thaw").await,
+        Command::Seal => seal(context).await,
+        Command::Unseal(args) => unseal(context, &args).await,
+        Command::Audit(command) => audit::run(context, command).await,
+        Command::Status => status(context).await,
+    }
+}
+
+async fn invite(context: &Context, args: InviteArgs) -> Result<(), Failure> {
+    let device = context.device()?;
+    let request = InviteRequest {
+        person: args.person.clone(),
+        groups: args.groups,
+        admin: args.admin,
+        actors: args.actors,
+    };
+    let invited: Invited = device
+        .broker
+        .post("/v1/admin/invites", &request, device.proof())
+        .await?;
+    let until = invited.expires.rfc3339();
+    if let Some(path) = &args.out {
+        edge::write_private(path, format!("{}\n", invited.invite).as_bytes())?;
+        let value =
+            serde_json::json!({"person": args.person, "file": path, "expires": invited.expires});
+        let text = format!(
+            "invite for {} in {}, works until {until}",
+            args.person,
+            path.display()
+        );
+        return context.out.result(&value, &text);
+    }
+    context.out.note(&format!(
+        "invite for {}, shown once, works until {until}:",
+        args.person
+    ));
+    context.out.result(&invited, &harmless(&invited.invite))
+}
+
+async fn people(context: &Context) -> Result<(), Failure> {
+    let device = context.device()?;
+    let people: Vec<PersonLine> = device
+        .broker
+        .get("/v1/admin/people", device.proof())
+        .await?;
+    if context.out.json {
+        return context.out.json(&people);
+    }
+    people.iter().try_for_each(|p| {
+        let groups = p
+            .groups
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(",");
+        let admin = if p.admin { "  admin" } else { "" };
+        let actors = harmless(&p.actors.join(","));
+        let line = format!(
+            "{:<20} {} device(s)  [{groups}]{admin}  {actors}",
+            p.person, p.devices
+        );
+        context.out.line(line.trim_end())
+    })
+}
+
+async fn remove_person(context: &Context, person: &PersonId) -> Result<(), Failure> {
+    let device = context.device()?;
+    let path = format!("/v1/admin/people/{person}");
+    device.broker.delete(&path, device.proof()).await?;
+    let value = serde_json::json!({"removed": person});
+    context
+        .out
+        .result(&value, &format!("removed {person} and all devices"))
+}
+
+async fn freeze(context: &Context, args: FreezeArgs, path: &str) -> Result<(), Failure> {
+    check_package(&args.package)?;
+    let device = context.device()?;
+    let request = FreezeRequest {
+        package: args.package,
+        reason: args.reason,
+    };
+    let status: FreezeStatus = device.broker.post(path, &request, device.proof()).await?;
+    let package = harmless(&status.package);
+    let text = match (status.frozen, status.thawing.len()) {
+        (false, _) => format!("{package} is not frozen"),
+        (true, 0) => format!("{package} is frozen"),
+        (true, n) => format!("{package} is frozen; {n} of 2 people asked for the thaw"),
+    };
+    context.out.result(&status, &text)
+}
+
+/// `npm:@acme/left`
+fn check_package(text: &str) -> Result<(), Failure> {
+    let good = text.split_once(':').is_some_and(|(registry, name)| {
+        registry.parse::<proto::ids::RegistryId>().is_ok()
+            && name.parse::<proto::ids::PackageName>().is_ok()
+    });
+    if good {
+        Ok(())
+    } else {
+        Err(Failure::usage(
+            format!("'{}' is not REGISTRY:PACKAGE.", harmless(text)),
+            "Write it like npm:@acme/left.",
+        ))
+    }
+}
+
+async fn seal(context: &Context) -> Result<(), Failure> {
+    let device = context.device()?;
+    let empty = serde_json::json!({});
+    device
+        .broker
+        .post_only("/v1/admin/seal", Some(&empty), device.proof())
+        .await?;
+    context
+        .out
+        .result(&serde_json::json!({"sealed": true}), "sealed")
+}
+
+async fn unseal(context: &Context, args: &UnsealArgs) -> Result<(), Failure> {
+    let passphrase = secret(
+        args.passphrase_file.as_deref(),
+        "Passphrase of the vault",
+        "--passphrase-file",
+    )?;
+    let request = UnsealRequest {
+        passphrase: passphrase.as_str().to_owned(),
+    };
+    // A sealed broker cannot check devices, whose keys are authenticated under the vault's own key:
+    // the passphrase is the proof. Where this machine has a device, the call is signed all the same.
+    if context.home()?.profile()?.is_some() {
+        let device = context.device()?;
+        device
+            .broker
+            .post_only("/v1/admin/unseal", Some(&request), device.proof())
+            .await?;
+    } else {
+        let broker = context.broker()?;
+        broker
+            .post_only("/v1/admin/unseal", Some(&request), Proof::Nobody)
+            .await?;
+    }
+    context
+        .out
+        .result(&serde_json::json!({"sealed": false}), "unsealed")
+}
+
+async fn status(context: &Context) -> Result<(), Failure> {
+    let device = context.device()?;
+    let status: BrokerStatus = device.broker.get("/v1/status", Proof::Nobody).await?;
+    let tokens: Vec<TokenLine> = device
+        .broker
+        .get("/v1/admin/tokens", device.proof())
+        .await?;
+    let people: Vec<PersonLine> = device
+        .broker
+        .get("/v1/admin/people", device.proof())
+        .await?;
+    let clock = edge::now().0.abs_diff(status.time.0);
+    if context.out.json {
+        let value = serde_json::json!({
+            "broker": status, "tokens": tokens, "people": people, "clock_difference": clock,
+        });
+        return context.out.json(&value);
+    }
+    context
+        .out
+        .line(&super::status::describe(device.broker.base(), &status))?;
+    let admins = people.iter().filter(|p| p.admin).count();
+    context
+        .out
+        .line(&format!("  people    {} ({admins} admins)", people.len()))?;
+    context.out.line(&format!("  tokens    {}", tokens.len()))?;
+    if clock > 30 {
+        let line = format!(
+            "! this machine's clock and the broker's differ by {}",
+            span(clock)
+        );
+        context.out.line(&context.out.warning(&line))?;
+    }
+    if admins < 2 {
+        context.out.line(
+            &context
+                .out
+                .warning("! one admin alone cannot thaw a package: invite a second one"),
+        )?;
+    }
+    tokens.iter().try_for_each(|t| token::warnings(context, t))
+}
+
+/// A secret by file, standard input or prompt; never by argument, which every process could read.
+fn secret(path: Option<&Path>, prompt: &str, flag: &str) -> Result<Zeroizing<String>, Failure> {
+    match path {
+        Some(path) => edge::read_secret(path),
+        None => ask_secret(
+            prompt,
+            false,
+            &format!("Give {flag} FILE, or {flag} - for standard input."),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_are_named_with_their_registry() {
+        assert!(check_package("npm:@acme/left").is_ok());
+        for bad in ["@acme/left", "NPM:left", "npm:", "npm:a b"] {
+            assert_eq!(check_package(bad).unwrap_err().exit as u8, 2, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! `admin audit export`: the log as JSON lines, and the signed checkpoint over them.
+
+use crate::{
+    context::{Context, Device},
+    fail::Failure,
+};
+use proto::api::LogLine;
+use std::{io::Write as _, path::PathBuf};
+
+/// Entries in one page.
+const PAGE: u64 = 1000;
+
+/// What is done with the log.
+#[derive(clap::Subcommand)]
+pub(crate) enum Command {
+    /// Write the log to a file that `countersign verify` checks offline
+    #[command(after_help = "\
+Examples:
+  countersign admin audit export --out log.jsonl
+  countersign verify log.jsonl --key 'broker.example.org+1a2b3c4d+AQ…'
+
+An export with --from is a continuation: append it to what you have, in place of the old checkpoint.")]
+    Export {
+        /// First entry
+        #[arg(long, default_value_t = 0, value_name = "N")]
+        from: u64,
+        /// Where to write it
+        #[arg(long)]
+        out: PathBuf,
+    },
+}
+
+/// Runs it.
+pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failure> {
+    let Command::Export { from, out } = command;
+    let device = context.device()?;
+    // The checkpoint first: entries that come after it are left to the next export, so that file and
+    // checkpoint always agree.
+    let note = device
+        .broker
+        .get_raw("/v1/log/checkpoint", device.proof())
+        .await?;
+    let note = String::from_utf8(note).map_err(|_| not_understood())?;
+    let size = size_of(&note).ok_or_else(not_understood)?;
+    let fail = |e: &std::io::Error| Failure::file(&out, e);
+    let mut file = tempfile::NamedTempFile::new_in(match out.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => std::path::Path::new("."),
+    })
+    .map_err(|e| fail(&e))?;
+    let mut next = from;
+    while next < size {
+        let page = page(&device, next, PAGE.min(size - next)).await?;
+        file.write_all(&page.bytes).map_err(|e| fail(&e))?;
+        next = page.next;
+    }
+    let last = serde_json::json!({"checkpoint": note});
+    writeln!(file, "{last}").map_err(|e| fail(&e))?;
+    file.as_file().sync_all().map_err(|e| fail(&e))?;
+    file.persist(&out).map_err(|e| fail(&e.error))?;
+    let count = size.saturating_sub(from);
+    let value = serde_json::json!({"file": out, "entries": count, "next": size});
+    context.out.result(
+        &value,
+        &format!("{count} entries in {}, next --from {size}", out.display()),
+    )
+}
+
+/// Whole lines, as the broker wrote them: the leaf is hashed over exact bytes.
+struct Page {
+    bytes: Vec<u8>,
+    next: u64,
+}
+
+async fn page(device: &Device, from: u64, limit: u64) -> Result<Page, Failure> {
+    let path = format!("/v1/log/export?from={from}&limit={limit}");
+    let bytes = device.broker.get_raw(&path, device.proof()).await?;
+    check_page(bytes, from, limit)
+}
+
+/// Whether the entries are genuine is for `verify` to find; here a page must be the entries that were asked for.
+fn check_page(mut bytes: Vec<u8>, from: u64, limit: u64) -> Result<Page, Failure> {
+    let mut next = from;
+    for line in bytes.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
+        let entry: LogLine = serde_json::from_slice(line).map_err(|_| not_understood())?;
+        if entry.index != next {
+            return Err(Failure::refused(
+                format!("The log has entry {} where {next} belongs.", entry.index),
+                "Tell the broker's admin: the log may have been changed.",
+            ));
+        }
+        next += 1;
+    }
+    if next == from || next > from + limit {
+        return Err(Failure::refused(
+            format!("The log ends at entry {from}, before its own checkpoint."),
+            "Tell the broker's admin: the log may have been cut.",
+        ));
+    }
+    if bytes.last() != Some(&b'\n') {
+        bytes.push(b'\n');
+    }
+    Ok(Page { bytes, next })
+}
+
+/// The second line of a checkpoint (C2SP tlog-checkpoint) is the number of entries.
+fn size_of(note: &str) -> Option<u64> {
+    note.lines().nth(1)?.parse().ok()
+}
+
+fn not_understood() -> Failure {
+    Failure::failed(
+        "The broker's log is not understood.",
+        "Check that client and broker have the same version: `countersign status`.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_whole_and_in_order() {
+        let line = |n: u64| format!("{{\"index\":{n},\"leaf\":\"x\"}}\n");
+        let page = check_page((line(3) + &line(4)).into_bytes(), 3, 2).unwrap();
+        assert_eq!(page.next, 5);
+        let cut = (line(3) + line(4).trim_end()).into_bytes();
+        assert_eq!(check_page(cut, 3, 2).unwrap().bytes.last(), Some(&b'\n'));
+        for bad in [
+            String::new(),
+            line(4),
+            line(3) + &line(5),
+            line(3) + &line(4) + &line(5),
+            "x\n".into(),
+        ] {
+            assert!(check_page(bad.into_bytes(), 3, 2).is_err());
+        }
+        assert_eq!(size_of("broker\n17\nroot=\n\n— broker sig\n"), Some(17));
+        assert_eq!(size_of("x"), None);
+    }
+}

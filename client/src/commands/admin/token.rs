@@ -1,0 +1,271 @@
+//! `admin token`: a registry's tokens. The secret comes from a file, standard input or a prompt.
+
+use super::secret;
+use crate::{
+    context::{Context, Device},
+    edge,
+    fail::Failure,
+};
+use proto::{
+    api::{TokenChecked, TokenLine, TokenName, TokenRequest},
+    ids::RegistryId,
+    problem::Exit,
+    text::harmless,
+    time::UnixTime,
+};
+use std::path::PathBuf;
+
+/// What is done with tokens.
+#[derive(clap::Subcommand)]
+pub(crate) enum Command {
+    /// Store a new token
+    Add(SecretArgs),
+    /// Store the next version of a token beside the old one
+    Rotate(SecretArgs),
+    /// Which tokens are stored, and how old they are
+    List,
+    /// Ask the registry whether a token works
+    Check(NameArgs),
+    /// Destroy a token
+    Remove(NameArgs),
+}
+
+/// Store a token.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  countersign admin token add npm '@acme/*' --token-file npm-token.txt --expires 2026-12-24
+  pass show npm | countersign admin token rotate npm '@acme/*' --token-file -
+
+The token is encrypted at the broker and never comes out again.")]
+pub(crate) struct SecretArgs {
+    /// The registry, as the broker's configuration names it
+    registry: RegistryId,
+    /// What it covers: a package name, or a pattern like @acme/* or *
+    scope: String,
+    /// A file with the token (`-` is standard input); asked for when absent
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// When the registry lets it expire: 2026-12-24 or 2026-12-24T10:00:00Z
+    #[arg(long, value_name = "DATE", value_parser = date)]
+    expires: Option<UnixTime>,
+}
+
+/// Name a token.
+#[derive(clap::Args)]
+pub(crate) struct NameArgs {
+    /// The registry
+    registry: RegistryId,
+    /// What it covers
+    scope: String,
+}
+
+/// Runs it.
+pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Add(args) => put(context, &args, "/v1/admin/tokens", "stored").await,
+        Command::Rotate(args) => put(context, &args, "/v1/admin/tokens/rotate", "rotated").await,
+        Command::List => list(context).await,
+        Command::Check(args) => check(context, args).await,
+        Command::Remove(args) => remove(context, args).await,
+    }
+}
+
+async fn put(context: &Context, args: &SecretArgs, path: &str, done: &str) -> Result<(), Failure> {
+    let token = secret(
+        args.token_file.as_deref(),
+        "The registry's token",
+        "--token-file",
+    )?;
+    if token.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(Failure::usage(
+            "The token holds white space.",
+            "Give the token alone, on one line.",
+        ));
+    }
+    let device = context.device()?;
+    let request = TokenRequest {
+        registry: args.registry.clone(),
+        scope: args.scope.clone(),
+        token: token.as_str().to_owned(),
+        expires: args.expires,
+    };
+    device
+        .broker
+        .post_only(path, Some(&request), device.proof())
+        .await?;
+    let value = serde_json::json!({"registry": args.registry, "scope": args.scope, "done": done});
+    context.out.result(
+        &value,
+        &format!(
+            "{done} the token of {}:{}",
+            args.registry,
+            harmless(&args.scope)
+        ),
+    )
+}
+
+async fn tokens(device: &Device) -> Result<Vec<TokenLine>, Failure> {
+    device.broker.get("/v1/admin/tokens", device.proof()).await
+}
+
+async fn list(context: &Context) -> Result<(), Failure> {
+    let device = context.device()?;
+    let tokens = tokens(&device).await?;
+    if context.out.json {
+        return context.out.json(&tokens);
+    }
+    if tokens.is_empty() {
+        return context.out.line("no token is stored");
+    }
+    for t in &tokens {
+        let used = t
+            .used
+            .map_or("never used".to_owned(), |u| format!("used {}", u.rfc3339()));
+        context.out.line(&format!(
+            "{}:{}  version {}  {}  stored {}  {used}",
+            t.registry,
+            harmless(&t.scope),
+            t.version,
+            harmless(&t.fingerprint),
+            t.stored.rfc3339(),
+        ))?;
+        if let Some(until) = t.overlap_until {
+            context.out.line(&format!(
+                "    the old version is kept until {}",
+                until.rfc3339()
+            ))?;
+        }
+        warnings(context, t)?;
+    }
+    Ok(())
+}
+
+/// What an admin should do about a token.
+pub(crate) fn warnings(context: &Context, t: &TokenLine) -> Result<(), Failure> {
+    due(t, edge::now()).iter().try_for_each(|what| {
+        let line = format!("! {}:{} {what}", t.registry, harmless(&t.scope));
+        context.out.line(&context.out.warning(&line))
+    })
+}
+
+/// Warnings at 75 % and 90 % of the allowed age, before and after the expiry, and after a reveal.
+fn due(t: &TokenLine, now: UnixTime) -> Vec<String> {
+    const WEEK: u64 = 7 * 86_400;
+    let mut out = Vec::new();
+    if t.exposed {
+        out.push("was seen by a job: rotate it".to_owned());
+    }
+    match t.expires {
+        Some(at) if at <= now => out.push("has expired: rotate it".to_owned()),
+        Some(at) if at.since(now) < WEEK => {
+            out.push(format!("expires {}: rotate it", at.rfc3339()))
+        }
+        _ => {}
+    }
+    match t.age_percent {
+        0..75 => {}
+        75..90 => out.push(format!("has {} % of its allowed age", t.age_percent)),
+        _ => out.push(format!(
+            "has {} % of its allowed age: rotate it",
+            t.age_percent
+        )),
+    }
+    out
+}
+
+async fn check(context: &Context, args: NameArgs) -> Result<(), Failure> {
+    let device = context.device()?;
+    let name = TokenName {
+        registry: args.registry,
+        scope: args.scope,
+    };
+    let checked: TokenChecked = device
+        .broker
+        .post("/v1/admin/tokens/check", &name, device.proof())
+        .await?;
+    let account = checked
+        .account
+        .as_deref()
+        .map(|a| format!(" ({})", harmless(a)))
+        .unwrap_or_default();
+    let word = if checked.works {
+        "works"
+    } else {
+        "does not work"
+    };
+    context.out.result(
+        &checked,
+        &format!("{word}{account}: {}", harmless(&checked.detail)),
+    )?;
+    if checked.works {
+        Ok(())
+    } else {
+        Err(Failure::new(
+            Exit::Failed,
+            "The registry does not take the token.",
+            "Make a new one there, then `countersign admin token rotate`.",
+        ))
+    }
+}
+
+async fn remove(context: &Context, args: NameArgs) -> Result<(), Failure> {
+    let device = context.device()?;
+    let name = TokenName {
+        registry: args.registry,
+        scope: args.scope,
+    };
+    device
+        .broker
+        .post_only("/v1/admin/tokens/remove", Some(&name), device.proof())
+        .await?;
+    let text = format!(
+        "removed the token of {}:{}; revoke it at the registry too",
+        name.registry,
+        harmless(&name.scope)
+    );
+    context.out.result(&name, &text)
+}
+
+/// A day (its end, UTC) or a moment.
+fn date(text: &str) -> Result<UnixTime, String> {
+    let moment = if text.len() == 10 {
+        format!("{text}T23:59:59Z")
+    } else {
+        text.to_owned()
+    };
+    let at: jiff::Timestamp = moment
+        .parse()
+        .map_err(|_| "is no date like 2026-12-24".to_owned())?;
+    u64::try_from(at.as_second())
+        .map(UnixTime)
+        .map_err(|_| "is before 1970".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_and_warnings() {
+        assert_eq!(date("1970-01-02").unwrap(), UnixTime(2 * 86_400 - 1));
+        assert_eq!(date("1970-01-01T00:01:00Z").unwrap(), UnixTime(60));
+        assert!(date("tomorrow").is_err());
+        let line = |age_percent, exposed, expires| TokenLine {
+            registry: "npm".parse().unwrap(),
+            scope: "*".into(),
+            version: 1,
+            fingerprint: "0".into(),
+            stored: UnixTime(0),
+            expires,
+            used: None,
+            overlap_until: None,
+            age_percent,
+            exposed,
+        };
+        let now = UnixTime(1000);
+        assert!(due(&line(74, false, None), now).is_empty());
+        assert_eq!(due(&line(75, false, None), now).len(), 1);
+        assert_eq!(due(&line(95, true, Some(UnixTime(999))), now).len(), 3);
+    }
+}

@@ -1,0 +1,311 @@
+//! `inbox`, `show`, `approve`, `deny`, `devices`: what a maintainer does.
+
+use crate::{
+    context::{Context, Device},
+    edge,
+    fail::Failure,
+    http::Proof,
+    job::session::is_match_code,
+    out::span,
+    profile::{ask_line, ask_secret},
+};
+use proto::{
+    answer::{Decision, Factor, Statement},
+    api::{AnswerRequest, Answered, BrokerStatus, Devices, Inbox, Question, StateName},
+    digest::hex,
+    ids::RequestId,
+    request::RequestDigest,
+    text::harmless,
+};
+
+mod screen;
+
+/// Show exactly what would be published, most important first.
+#[derive(clap::Args)]
+pub(crate) struct ShowArgs {
+    /// The request
+    id: RequestId,
+}
+
+/// Approve a request: shows it, asks for the match code from the CI job's own output, signs its digest
+/// with this device.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  countersign approve 0197…
+  countersign approve 0197… --match-code 471102 --totp 123456
+
+Type the match code from the output of the job that you started yourself. If you did not start one,
+deny: `countersign deny <ID> --freeze`.")]
+pub(crate) struct ApproveArgs {
+    /// The request
+    id: RequestId,
+    /// The 6 digits from the CI job's output (asked for when absent)
+    #[arg(long, value_name = "DIGITS")]
+    match_code: Option<String>,
+    /// The code that your authenticator shows (asked for when the policy needs it)
+    #[arg(
+        long,
+        value_name = "DIGITS",
+        env = "COUNTERSIGN_TOTP",
+        hide_env_values = true
+    )]
+    totp: Option<String>,
+    /// Approve only if the request still has this digest
+    #[arg(long)]
+    digest: Option<RequestDigest>,
+}
+
+/// Deny a request. One denial ends it.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  countersign deny 0197… --reason 'wrong branch'
+  countersign deny 0197… --freeze --reason 'nobody started this'")]
+pub(crate) struct DenyArgs {
+    /// The request
+    id: RequestId,
+    /// Freeze its packages too: nothing of them is released until two people thaw them
+    #[arg(long)]
+    freeze: bool,
+    /// Why; shown in the job's log
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+/// `countersign inbox`
+pub(crate) async fn inbox(context: &Context) -> Result<(), Failure> {
+    let device = context.device()?;
+    let inbox: Inbox = device.broker.get("/v1/inbox", device.proof()).await?;
+    if context.out.json {
+        return context.out.json(&inbox);
+    }
+    if inbox.requests.is_empty() {
+        return context.out.line("nothing waits");
+    }
+    let now = edge::now();
+    for r in &inbox.requests {
+        let more = if r.items > 1 {
+            format!(" and {} more", r.items - 1)
+        } else {
+            String::new()
+        };
+        let mine = if r.answered { ", answered by you" } else { "" };
+        let title = context.out.bold(&harmless(&r.title));
+        context.out.line(&format!("{}  {title}{more}", r.id))?;
+        context.out.line(&format!(
+            "    asked by {}, {} of {} approvals{mine}, {} left",
+            harmless(&r.caller),
+            r.approvals.0,
+            r.approvals.1,
+            span(r.expires.since(now)),
+        ))?;
+    }
+    Ok(())
+}
+
+/// `countersign show`
+pub(crate) async fn show(context: &Context, args: &ShowArgs) -> Result<(), Failure> {
+    let device = context.device()?;
+    let (question, _) = question(&device, args.id).await?;
+    if context.out.json {
+        return context.out.json(&question);
+    }
+    context
+        .out
+        .line(&screen::draw(&context.out, &question, edge::now()))
+}
+
+/// `countersign approve`
+pub(crate) async fn approve(context: &Context, args: &ApproveArgs) -> Result<(), Failure> {
+    let device = context.device()?;
+    same_log(context, &device).await?;
+    let (question, digest) = question(&device, args.id).await?;
+    if args.digest.is_some_and(|d| d != digest) {
+        return Err(Failure::refused(
+            format!("The request's digest is {digest}, not the one that you named."),
+            "Look at it with `countersign show`; do not approve what you did not mean.",
+        ));
+    }
+    if question.state != StateName::Pending {
+        return Err(Failure::new(
+            proto::problem::Exit::Conflict,
+            format!("The request is {} already.", question.state.text()),
+            "Nothing is left to answer.",
+        ));
+    }
+    // The screen is for the person; standard output stays for the result.
+    context
+        .out
+        .note(&screen::draw(&context.out, &question, edge::now()));
+    let match_code = match &args.match_code {
+        Some(code) => code.clone(),
+        None => ask_line("Match code from the CI job's output", "Give --match-code.")?,
+    };
+    let match_code: String = match_code.chars().filter(|c| !c.is_whitespace()).collect();
+    if !is_match_code(&match_code) {
+        // Three tries a request: a typing error must not cost one.
+        return Err(Failure::usage(
+            "The match code is not 6 digits.",
+            "Type the 6 digits from the CI job's own output.",
+        ));
+    }
+    let totp = match &args.totp {
+        Some(code) => Some(code.trim().to_owned()),
+        None if needs_totp(&question.factors) => Some(
+            ask_secret(
+                "Code of your authenticator",
+                false,
+                "Give --totp or set COUNTERSIGN_TOTP.",
+            )?
+            .trim()
+            .to_owned(),
+        ),
+        None => None,
+    };
+    let mut answer = sign(&device, Decision::Approve, digest)?;
+    answer.match_code = match_code;
+    answer.totp = totp;
+    send(context, &device, args.id, &answer).await
+}
+
+/// `countersign deny`
+pub(crate) async fn deny(context: &Context, args: &DenyArgs) -> Result<(), Failure> {
+    if let Some(reason) = &args.reason {
+        proto::text::check(reason, 500)
+            .map_err(|e| Failure::usage(format!("The reason {e}."), "Shorten or clean it."))?;
+    }
+    let device = context.device()?;
+    let (_, digest) = question(&device, args.id).await?;
+    let decision = if args.freeze {
+        Decision::DenyAndFreeze
+    } else {
+        Decision::Deny
+    };
+    let mut answer = sign(&device, decision, digest)?;
+    answer.reason.clone_from(&args.reason);
+    send(context, &device, args.id, &answer).await
+}
+
+/// `countersign devices`
+pub(crate) async fn devices(context: &Context) -> Result<(), Failure> {
+    let device = context.device()?;
+    let list: Devices = device.broker.get("/v1/devices", device.proof()).await?;
+    if context.out.json {
+        return context.out.json(&list);
+    }
+    let groups = list
+        .groups
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ");
+    let admin = if list.admin { ", admin" } else { "" };
+    context.out.line(&format!(
+        "{}{admin}, groups: {groups}",
+        context.out.bold(list.person.as_str())
+    ))?;
+    for d in &list.devices {
+        let this = if d.this { "  (this one)" } else { "" };
+        let line = format!(
+            "  {}  {}  since {}{this}",
+            d.id,
+            harmless(&d.name),
+            d.enrolled.rfc3339()
+        );
+        context.out.line(&line)?;
+    }
+    Ok(())
+}
+
+/// Asks for the question, and computes the digest here. What a person sees and what the device signs
+/// are the same bytes, whatever the broker says (attack 35).
+async fn question(device: &Device, id: RequestId) -> Result<(Question, RequestDigest), Failure> {
+    let path = format!("/v1/requests/{id}/question");
+    let question: Question = device.broker.get(&path, device.proof()).await?;
+    let digest = own_digest(&question, id)?;
+    Ok((question, digest))
+}
+
+fn own_digest(question: &Question, id: RequestId) -> Result<RequestDigest, Failure> {
+    let digest = question.facts.digest();
+    if digest == question.request_digest && question.facts.id == id {
+        return Ok(digest);
+    }
+    Err(Failure::refused(
+        "The broker shows other facts than its digest covers.",
+        "Do not answer. Tell the broker's admin.",
+    ))
+}
+
+/// Attack 35: a broker with another log key is another broker, or one whose history was replaced.
+async fn same_log(context: &Context, device: &Device) -> Result<(), Failure> {
+    let status: BrokerStatus = device.broker.get("/v1/status", Proof::Nobody).await?;
+    match (&device.profile.log_key, status.log_key) {
+        (Some(pinned), Some(now)) if *pinned != now => Err(Failure::refused(
+            "The broker's log key is not the one that this device knows.",
+            "Do not approve. Ask the admin, on another way, whether the broker was set up anew.",
+        )),
+        (None, Some(now)) => {
+            let mut profile = device.profile.clone();
+            profile.log_key = Some(now);
+            context.home()?.store_profile(&profile)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn needs_totp(factors: &[Factor]) -> bool {
+    factors.contains(&Factor::Totp) && !factors.contains(&Factor::Device)
+}
+
+fn sign(
+    device: &Device,
+    decision: Decision,
+    digest: RequestDigest,
+) -> Result<AnswerRequest, Failure> {
+    let statement = Statement {
+        decision,
+        request_digest: digest,
+        device: device.profile.device.clone(),
+        time: edge::now(),
+        nonce: edge::random_id()?,
+    };
+    Ok(AnswerRequest {
+        signature: hex(&device.key.sign(&statement.canonical())),
+        statement,
+        match_code: String::new(),
+        totp: None,
+        reason: None,
+    })
+}
+
+async fn send(
+    context: &Context,
+    device: &Device,
+    id: RequestId,
+    answer: &AnswerRequest,
+) -> Result<(), Failure> {
+    let path = format!("/v1/requests/{id}/answer");
+    let done: Answered = device.broker.post(&path, answer, device.proof()).await?;
+    if done.decision != answer.statement.decision {
+        return Err(Failure::refused(
+            "The broker recorded another decision than the one that was signed.",
+            "Tell the broker's admin at once.",
+        ));
+    }
+    let text = match answer.statement.decision {
+        Decision::Approve => format!(
+            "approved: {} of {}, now {}",
+            done.approvals,
+            done.quorum,
+            done.state.text()
+        ),
+        Decision::Deny => "denied".to_owned(),
+        Decision::DenyAndFreeze => "denied and frozen".to_owned(),
+    };
+    context.out.result(&done, &text)
+}
+
+#[cfg(test)]
+mod tests;

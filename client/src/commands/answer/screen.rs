@@ -1,0 +1,160 @@
+//! One screen about one request, most important first. Everything passes `harmless`: the screen is
+//! where somebody decides (attack 10).
+
+use crate::out::{Out, size, span};
+use proto::{answer::Factor, api::Question, request::Item, text::harmless, time::UnixTime};
+use std::fmt::Write as _;
+
+/// Items that are shown in full; of the others only the name.
+const FULL_ITEMS: usize = 20;
+
+/// Draws it.
+pub(crate) fn draw(out: &Out, q: &Question, now: UnixTime) -> String {
+    let mut s = String::new();
+    for (n, item) in q.facts.items.iter().enumerate() {
+        let previous = q
+            .previous
+            .get(n)
+            .and_then(Option::as_ref)
+            .map(|v| v.as_str());
+        draw_item(&mut s, out, item, previous, n < FULL_ITEMS);
+    }
+    for warning in &q.warnings {
+        let _ = writeln!(s, "  {}", out.warning(&format!("! {}", harmless(warning))));
+    }
+    for rival in &q.rivals {
+        let line = format!(
+            "! request {rival} also wants one of these versions; approving this one ends it"
+        );
+        let _ = writeln!(s, "  {}", out.warning(&line));
+    }
+    draw_caller(&mut s, q);
+    if let Some(note) = &q.note {
+        let _ = writeln!(s, "\n  unverified words of the job: {}", harmless(note));
+    }
+    let factors = q
+        .factors
+        .iter()
+        .map(|f| factor(*f))
+        .collect::<Vec<_>>()
+        .join(" or ");
+    let by = q
+        .approvals
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ");
+    let by = if by.is_empty() {
+        by
+    } else {
+        format!(" ({by})")
+    };
+    let left = match q.facts.expires.since(now) {
+        0 => "too late".to_owned(),
+        left => format!("{} left", span(left)),
+    };
+    let _ = writeln!(s, "\n  {:<10} {}, {left}", "state", q.state.text());
+    let _ = writeln!(
+        s,
+        "  {:<10} {} of {}{by}, by {factors}",
+        "approvals",
+        q.approvals.len(),
+        q.quorum
+    );
+    let _ = writeln!(s, "  {:<10} {}", "request", q.facts.id);
+    let _ = write!(s, "  {:<10} {}", "digest", q.facts.digest());
+    s
+}
+
+fn draw_item(s: &mut String, out: &Out, item: &Item, previous: Option<&str>, full: bool) {
+    let tag = item
+        .tag
+        .as_ref()
+        .map(|t| format!(" as {}", harmless(t.as_str())))
+        .unwrap_or_default();
+    let _ = writeln!(s, "{}{tag}", out.bold(&harmless(&item.name())));
+    if !full {
+        return;
+    }
+    let previous = previous.map_or("none, or not known".to_owned(), harmless);
+    let _ = writeln!(s, "  {:<10} {previous}", "before");
+    if item.files.is_empty() {
+        let _ = writeln!(
+            s,
+            "  {}",
+            out.warning("! no files: the stored secret itself is revealed to the job")
+        );
+    }
+    for file in &item.files {
+        let _ = writeln!(
+            s,
+            "  {:<10} {}, {}",
+            "file",
+            harmless(&file.name),
+            size(file.size)
+        );
+        let digest = file.digest.to_string();
+        let (algorithm, hex) = digest.split_once(':').unwrap_or(("", &digest));
+        for (n, line) in grouped(hex, 64).iter().enumerate() {
+            let head = if n == 0 { algorithm } else { "" };
+            let _ = writeln!(s, "  {head:<10} {line}");
+        }
+    }
+}
+
+/// The verified claims that people know by name come first, then all others.
+fn draw_caller(s: &mut String, q: &Question) {
+    const FIRST: [(&str, &str); 8] = [
+        ("repository", "repository"),
+        ("sha", "commit"),
+        ("ref", "ref"),
+        ("workflow", "workflow"),
+        ("job_workflow_ref", "workflow"),
+        ("event_name", "event"),
+        ("actor", "started by"),
+        ("environment", "environment"),
+    ];
+    let caller = &q.facts.caller;
+    let _ = writeln!(s);
+    let _ = writeln!(
+        s,
+        "  {:<10} {} {}",
+        "asked by",
+        harmless(&caller.issuer),
+        harmless(&caller.subject)
+    );
+    for (claim, label) in FIRST {
+        if let Some(value) = caller.claims.get(claim) {
+            let _ = writeln!(s, "  {label:<10} {}", harmless(value));
+        }
+    }
+    if let Some(url) = &caller.run_url {
+        let _ = writeln!(s, "  {:<10} {}", "run", harmless(url));
+    }
+    for (claim, value) in &caller.claims {
+        if !FIRST.iter().any(|(c, _)| c == claim) {
+            let _ = writeln!(s, "  {:<10} {}: {}", "", harmless(claim), harmless(value));
+        }
+    }
+}
+
+const fn factor(f: Factor) -> &'static str {
+    match f {
+        Factor::Device => "device",
+        Factor::Totp => "device + authenticator code (weakest)",
+    }
+}
+
+/// Hex in groups of 8, `width` digits a line: people compare groups.
+fn grouped(hex: &str, width: usize) -> Vec<String> {
+    let chars: Vec<char> = hex.chars().collect();
+    chars
+        .chunks(width)
+        .map(|line| {
+            line.chunks(8)
+                .map(|g| g.iter().collect::<String>())
+                .collect::<Vec<_>>()
+                .join(" ")
+        })
+        .collect()
+}

@@ -1,0 +1,298 @@
+//! `enroll` and `totp`: make this machine a device of a person.
+
+use crate::{
+    context::Context,
+    edge,
+    fail::Failure,
+    http::{Broker, Proof},
+    profile::{Profile, ask_line, ask_secret, passphrase},
+};
+use proto::{
+    api::{BrokerStatus, EnrollRequest, Enrolled},
+    bearer::{Bearer, Kind},
+    device::{DeviceKey, enrolment_bytes},
+    digest::hex,
+    text::harmless,
+};
+use qrcode::{EcLevel, QrCode, render::unicode::Dense1x2};
+use std::path::PathBuf;
+use totp_rs::Totp;
+use zeroize::Zeroizing;
+
+/// Make this machine one of your devices. An admin gives you the invite (single use, 24 h).
+///
+/// A key is made here and never leaves this machine: it lies in COUNTERSIGN_HOME in an age file under
+/// a passphrase (the system's keyring is not used). Then the broker gives a second factor for your
+/// authenticator, and its first code finishes the enrolment.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  countersign --broker https://broker.example.org enroll --name laptop
+  COUNTERSIGN_INVITE=csi_… countersign enroll --totp-file totp.txt
+
+Without a terminal: COUNTERSIGN_PASSPHRASE or COUNTERSIGN_PASSPHRASE_FILE, COUNTERSIGN_INVITE or
+--invite-file, and --totp-file (the first code is then made from that file).")]
+pub(crate) struct Args {
+    /// A name for this device
+    #[arg(long, default_value = "laptop")]
+    name: String,
+    /// A file with the invite (`-` is standard input); else COUNTERSIGN_INVITE, else a prompt
+    #[arg(long, value_name = "FILE")]
+    invite_file: Option<PathBuf>,
+    /// Write the second factor's otpauth address to this file (mode 0600) instead of drawing it.
+    /// That keeps both factors on one machine: whoever takes over this machine has both
+    #[arg(long, value_name = "FILE")]
+    totp_file: Option<PathBuf>,
+}
+
+/// Show the current code of an otpauth file, and for how many seconds it holds.
+///
+/// For machines without a phone, and for trying things out. It keeps both factors on one machine:
+/// whoever takes over this machine has both.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Example:
+  countersign approve <ID> --match-code 123456 --totp \"$(countersign totp --file totp.txt --quiet)\"")]
+pub(crate) struct TotpArgs {
+    /// The file that `enroll --totp-file` wrote
+    #[arg(long)]
+    file: PathBuf,
+    /// Print the code alone
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// `countersign enroll`
+pub(crate) async fn enroll(context: &Context, args: &Args) -> Result<(), Failure> {
+    proto::text::check(&args.name, 64)
+        .map_err(|e| Failure::usage(format!("The device's name {e}."), "Choose another name."))?;
+    let home = context.home()?;
+    if let Some(profile) = home.profile()? {
+        return Err(Failure::usage(
+            format!("This device is enrolled already, as {}.", profile.person),
+            "Set COUNTERSIGN_HOME to another folder for another person.",
+        ));
+    }
+    if context.out.json && args.totp_file.is_none() {
+        return Err(Failure::usage(
+            "With --json nobody can scan the second factor.",
+            "Give --totp-file FILE.",
+        ));
+    }
+    let broker = context.broker()?;
+    let invite = invite(context, args)?;
+    let phrase = passphrase(&context.env, true)?;
+    let key = DeviceKey::from_seed(edge::random()?)
+        .map_err(|e| Failure::failed(format!("The new key {e}."), "Run the command again."))?;
+    let mut request = request(&invite, &key, &args.name);
+    let first: Enrolled = broker.post("/v1/enroll", &request, Proof::Nobody).await?;
+    is_ours(&first, &key)?;
+    // From here on the invite is bound to this key: it must not be lost, even if the code is mistyped.
+    home.store_key(&key, phrase)?;
+    let enrolled = if first.done {
+        first
+    } else {
+        let otpauth = Zeroizing::new(first.otpauth.clone().unwrap_or_default());
+        second_factor(context, args, &broker, &mut request, &otpauth).await?
+    };
+    is_ours(&enrolled, &key)?;
+    let status: BrokerStatus = broker.get("/v1/status", Proof::Nobody).await?;
+    let profile = Profile {
+        broker: broker.base().to_owned(),
+        person: enrolled.person,
+        device: enrolled.device,
+        device_name: args.name.clone(),
+        log_key: status.log_key,
+        checkpoint: None,
+    };
+    home.store_profile(&profile)?;
+    let text = format!(
+        "enrolled {} as {} ({})",
+        profile.device, profile.person, profile.device_name
+    );
+    let value = serde_json::json!({"person": profile.person, "device": profile.device});
+    context.out.result(&value, &text)
+}
+
+/// Shows the second factor and sends its first code; a mistyped one may be typed again.
+async fn second_factor(
+    context: &Context,
+    args: &Args,
+    broker: &Broker,
+    request: &mut EnrollRequest,
+    otpauth: &str,
+) -> Result<Enrolled, Failure> {
+    let totp = parse(otpauth)?;
+    if let Some(path) = &args.totp_file {
+        edge::write_private(path, format!("{otpauth}\n").as_bytes())?;
+        request.totp = Some(code(&totp).0);
+        return finish(broker, request).await;
+    }
+    context.out.note("Scan this with your authenticator:\n");
+    context.out.note(&draw(otpauth)?);
+    context
+        .out
+        .note("If it cannot scan, type this address into it (it is secret):");
+    context.out.note(&format!("  {}\n", harmless(otpauth)));
+    let mut tries = 3;
+    loop {
+        let typed = ask_line(
+            "The code that it shows now",
+            "Use --totp-file where nobody can type.",
+        )?;
+        request.totp = Some(typed.trim().to_owned());
+        match finish(broker, request).await {
+            Err(f) if f.code == Some(proto::problem::Code::FactorWrong) && tries > 1 => {
+                context.out.note(&format!("  {} Try again.", f.what));
+                tries -= 1;
+            }
+            done => return done,
+        }
+    }
+}
+
+async fn finish(broker: &Broker, request: &EnrollRequest) -> Result<Enrolled, Failure> {
+    let enrolled: Enrolled = broker.post("/v1/enroll", request, Proof::Nobody).await?;
+    if enrolled.done {
+        return Ok(enrolled);
+    }
+    Err(Failure::failed(
+        "The broker did not finish the enrolment.",
+        "Ask an admin for a new invite.",
+    ))
+}
+
+/// Attack 35: the broker must have enrolled this key and no other.
+fn is_ours(enrolled: &Enrolled, key: &DeviceKey) -> Result<(), Failure> {
+    if enrolled.device == key.public().id() {
+        return Ok(());
+    }
+    Err(Failure::refused(
+        "The broker enrolled another device than this one.",
+        "Tell its admin, and ask for a new invite.",
+    ))
+}
+
+fn request(invite: &Bearer, key: &DeviceKey, name: &str) -> EnrollRequest {
+    // The person is the invite's: the device does not know the name before the broker tells it, so
+    // the signature covers the invite's hash and an empty name.
+    let signed = enrolment_bytes(&invite.hash().0, name);
+    EnrollRequest {
+        invite: invite.expose(),
+        public_key: key.public(),
+        signature: hex(&key.sign(&signed)),
+        device_name: name.to_owned(),
+        totp: None,
+    }
+}
+
+/// The invite by file, environment or prompt; never by argument, which every process could read.
+fn invite(context: &Context, args: &Args) -> Result<Bearer, Failure> {
+    let text = if let Some(path) = &args.invite_file {
+        edge::read_secret(path)?
+    } else if let Some(text) = context.env.get("COUNTERSIGN_INVITE") {
+        Zeroizing::new(text.to_owned())
+    } else {
+        ask_secret(
+            "Invite (csi_…)",
+            false,
+            "Set COUNTERSIGN_INVITE or give --invite-file.",
+        )?
+    };
+    Bearer::parse(Kind::Invite, text.trim()).map_err(|e| {
+        Failure::usage(
+            format!("The invite {e}."),
+            "Copy it again; ask the admin for a new one if it was used.",
+        )
+    })
+}
+
+/// A QR code of half blocks.
+fn draw(text: &str) -> Result<String, Failure> {
+    let code = QrCode::with_error_correction_level(text, EcLevel::L).map_err(|e| {
+        Failure::failed(
+            format!("The QR code cannot be drawn: {e}."),
+            "Use --totp-file.",
+        )
+    })?;
+    // Dark modules are drawn as the terminal's background, light ones as blocks: most terminals are dark.
+    Ok(code
+        .render::<Dense1x2>()
+        .dark_color(Dense1x2::Light)
+        .light_color(Dense1x2::Dark)
+        .build())
+}
+
+fn parse(otpauth: &str) -> Result<Totp, Failure> {
+    Totp::from_url(otpauth.trim()).map_err(|_| {
+        Failure::failed(
+            "The second factor is no otpauth address.",
+            "Check that client and broker have the same version.",
+        )
+    })
+}
+
+/// The code of this moment, and for how many seconds it holds.
+fn code(totp: &Totp) -> (String, u64) {
+    let now = edge::now().0;
+    (
+        totp.generate(now).to_string(),
+        totp.next_step(now).saturating_sub(now),
+    )
+}
+
+/// `countersign totp`
+pub(crate) fn totp(context: &Context, args: &TotpArgs) -> Result<(), Failure> {
+    let text = edge::read_secret(&args.file)?;
+    let (code, seconds) = code(&parse(&text)?);
+    if args.quiet {
+        return context.out.line(&code);
+    }
+    let value = serde_json::json!({"code": code, "seconds": seconds});
+    context
+        .out
+        .result(&value, &format!("{code}  ({seconds} s left)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const URL: &str = "otpauth://totp/Countersign:alice?secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ&issuer=Countersign";
+
+    #[test]
+    fn the_code_is_rfc_6238s() {
+        let totp = parse(URL).unwrap();
+        // RFC 6238 appendix B, SHA-1, the last 6 of its 8 digits.
+        assert_eq!(totp.generate(59).to_string(), "287082");
+        assert_eq!(totp.generate(1_111_111_109).to_string(), "081804");
+        assert!(parse("https://x").is_err());
+        assert!(draw(URL).unwrap().contains('█'));
+    }
+
+    #[test]
+    fn attack_35_an_enrolment_of_another_device_is_refused() {
+        let key = DeviceKey::from_seed([1; 32]).unwrap();
+        let other = DeviceKey::from_seed([2; 32]).unwrap();
+        let enrolled = |key: &DeviceKey| Enrolled {
+            person: "alice".parse().unwrap(),
+            device: key.public().id(),
+            otpauth: None,
+            done: true,
+        };
+        assert!(is_ours(&enrolled(&key), &key).is_ok());
+        assert_eq!(is_ours(&enrolled(&other), &key).unwrap_err().exit as u8, 5);
+    }
+
+    #[test]
+    fn the_request_proves_the_key() {
+        let key = DeviceKey::from_seed([1; 32]).unwrap();
+        let invite = Bearer::from_entropy(Kind::Invite, [4; 32]);
+        let r = request(&invite, &key, "laptop");
+        let signature = proto::digest::unhex(&r.signature).unwrap();
+        assert!(key.public().verify(
+            &enrolment_bytes(&invite.hash().0, &r.device_name),
+            &signature
+        ));
+    }
+}

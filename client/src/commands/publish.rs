@@ -1,0 +1,350 @@
+//! `publish` and `request`: from a file to an approved publish.
+
+use crate::{
+    context::Context,
+    fail::Failure,
+    http::Broker,
+    job::{
+        bypass::{self, Setting},
+        idtoken,
+        session::{self, Session, Shown},
+        settle,
+        signals::Signals,
+        tarball::{self, Tarball},
+        tool::{Plan, Target, Tool},
+    },
+};
+use proto::{
+    api::{Mode, StateName},
+    ids::RegistryId,
+    text::harmless,
+};
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+use url::Url;
+
+/// Most bytes of a note.
+const NOTE_MAX: usize = 500;
+
+/// What is to be published.
+#[derive(clap::Args)]
+pub(crate) struct What {
+    /// The registry, as the broker's configuration names it
+    registry: RegistryId,
+    /// A tarball made by `npm pack`, or a package's folder; several are one request
+    #[arg(required = true, value_name = "FILE|FOLDER")]
+    paths: Vec<PathBuf>,
+    /// The dist-tag [default: publishConfig.tag, else latest]
+    #[arg(long)]
+    tag: Option<String>,
+    /// Words for the approver, shown as unverified
+    #[arg(long)]
+    note: Option<String>,
+}
+
+/// Ask for approval of exactly these bytes, print the match code, wait, and publish them through the
+/// broker. Exits 0 only when the broker has read the approved bytes back from the registry.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  countersign publish npm ./left-1.4.2.tgz
+  countersign publish npm . --tag next --note 'fixes the release of Monday'
+  countersign publish npm . -- pnpm publish --no-git-checks
+  countersign publish npm . -- yarn npm publish
+
+Who asks: in GitHub Actions `permissions: id-token: write` is enough; elsewhere COUNTERSIGN_ID_TOKEN
+(an OIDC token for the broker's URL) or COUNTERSIGN_CLIENT_KEY (a file by `admin client-key new`).
+The command gets the credential in its environment and in a temporary npm settings file; it gets no
+COUNTERSIGN_* and no ACTIONS_ID_TOKEN_* variable.")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    what: What,
+    /// Stop waiting after this many seconds (the request stays open)
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// The registry's client [default: npm publish]
+    #[arg(last = true)]
+    command: Vec<String>,
+}
+
+/// Ask for approval and return at once. The file that is written holds secrets; `wait`, `collect` and
+/// `cancel` take it.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Example:
+  countersign request npm . --out request.json
+  countersign wait --ticket-file request.json && countersign collect --ticket-file request.json")]
+pub(crate) struct RequestArgs {
+    #[command(flatten)]
+    what: What,
+    /// Where to write the request (mode 0600)
+    #[arg(long)]
+    out: PathBuf,
+}
+
+/// What was read from disk.
+struct Ready {
+    tarballs: Vec<Tarball>,
+    settings: Vec<Setting>,
+    /// The folder that the command runs in, where one was given.
+    folder: Option<PathBuf>,
+    /// Holds packed tarballs.
+    packed: TempDir,
+}
+
+/// `countersign publish`
+pub(crate) async fn publish(context: &Context, args: &Args) -> Result<(), Failure> {
+    let mut signals = Signals::new();
+    let broker = context.broker()?;
+    let ready = prepare(context, &args.what, &args.command).await?;
+    let (session, shown) = open(context, &broker, &args.what, &ready).await?;
+    if let Err(f) = agree(&ready, &session) {
+        let _ = session.cancel(&broker).await;
+        return Err(f);
+    }
+    session.show(context, &shown)?;
+    session
+        .wait_or_cancel(context, &broker, args.timeout, &mut signals)
+        .await?;
+    release(
+        context,
+        &broker,
+        &session,
+        &args.command,
+        ready.folder.as_deref(),
+        &mut signals,
+    )
+    .await
+}
+
+/// `countersign request`
+pub(crate) async fn request(context: &Context, args: &RequestArgs) -> Result<(), Failure> {
+    let broker = context.broker()?;
+    let ready = prepare(context, &args.what, &[]).await?;
+    let (mut session, shown) = open(context, &broker, &args.what, &ready).await?;
+    // The packed tarballs must outlive this command.
+    let folder = args.out.parent().unwrap_or(Path::new("")).to_owned();
+    for path in &mut session.tarballs {
+        if path.starts_with(ready.packed.path()) {
+            let name = path
+                .file_name()
+                .map(Path::new)
+                .unwrap_or(Path::new("package.tgz"));
+            let kept =
+                std::path::absolute(folder.join(name)).map_err(|e| Failure::file(name, &e))?;
+            std::fs::copy(&*path, &kept).map_err(|e| Failure::file(&kept, &e))?;
+            *path = kept;
+        }
+    }
+    super::ticket::store(&session, &args.out)?;
+    session.show(context, &shown)
+}
+
+/// Packs folders, reads tarballs, and looks for settings that publish past the broker.
+async fn prepare(context: &Context, what: &What, command: &[String]) -> Result<Ready, Failure> {
+    if let Some(note) = &what.note {
+        proto::text::check(note, NOTE_MAX)
+            .map_err(|e| Failure::usage(format!("The note {e}."), "Shorten or clean it."))?;
+    }
+    let tool = Tool::of(command);
+    let packed = tempfile::Builder::new()
+        .prefix("countersign-pack-")
+        .tempdir()
+        .map_err(|e| Failure::file(&std::env::temp_dir(), &e))?;
+    let mut ready = Ready {
+        tarballs: Vec::new(),
+        settings: Vec::new(),
+        folder: None,
+        packed,
+    };
+    for (n, path) in what.paths.iter().enumerate() {
+        let is_folder = path.is_dir();
+        let file = if is_folder {
+            // Reads it first: packing may take minutes.
+            tarball::folder_manifest(path)?;
+            pack(
+                context,
+                command,
+                path,
+                &ready.packed.path().join(n.to_string()),
+            )
+            .await?
+        } else {
+            path.clone()
+        };
+        let tarball = Tarball::read(&file, &what.registry, what.tag.as_deref())?;
+        let place = if is_folder {
+            path.clone()
+        } else {
+            PathBuf::from(".")
+        };
+        let place = std::path::absolute(&place).map_err(|e| Failure::file(&place, &e))?;
+        let found = bypass::find(tool, &place, &tarball.manifest, tarball.scope());
+        ready.settings.extend(found);
+        if is_folder && what.paths.len() == 1 {
+            ready.folder = Some(path.clone());
+        }
+        ready.tarballs.push(tarball);
+    }
+    let broker = context.broker()?;
+    let url =
+        Url::parse(broker.base()).map_err(|e| Failure::usage(e.to_string(), "Check --broker."))?;
+    bypass::refuse_elsewhere(&ready.settings, &url)?;
+    Ok(ready)
+}
+
+async fn pack(
+    context: &Context,
+    command: &[String],
+    folder: &Path,
+    into: &Path,
+) -> Result<PathBuf, Failure> {
+    std::fs::create_dir(into).map_err(|e| Failure::file(into, &e))?;
+    let status = Plan::pack(command, folder, into, &context.env)?
+        .run(true)
+        .await?;
+    if !status.success() {
+        return Err(Failure::failed(
+            format!("{} could not be packed ({status}).", folder.display()),
+            "Read the packing tool's output above.",
+        ));
+    }
+    let mut files = std::fs::read_dir(into)
+        .map_err(|e| Failure::file(into, &e))?
+        .filter_map(|e| e.ok().map(|e| e.path()))
+        .filter(|p| p.extension().is_some_and(|e| e == "tgz"));
+    match (files.next(), files.next()) {
+        (Some(file), None) => Ok(file),
+        _ => Err(Failure::failed(
+            format!(
+                "Packing {} did not make exactly one tarball.",
+                folder.display()
+            ),
+            "Pack it yourself and give the .tgz file.",
+        )),
+    }
+}
+
+async fn open(
+    context: &Context,
+    broker: &Broker,
+    what: &What,
+    ready: &Ready,
+) -> Result<(Session, Shown), Failure> {
+    let token = idtoken::obtain(&context.env, broker).await?;
+    let items = ready.tarballs.iter().map(|t| t.item.clone()).collect();
+    let (mut session, shown) =
+        session::open(&context.env, broker, &token, items, what.note.clone()).await?;
+    session.tarballs = ready.tarballs.iter().map(|t| t.path.clone()).collect();
+    Ok((session, shown))
+}
+
+/// Now that the broker named its registry endpoint: settings must name exactly that one.
+fn agree(ready: &Ready, session: &Session) -> Result<(), Failure> {
+    session
+        .registry_url
+        .values()
+        .try_for_each(|url| bypass::refuse_other(&ready.settings, url))
+}
+
+/// Collects an approved request, runs the registry's client, and reports what the registry shows.
+pub(crate) async fn release(
+    context: &Context,
+    broker: &Broker,
+    session: &Session,
+    command: &[String],
+    folder: Option<&Path>,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
+    let status = session.poll(broker, None, 0).await?;
+    if status.state == StateName::Published {
+        return settle::settle(context, broker, session, None).await;
+    }
+    let (mode, mut release) = session.collect(broker).await?;
+    let credential = match (mode, release.credential.take()) {
+        (Mode::Forward, Some(credential)) => zeroize::Zeroizing::new(credential),
+        _ => {
+            return Err(Failure::refused(
+                "The broker gave no credential for a publish.",
+                "Ask an admin which mode the policy has for this package.",
+            ));
+        }
+    };
+    let failed = run_all(context, session, command, folder, &credential, signals).await?;
+    settle::settle(context, broker, session, failed).await
+}
+
+/// Runs the client for every item, or the user's command once. Says which one failed, if any.
+async fn run_all(
+    context: &Context,
+    session: &Session,
+    command: &[String],
+    folder: Option<&Path>,
+    credential: &str,
+    signals: &mut Signals,
+) -> Result<Option<String>, Failure> {
+    let mut plans = Vec::new();
+    for (item, tarball) in session.items.iter().zip(&session.tarballs) {
+        let registry = session
+            .registry_url
+            .get(&item.registry)
+            .map_or("", String::as_str);
+        let names = session.items.iter().map(|i| i.package.as_str());
+        let mut target = Target {
+            registry,
+            credential,
+            packages: vec![item.package.as_str()],
+            tag: item.tag.as_ref().map_or("latest", |t| t.as_str()),
+        };
+        if command.is_empty() {
+            // What is published is what was approved, or nothing: the broker would refuse it anyway.
+            unchanged(tarball, session, item.files.first().map(|f| &f.digest))?;
+            plans.push((
+                "npm publish".to_owned(),
+                Plan::npm(tarball, &target, &context.env)?,
+            ));
+        } else {
+            target.packages = names.collect();
+            let name = command
+                .iter()
+                .take(2)
+                .map(|w| harmless(w))
+                .collect::<Vec<_>>()
+                .join(" ");
+            plans.push((name, Plan::command(command, folder, &target, &context.env)?));
+            break;
+        }
+    }
+    for (name, plan) in &plans {
+        // A stopped job waits for its child, which gets the same signal: its files must be removed.
+        let status = tokio::select! {
+            status = plan.run(context.out.json) => status?,
+            stopped = signals.stopped() => return Ok(Some(stopped.what.trim_end_matches('.').to_owned())),
+        };
+        if !status.success() {
+            return Ok(Some(format!("`{name}` failed ({status})")));
+        }
+    }
+    Ok(None)
+}
+
+fn unchanged(
+    tarball: &Path,
+    session: &Session,
+    want: Option<&proto::digest::Digest>,
+) -> Result<(), Failure> {
+    let registry = session
+        .items
+        .first()
+        .map(|i| i.registry.clone())
+        .ok_or_else(|| Failure::failed("The request has no item.", "Open a new request."))?;
+    let now = Tarball::read(tarball, &registry, Some("latest"))?;
+    if now.item.files.first().map(|f| &f.digest) == want {
+        Ok(())
+    } else {
+        Err(Failure::failed(
+            format!("{} changed after it was approved.", tarball.display()),
+            "Publish the approved file, or ask for approval of the new one.",
+        ))
+    }
+}

@@ -1,0 +1,420 @@
+//! Calls to the broker. Nothing of TLS or HTTP is set up before the first call.
+
+use crate::{
+    edge::{self, Env},
+    fail::Failure,
+};
+use proto::{
+    device::{Call, DeviceKey},
+    problem::Problem,
+};
+use reqwest::{Method, Response, StatusCode, header};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{
+    cell::{OnceCell, RefCell},
+    time::Duration,
+};
+use url::{Host, Url};
+
+/// Most bytes of an ordinary reply.
+const REPLY_MAX: usize = 4 << 20;
+/// Most bytes of one page of the log, or of a receipt.
+pub(crate) const LOG_MAX: usize = 64 << 20;
+/// How long an ordinary call may take.
+const CALL_TIME: Duration = Duration::from_secs(30);
+/// How long a connection may take to open.
+const CONNECT_TIME: Duration = Duration::from_secs(10);
+/// Pauses before an idempotent call is repeated that could not connect, in milliseconds.
+const RETRY_PAUSES: [u64; 3] = [250, 1000, 3000];
+
+/// Who is calling.
+#[derive(Clone, Copy)]
+pub(crate) enum Proof<'a> {
+    /// Nobody in particular.
+    Nobody,
+    /// Whoever holds an IdToken or a ticket.
+    Bearer(&'a str),
+    /// A device, by its signature over the call.
+    Device(&'a DeviceKey),
+}
+
+/// A broker, by its public URL.
+pub(crate) struct Broker {
+    base: String,
+    url: Url,
+    ca: Option<std::path::PathBuf>,
+    client: OnceCell<reqwest::Client>,
+    nonce: RefCell<String>,
+}
+
+/// One call, before it is sent.
+struct Sending<'a> {
+    method: Method,
+    path: &'a str,
+    body: Option<Vec<u8>>,
+    proof: Proof<'a>,
+    again: bool,
+    time: Duration,
+    max: usize,
+}
+
+impl Broker {
+    /// Names a broker; sends nothing.
+    pub(crate) fn new(text: &str, env: &Env) -> Result<Self, Failure> {
+        let url = web_address(text, "broker URL")?;
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(Failure::usage(
+                "The broker URL has a query or a fragment.",
+                "Give it like https://broker.example.org.",
+            ));
+        }
+        Ok(Self {
+            base: url.as_str().trim_end_matches('/').to_owned(),
+            url,
+            ca: env.get("COUNTERSIGN_CA").map(Into::into),
+            client: OnceCell::new(),
+            nonce: RefCell::default(),
+        })
+    }
+
+    /// Its public URL, without a slash at the end.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// `GET`; repeated when no connection could be made.
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        proof: Proof<'_>,
+    ) -> Result<T, Failure> {
+        decode(&self.get_bytes(path, proof, CALL_TIME, REPLY_MAX).await?)
+    }
+
+    /// `GET` that the broker may hold for up to `hold` seconds.
+    pub(crate) async fn long_poll<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        proof: Proof<'_>,
+        hold: u64,
+    ) -> Result<T, Failure> {
+        let time = CALL_TIME + Duration::from_secs(hold);
+        decode(&self.get_bytes(path, proof, time, REPLY_MAX).await?)
+    }
+
+    /// `GET` of bytes that are kept as they are.
+    pub(crate) async fn get_raw(&self, path: &str, proof: Proof<'_>) -> Result<Vec<u8>, Failure> {
+        self.get_bytes(path, proof, CALL_TIME * 4, LOG_MAX).await
+    }
+
+    async fn get_bytes(
+        &self,
+        path: &str,
+        proof: Proof<'_>,
+        time: Duration,
+        max: usize,
+    ) -> Result<Vec<u8>, Failure> {
+        self.send(Sending {
+            method: Method::GET,
+            path,
+            body: None,
+            proof,
+            again: true,
+            time,
+            max,
+        })
+        .await
+    }
+
+    /// `POST` of a call that may be sent twice without harm (an idempotency key, a collect).
+    pub(crate) async fn post_again<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        proof: Proof<'_>,
+    ) -> Result<T, Failure> {
+        decode(
+            &self
+                .write(Method::POST, path, Some(encode(body)?), proof, true)
+                .await?,
+        )
+    }
+
+    /// `POST`, sent once.
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        proof: Proof<'_>,
+    ) -> Result<T, Failure> {
+        decode(
+            &self
+                .write(Method::POST, path, Some(encode(body)?), proof, false)
+                .await?,
+        )
+    }
+
+    /// `POST` whose reply's body does not matter; without a body when `body` is `None`.
+    pub(crate) async fn post_only(
+        &self,
+        path: &str,
+        body: Option<&impl Serialize>,
+        proof: Proof<'_>,
+    ) -> Result<(), Failure> {
+        let body = body.map(encode).transpose()?;
+        self.write(Method::POST, path, body, proof, false).await?;
+        Ok(())
+    }
+
+    /// `DELETE`.
+    pub(crate) async fn delete(&self, path: &str, proof: Proof<'_>) -> Result<(), Failure> {
+        self.write(Method::DELETE, path, None, proof, false).await?;
+        Ok(())
+    }
+
+    async fn write(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+        proof: Proof<'_>,
+        again: bool,
+    ) -> Result<Vec<u8>, Failure> {
+        self.send(Sending {
+            method,
+            path,
+            body,
+            proof,
+            again,
+            time: CALL_TIME,
+            max: REPLY_MAX,
+        })
+        .await
+    }
+
+    async fn send(&self, call: Sending<'_>) -> Result<Vec<u8>, Failure> {
+        let mut response = self.connect(&call).await?;
+        // RFC 9449 §8: a new nonce is a reason to sign again, once; a broker that keeps asking is broken.
+        let asked = self.keep_nonce(&response);
+        if asked
+            && response.status() == StatusCode::UNAUTHORIZED
+            && matches!(call.proof, Proof::Device(_))
+        {
+            response = self.connect(&call).await?;
+            self.keep_nonce(&response);
+        }
+        let status = response.status();
+        let body = read(response, call.max).await?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        if let Ok(problem) = serde_json::from_slice::<Problem>(&body) {
+            return Err(problem.into());
+        }
+        // Following a redirect would hand the ticket or the signature to an address that nobody chose.
+        let next = if status.is_redirection() {
+            "Give the address that the broker itself has; redirects are not followed."
+        } else {
+            "Check the broker's address, and whether something stands in front of it."
+        };
+        let f = if status.is_server_error() {
+            Failure::unreachable
+        } else {
+            Failure::failed
+        };
+        Err(f(
+            format!("{} answered {status}, not as a broker does.", self.base),
+            next,
+        ))
+    }
+
+    async fn connect(&self, call: &Sending<'_>) -> Result<Response, Failure> {
+        let url = format!("{}{}", self.base, call.path);
+        let mut pauses = RETRY_PAUSES.iter();
+        loop {
+            let request = self.request(call, &url)?;
+            let error = match request.send().await {
+                Ok(response) => return Ok(response),
+                Err(e) => e,
+            };
+            match pauses.next() {
+                Some(pause) if call.again && error.is_connect() => {
+                    tokio::time::sleep(Duration::from_millis(*pause)).await;
+                }
+                _ => return Err(self.away(&error)),
+            }
+        }
+    }
+
+    fn request(&self, call: &Sending<'_>, url: &str) -> Result<reqwest::RequestBuilder, Failure> {
+        let client = if let Some(c) = self.client.get() {
+            c
+        } else {
+            let client = build(&self.url, self.ca.as_deref())?;
+            self.client.get_or_init(|| client)
+        };
+        let mut request = client.request(call.method.clone(), url).timeout(call.time);
+        match call.proof {
+            Proof::Nobody => {}
+            Proof::Bearer(secret) => request = request.bearer_auth(secret),
+            Proof::Device(key) => {
+                let proof = key.sign_call(&Call {
+                    method: call.method.as_str(),
+                    url,
+                    body: call.body.as_deref().unwrap_or_default(),
+                    now: edge::now(),
+                    jti: &edge::random_id()?,
+                    nonce: &self.nonce.borrow(),
+                });
+                request = request.header("DPoP", proof);
+            }
+        }
+        if let Some(body) = &call.body {
+            request = request
+                .header(header::CONTENT_TYPE, "application/json")
+                .body(body.clone());
+        }
+        Ok(request)
+    }
+
+    /// Keeps the nonce that the broker handed out; says whether it is a new one.
+    fn keep_nonce(&self, response: &Response) -> bool {
+        let Some(nonce) = response
+            .headers()
+            .get("DPoP-Nonce")
+            .and_then(|v| v.to_str().ok())
+        else {
+            return false;
+        };
+        let new = *self.nonce.borrow() != nonce;
+        nonce.clone_into(&mut self.nonce.borrow_mut());
+        new
+    }
+
+    fn away(&self, error: &reqwest::Error) -> Failure {
+        let why = if error.is_timeout() {
+            "did not answer in time"
+        } else {
+            "cannot be reached"
+        };
+        Failure::unreachable(
+            format!("The broker at {} {why} ({}).", self.base, cause(error)),
+            "Check --broker or COUNTERSIGN_BROKER, the network, and COUNTERSIGN_CA for an own CA.",
+        )
+    }
+}
+
+/// The innermost reason: it names the cause, and never repeats headers or bodies.
+pub(crate) fn cause(error: &dyn std::error::Error) -> String {
+    let mut inner = error;
+    while let Some(next) = inner.source() {
+        inner = next;
+    }
+    proto::text::harmless(&inner.to_string())
+}
+
+/// Reads an address that a secret may travel to: https, or plain http to this machine.
+pub(crate) fn web_address(text: &str, what: &str) -> Result<Url, Failure> {
+    let url = Url::parse(text).map_err(|e| {
+        Failure::usage(
+            format!(
+                "The {what} '{}' is no URL: {e}.",
+                proto::text::harmless(text)
+            ),
+            "Give it like https://broker.example.org.",
+        )
+    })?;
+    let safe = url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url));
+    if !safe || url.host().is_none() || !url.username().is_empty() || url.password().is_some() {
+        return Err(Failure::usage(
+            format!("The {what} is not an https address."),
+            "Use https; plain http works with this machine's own address only, and no URL carries a password.",
+        ));
+    }
+    Ok(url)
+}
+
+/// Whether an address is this machine's own.
+pub(crate) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(a)) => a.is_loopback(),
+        Some(Host::Ipv6(a)) => a.is_loopback(),
+        None => false,
+    }
+}
+
+/// The HTTP client for one address.
+pub(crate) fn build(url: &Url, ca: Option<&std::path::Path>) -> Result<reqwest::Client, Failure> {
+    let mut builder = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_TIME)
+        .user_agent(concat!("countersign/", env!("CARGO_PKG_VERSION")));
+    if is_loopback(url) {
+        builder = builder.no_proxy();
+    }
+    if url.scheme() == "http" {
+        // The system's certificates take longer to load than the call itself.
+        builder = builder.tls_certs_only([]);
+    } else if let Some(path) = ca {
+        let pem = edge::read_capped(path, 1 << 20)?;
+        let certs = reqwest::Certificate::from_pem_bundle(&pem)
+            .ok()
+            .filter(|c| !c.is_empty())
+            .ok_or_else(|| {
+                Failure::usage(
+                    format!("{} holds no PEM certificate.", path.display()),
+                    "Point COUNTERSIGN_CA at the CA's certificate in PEM form.",
+                )
+            })?;
+        builder = builder.tls_certs_only(certs);
+    }
+    builder.build().map_err(|e| {
+        Failure::failed(
+            format!("TLS could not be set up: {}.", cause(&e)),
+            "Check the system's CA certificates, or set COUNTERSIGN_CA.",
+        )
+    })
+}
+
+/// Reads a reply of at most `max` bytes, so that nobody can fill the memory.
+pub(crate) async fn read(mut response: Response, max: usize) -> Result<Vec<u8>, Failure> {
+    let mut body = Vec::new();
+    loop {
+        let chunk = response.chunk().await.map_err(|e| {
+            Failure::unreachable(
+                format!("The reply broke off: {}.", cause(&e)),
+                "Run the command again.",
+            )
+        })?;
+        let Some(chunk) = chunk else { return Ok(body) };
+        if body.len() + chunk.len() > max {
+            return Err(Failure::failed(
+                format!("The reply is larger than {max} bytes."),
+                "Check the broker's address.",
+            ));
+        }
+        body.extend_from_slice(&chunk);
+    }
+}
+
+fn encode(body: &impl Serialize) -> Result<Vec<u8>, Failure> {
+    serde_json::to_vec(body)
+        .map_err(|e| Failure::failed(format!("The call is no JSON: {e}."), "Report this."))
+}
+
+fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body).map_err(|e| {
+        // Only the place is told: serde's own words may repeat a secret of the reply.
+        Failure::failed(
+            format!(
+                "The broker's reply is not understood (column {}).",
+                e.column()
+            ),
+            "Check that client and broker have the same version: `countersign status`.",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests;

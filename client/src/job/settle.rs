@@ -1,0 +1,202 @@
+//! After the registry's client ran: what does the broker say that the registry shows?
+
+use super::session::{Event, Session, ended};
+use crate::{context::Context, edge, fail::Failure, http::Broker};
+use proto::{
+    api::{StateName, Status},
+    problem::Exit,
+    text::harmless,
+};
+
+/// How long the outcome is waited for, in seconds.
+const WAIT: u64 = 120;
+/// The same after a command that failed and a broker that saw nothing of it, in seconds.
+const WAIT_FAILED: u64 = 8;
+/// How long one poll is held, in seconds.
+const HOLD: u64 = 10;
+
+/// Waits for the outcome. The broker's word decides, never the command's: a command may fail after
+/// its publish went through, or succeed without having published anything.
+pub(crate) async fn settle(
+    context: &Context,
+    broker: &Broker,
+    session: &Session,
+    command_failed: Option<String>,
+) -> Result<(), Failure> {
+    let started = edge::now();
+    let mut since = None;
+    loop {
+        let status = match session.poll(broker, since, HOLD).await {
+            Ok(status) => status,
+            Err(f) if f.is_away() && edge::now().since(started) < WAIT => {
+                tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+                continue;
+            }
+            Err(f) => return Err(f),
+        };
+        if since != Some(status.revision) && context.out.json {
+            context.out.json(&Event {
+                event: "state",
+                status: &status,
+            })?;
+        }
+        since = Some(status.revision);
+        if status.state.is_final() {
+            return published(context, session, &ended(status)?, command_failed.as_deref());
+        }
+        let spent = edge::now().since(started);
+        let limit = match (status.state, &command_failed) {
+            (StateName::Settling, _) | (_, None) => WAIT,
+            (_, Some(_)) => WAIT_FAILED,
+        };
+        if spent >= limit {
+            return Err(open_end(status.state, command_failed));
+        }
+    }
+}
+
+fn open_end(state: StateName, command_failed: Option<String>) -> Failure {
+    match (state, command_failed) {
+        (StateName::Settling, _) => Failure::new(
+            Exit::Conflict,
+            "The registry's answer is unclear; the broker keeps reading it back.",
+            "Look at the request later: `countersign wait`. Do not publish this version again by hand.",
+        ),
+        (_, Some(command)) => Failure::failed(
+            format!("{command}; nothing was published."),
+            "Read the command's output above. The credential works for a few more minutes: `countersign collect`.",
+        ),
+        (_, None) => Failure::new(
+            Exit::Conflict,
+            "The command succeeded, but no publish of these bytes reached the broker.",
+            "Check where the command publishes to: it must use the registry address that it was given.",
+        ),
+    }
+}
+
+/// Reports a publish; the digests that were read back must be the ones that were asked for.
+fn published(
+    context: &Context,
+    session: &Session,
+    status: &Status,
+    command_failed: Option<&str>,
+) -> Result<(), Failure> {
+    for item in &session.items {
+        let name = item.name();
+        let read_back = status
+            .items
+            .iter()
+            .find(|i| i.name == name)
+            .and_then(|i| i.read_back.as_ref());
+        // An item with files counts as published only with the bytes that were asked for.
+        if !item.files.is_empty()
+            && !read_back.is_some_and(|d| item.files.iter().any(|f| f.digest == *d))
+        {
+            return Err(Failure::new(
+                Exit::Conflict,
+                format!("The registry's bytes of {name} were not shown to be the approved ones."),
+                "Compare the registry's own integrity value with the digest above.",
+            ));
+        }
+        if let Some(digest) = read_back {
+            context.out.note(&format!("  read back  {name}  {digest}"));
+        }
+    }
+    if let Some(command) = command_failed {
+        context.out.note(&format!(
+            "  {command}, but the registry shows the approved bytes: published."
+        ));
+    }
+    let names = session
+        .items
+        .iter()
+        .map(|i| harmless(&i.name()))
+        .collect::<Vec<_>>()
+        .join(", ");
+    if context.out.json {
+        return context.out.json(&Event {
+            event: "done",
+            status,
+        });
+    }
+    context.out.line(&format!("published {names}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{edge::Env, out::Out};
+    use proto::{
+        api::ItemStatus,
+        digest::{Algorithm, Digest},
+        request::{File, Item},
+        time::UnixTime,
+    };
+
+    #[test]
+    fn attack_35_a_publish_counts_only_with_the_bytes_that_were_asked_for() {
+        let context = Context {
+            env: Env::default(),
+            out: Out::new(true, &Env::default()),
+            broker: None,
+        };
+        let digest = Digest::of(Algorithm::Sha512, b"a");
+        let item = Item {
+            registry: "npm".parse().unwrap(),
+            package: "left".parse().unwrap(),
+            version: "1.0.0".parse().unwrap(),
+            tag: None,
+            files: vec![File {
+                name: "l.tgz".into(),
+                size: 1,
+                digest: digest.clone(),
+            }],
+        };
+        let session = Session {
+            broker: String::new(),
+            id: "00000000-0000-7000-8000-000000000001".parse().unwrap(),
+            secrets: super::super::session::Secrets {
+                ticket: String::new(),
+                job_key: String::new(),
+            },
+            items: vec![item],
+            tarballs: vec![],
+            registry_url: Default::default(),
+            expires: UnixTime(0),
+        };
+        let judge = |read_back: Option<Digest>, failed: Option<&str>| {
+            let status = Status {
+                id: session.id,
+                state: StateName::Published,
+                revision: 1,
+                approvals: 1,
+                quorum: 1,
+                expires: UnixTime(0),
+                reason: None,
+                items: vec![ItemStatus {
+                    name: "npm:left@1.0.0".into(),
+                    state: StateName::Published,
+                    read_back,
+                }],
+            };
+            published(&context, &session, &status, failed).map_err(|f| f.exit as u8)
+        };
+        assert_eq!(judge(Some(digest.clone()), None), Ok(()));
+        assert_eq!(judge(Some(digest), Some("npm exited with 1")), Ok(()));
+        assert_eq!(
+            judge(Some(Digest::of(Algorithm::Sha512, b"b")), None),
+            Err(7)
+        );
+        assert_eq!(judge(None, None), Err(7));
+    }
+
+    #[test]
+    fn an_open_end_is_never_a_success() {
+        assert_eq!(open_end(StateName::Settling, None).exit as u8, 7);
+        assert_eq!(open_end(StateName::Releasing, None).exit as u8, 7);
+        assert_eq!(
+            open_end(StateName::Releasing, Some("npm exited with 1".into())).exit as u8,
+            1
+        );
+    }
+}

@@ -1,0 +1,433 @@
+//! Runs the registry's own client, pointed at the broker.
+//!
+//! The credential is in a temporary file and in the child's environment, never in an argument, where
+//! every process of the machine could read it. Countersign's own secrets are taken out of the child's
+//! environment: a package's scripts run there.
+
+use super::tarball::scope_of;
+use crate::{
+    edge::{self, Env},
+    fail::Failure,
+    http,
+};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+};
+use tempfile::TempDir;
+use url::Url;
+
+/// The clients that are known by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tool {
+    /// npm.
+    Npm,
+    /// pnpm.
+    Pnpm,
+    /// Yarn.
+    Yarn,
+    /// Any other command; it gets the environment of all three.
+    Other,
+}
+
+impl Tool {
+    /// By the command's first word; no command means npm.
+    pub(crate) fn of(command: &[String]) -> Self {
+        let Some(first) = command.first() else {
+            return Self::Npm;
+        };
+        match Path::new(first).file_stem().and_then(|s| s.to_str()) {
+            Some("npm") => Self::Npm,
+            Some("pnpm") => Self::Pnpm,
+            Some("yarn" | "yarnpkg") => Self::Yarn,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Where and with what to publish.
+pub(crate) struct Target<'a> {
+    /// The broker's registry endpoint.
+    pub(crate) registry: &'a str,
+    /// The one-shot credential.
+    pub(crate) credential: &'a str,
+    /// The packages.
+    pub(crate) packages: Vec<&'a str>,
+    /// The tag.
+    pub(crate) tag: &'a str,
+}
+
+/// A child process, before it is started.
+pub(crate) struct Plan {
+    program: String,
+    args: Vec<OsString>,
+    set: Vec<(String, OsString)>,
+    remove: Vec<String>,
+    folder: Option<PathBuf>,
+    /// Holds the temporary settings; removed with the plan.
+    _files: Option<TempDir>,
+}
+
+impl Plan {
+    /// `npm publish <tarball>`.
+    pub(crate) fn npm(tarball: &Path, target: &Target<'_>, env: &Env) -> Result<Self, Failure> {
+        let words = ["npm".to_owned(), "publish".to_owned()];
+        let mut plan = Self::command(&words, None, target, env)?;
+        plan.args.insert(1, tarball.into());
+        // Scripts of the package must not see the credential.
+        plan.args.push("--ignore-scripts".into());
+        Ok(plan)
+    }
+
+    /// A command of the user, in `folder`.
+    pub(crate) fn command(
+        words: &[String],
+        folder: Option<&Path>,
+        target: &Target<'_>,
+        env: &Env,
+    ) -> Result<Self, Failure> {
+        let url = http::web_address(target.registry, "registry address that the broker gave")?;
+        let files = tempfile::Builder::new()
+            .prefix("countersign-")
+            .tempdir()
+            .map_err(|e| Failure::file(&std::env::temp_dir(), &e))?;
+        let npmrc = files.path().join("npmrc");
+        edge::write_private(&npmrc, user_settings(env, target, &url).as_bytes())?;
+        let mut plan = Self::bare(words, folder, env)?;
+        plan.args.extend(flags(words, target));
+        plan.set.extend(environment(target, &url, &npmrc, env));
+        plan._files = Some(files);
+        Ok(plan)
+    }
+
+    /// A command that gets one secret in a variable.
+    pub(crate) fn with_secret(
+        words: &[String],
+        name: &str,
+        secret: &str,
+        env: &Env,
+    ) -> Result<Self, Failure> {
+        let mut plan = Self::bare(words, None, env)?;
+        plan.set.push((name.to_owned(), secret.into()));
+        Ok(plan)
+    }
+
+    /// Packs a folder with the tool that will publish it.
+    pub(crate) fn pack(
+        words: &[String],
+        folder: &Path,
+        into: &Path,
+        env: &Env,
+    ) -> Result<Self, Failure> {
+        let tool = Tool::of(words);
+        let program = match (tool, words.first()) {
+            (Tool::Other, _) | (_, None) => "npm".to_owned(),
+            (_, Some(first)) => first.clone(),
+        };
+        let mut plan = Self::bare(&[program, "pack".to_owned()], Some(folder), env)?;
+        match tool {
+            Tool::Yarn => {
+                plan.args.push("--out".into());
+                plan.args.push(into.join("package.tgz").into());
+            }
+            Tool::Pnpm => {
+                plan.args.push("--pack-destination".into());
+                plan.args.push(into.into());
+            }
+            Tool::Npm | Tool::Other => {
+                plan.args.push("--json".into());
+                plan.args.push("--pack-destination".into());
+                plan.args.push(into.into());
+            }
+        }
+        Ok(plan)
+    }
+
+    fn bare(words: &[String], folder: Option<&Path>, env: &Env) -> Result<Self, Failure> {
+        let (program, args) = words
+            .split_first()
+            .ok_or_else(|| Failure::usage("No command is given.", "Write it after `--`."))?;
+        Ok(Self {
+            program: program.clone(),
+            args: args.iter().map(Into::into).collect(),
+            set: Vec::new(),
+            remove: env
+                .names()
+                .filter(|n| is_withheld(n))
+                .map(str::to_owned)
+                .collect(),
+            folder: folder.map(Path::to_owned),
+            _files: None,
+        })
+    }
+
+    /// Runs it. Its output goes to standard error where standard output carries JSON.
+    pub(crate) async fn run(&self, output_to_stderr: bool) -> Result<ExitStatus, Failure> {
+        let mut command = tokio::process::Command::new(&self.program);
+        command.args(&self.args);
+        for name in &self.remove {
+            command.env_remove(name);
+        }
+        command.envs(self.set.iter().map(|(k, v)| (k, v)));
+        if let Some(folder) = &self.folder {
+            command.current_dir(folder);
+        }
+        if output_to_stderr {
+            command.stdout(Stdio::from(std::io::stderr()));
+        }
+        command.status().await.map_err(|e| {
+            Failure::failed(
+                format!("'{}' cannot be started: {e}.", self.program),
+                "Install it, or name the command after `--`.",
+            )
+        })
+    }
+}
+
+/// Variables that no child sees: Countersign's own, the right to ask for IdTokens (npm would exchange
+/// one at the registry and ignore the credential), and whatever names another registry.
+fn is_withheld(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    lower.starts_with("countersign_")
+        || lower.starts_with("actions_id_token_")
+        || lower == "npm_id_token"
+        || (lower.starts_with("npm_config_")
+            && ["registry", "_auth", "userconfig"]
+                .iter()
+                .any(|w| lower.contains(w)))
+        || (lower.starts_with("yarn_npm_")
+            && ["registry", "auth"].iter().any(|w| lower.contains(w)))
+}
+
+/// The flags that a publish command needs, where it is known and does not have them.
+fn flags(words: &[String], target: &Target<'_>) -> Vec<OsString> {
+    let tool = Tool::of(words);
+    if tool == Tool::Other || !words.iter().any(|w| w == "publish") {
+        return Vec::new();
+    }
+    let has = |flag: &str| {
+        words
+            .iter()
+            .any(|w| w == flag || w.strip_prefix(flag).is_some_and(|r| r.starts_with('=')))
+    };
+    let mut out: Vec<OsString> = Vec::new();
+    if tool != Tool::Yarn {
+        out.push(format!("--registry={}", target.registry).into());
+    }
+    if tool == Tool::Npm {
+        // A scope's registry in a project's settings beats `--registry`; this flag beats the settings.
+        let mut scopes: Vec<_> = target.packages.iter().filter_map(|p| scope_of(p)).collect();
+        scopes.sort_unstable();
+        scopes.dedup();
+        out.extend(
+            scopes
+                .iter()
+                .map(|s| format!("--{s}:registry={}", target.registry).into()),
+        );
+    }
+    if !has("--tag") {
+        out.push("--tag".into());
+        out.push(target.tag.into());
+    }
+    out
+}
+
+fn environment(target: &Target<'_>, url: &Url, npmrc: &Path, env: &Env) -> Vec<(String, OsString)> {
+    let mut out: Vec<(String, OsString)> = vec![
+        ("npm_config_userconfig".into(), npmrc.into()),
+        ("npm_config_registry".into(), target.registry.into()),
+        // The update check would carry the credential to a path that is no publish.
+        ("npm_config_update_notifier".into(), "false".into()),
+        ("YARN_NPM_REGISTRY_SERVER".into(), target.registry.into()),
+        ("YARN_NPM_PUBLISH_REGISTRY".into(), target.registry.into()),
+        ("YARN_NPM_AUTH_TOKEN".into(), target.credential.into()),
+    ];
+    if http::is_loopback(url) {
+        let host = url.host_str().unwrap_or_default();
+        if url.scheme() == "http" {
+            out.push(("YARN_UNSAFE_HTTP_WHITELIST".into(), host.into()));
+        }
+        for name in ["NO_PROXY", "no_proxy"] {
+            let list = env
+                .get(name)
+                .map_or_else(|| host.to_owned(), |old| format!("{old},{host}"));
+            out.push((name.into(), list.into()));
+        }
+    }
+    if let Some(ca) = env.get("COUNTERSIGN_CA") {
+        out.push(("NODE_EXTRA_CA_CERTS".into(), ca.into()));
+        out.push(("npm_config_cafile".into(), ca.into()));
+    }
+    out
+}
+
+/// The user's own npm settings without registries and credentials, and then the broker's.
+fn user_settings(env: &Env, target: &Target<'_>, url: &Url) -> String {
+    let path = env
+        .get("npm_config_userconfig")
+        .or_else(|| env.get("NPM_CONFIG_USERCONFIG"))
+        .map(PathBuf::from)
+        .or_else(|| env.home().map(|h| h.join(".npmrc")));
+    let old = path
+        .and_then(|p| edge::read_capped(&p, 1 << 20).ok())
+        .unwrap_or_default();
+    let mut out = String::new();
+    for line in String::from_utf8_lossy(&old).lines() {
+        let key = line.split('=').next().unwrap_or_default().trim();
+        if !key.starts_with("//") && !key.contains("_auth") && !key.ends_with("registry") {
+            out.push_str(line);
+            out.push('\n');
+        }
+    }
+    let mut lines = vec![format!("registry={}", target.registry)];
+    for package in &target.packages {
+        if let Some(scope) = scope_of(package) {
+            lines.push(format!("{scope}:registry={}", target.registry));
+        }
+    }
+    lines.push(format!("{}:_authToken={}", nerf(url), target.credential));
+    out + &lines.join("\n") + "\n"
+}
+
+/// npm's key for a registry's settings: the URL without its scheme, with a slash at the end.
+fn nerf(url: &Url) -> String {
+    let port = url.port().map(|p| format!(":{p}")).unwrap_or_default();
+    let path = url.path().trim_end_matches('/');
+    format!("//{}{port}{path}/", url.host_str().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "csc_topsecret";
+
+    fn words(text: &str) -> Vec<String> {
+        text.split(' ').map(str::to_owned).collect()
+    }
+
+    fn target() -> Target<'static> {
+        Target {
+            registry: "http://127.0.0.1:4873/npm/",
+            credential: SECRET,
+            packages: vec!["@acme/left"],
+            tag: "next",
+        }
+    }
+
+    #[test]
+    fn the_credential_is_never_an_argument_and_own_secrets_do_not_reach_the_child() {
+        let dir = tempfile::tempdir().unwrap();
+        let user = dir.path().join(".npmrc");
+        std::fs::write(
+            &user,
+            "proxy=http://p\nregistry=https://x\n//x/:_authToken=old\n_auth=abc\n",
+        )
+        .unwrap();
+        let env = Env::from([
+            ("COUNTERSIGN_PASSPHRASE", "p"),
+            ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "t"),
+            ("NPM_CONFIG_USERCONFIG", user.to_str().unwrap()),
+            ("npm_config_//x/:_authToken", "old"),
+            ("PATH", "/bin"),
+        ]);
+        let plans = [
+            Plan::npm(Path::new("/x.tgz"), &target(), &env).unwrap(),
+            Plan::command(
+                &words("pnpm publish --no-git-checks"),
+                None,
+                &target(),
+                &env,
+            )
+            .unwrap(),
+            Plan::command(&words("yarn npm publish --tag=next"), None, &target(), &env).unwrap(),
+            Plan::with_secret(&words("deploy"), "TOKEN", SECRET, &env).unwrap(),
+        ];
+        for plan in &plans {
+            assert!(
+                !plan
+                    .args
+                    .iter()
+                    .any(|a| a.to_string_lossy().contains(SECRET))
+            );
+            for gone in [
+                "COUNTERSIGN_PASSPHRASE",
+                "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
+                "NPM_CONFIG_USERCONFIG",
+            ] {
+                assert!(plan.remove.iter().any(|r| r == gone), "{gone}");
+            }
+            assert!(!plan.remove.iter().any(|r| r == "PATH"));
+        }
+        let text = |p: &Plan| p.args.join(" ".as_ref()).into_string().unwrap();
+        assert_eq!(
+            text(&plans[0]),
+            "publish /x.tgz --registry=http://127.0.0.1:4873/npm/ --@acme:registry=http://127.0.0.1:4873/npm/ --tag next --ignore-scripts"
+        );
+        assert!(text(&plans[1]).contains("--registry=") && text(&plans[1]).contains("--tag next"));
+        assert_eq!(text(&plans[2]), "npm publish --tag=next");
+        let whitelist = plans[2]
+            .set
+            .iter()
+            .find(|(k, _)| k == "YARN_UNSAFE_HTTP_WHITELIST");
+        assert_eq!(whitelist.unwrap().1, "127.0.0.1");
+    }
+
+    #[test]
+    fn the_temporary_settings_are_private_keep_the_users_and_go_away() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let user = dir.path().join(".npmrc");
+        std::fs::write(
+            &user,
+            "proxy=http://p\nregistry=https://x\n//x/:_authToken=old\n",
+        )
+        .unwrap();
+        let env = Env::from([("HOME", dir.path().to_str().unwrap())]);
+        let plan = Plan::npm(Path::new("/x.tgz"), &target(), &env).unwrap();
+        let path = plan
+            .set
+            .iter()
+            .find(|(k, _)| k == "npm_config_userconfig")
+            .unwrap()
+            .1
+            .clone();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("proxy=http://p\n"));
+        assert!(text.contains("//127.0.0.1:4873/npm/:_authToken=csc_topsecret\n"));
+        assert!(!text.contains("old") && !text.contains("https://x"));
+        drop(plan);
+        assert!(!Path::new(&path).exists());
+    }
+
+    #[test]
+    fn packing_uses_the_tool_that_publishes() {
+        let pack = |w: &[String]| {
+            let p = Plan::pack(w, Path::new("/d"), Path::new("/t"), &Env::default()).unwrap();
+            format!(
+                "{} {}",
+                p.program,
+                p.args.join(" ".as_ref()).to_string_lossy()
+            )
+        };
+        assert_eq!(pack(&[]), "npm pack --json --pack-destination /t");
+        assert_eq!(
+            pack(&words("/opt/pnpm publish")),
+            "/opt/pnpm pack --pack-destination /t"
+        );
+        assert_eq!(
+            pack(&words("yarn npm publish")),
+            "yarn pack --out /t/package.tgz"
+        );
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_command_that_does_not_exist_is_a_failure() {
+        let plan =
+            Plan::with_secret(&words("/no/such/program"), "X", "y", &Env::default()).unwrap();
+        assert_eq!(plan.run(true).await.unwrap_err().exit as u8, 1);
+    }
+}

@@ -1,0 +1,284 @@
+//! This device: its folder, its profile and its key.
+//!
+//! The key lies in an age file under a passphrase. The system's keyring is not used.
+
+use crate::{edge, edge::Env, fail::Failure};
+use age::secrecy::SecretString;
+use proto::{
+    device::DeviceKey,
+    ids::{DeviceId, PersonId},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    io::{IsTerminal as _, Read as _, Write as _},
+    path::{Path, PathBuf},
+};
+use zeroize::Zeroizing;
+
+/// scrypt's cost is 2 to this power.
+const WORK_FACTOR: u8 = 16;
+/// A key file that asks for more than this would stop the machine for minutes.
+const WORK_FACTOR_MAX: u8 = 20;
+/// Most bytes of a profile or a key file.
+const FILE_MAX: u64 = 64 * 1024;
+
+/// What this device knows about itself and its broker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Profile {
+    /// The broker's public URL.
+    pub(crate) broker: String,
+    /// Who.
+    pub(crate) person: PersonId,
+    /// This device.
+    pub(crate) device: DeviceId,
+    /// Its name.
+    pub(crate) device_name: String,
+    /// The log's verification key, pinned when it was first seen (attack 35).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) log_key: Option<String>,
+    /// The last checkpoint that this device saw.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) checkpoint: Option<String>,
+}
+
+/// The folder of this device.
+pub(crate) struct Home(PathBuf);
+
+impl Home {
+    /// `COUNTERSIGN_HOME`, else `$XDG_CONFIG_HOME/countersign`, else `~/.config/countersign`.
+    pub(crate) fn new(env: &Env) -> Result<Self, Failure> {
+        if let Some(home) = env.get("COUNTERSIGN_HOME") {
+            return Ok(Self(home.into()));
+        }
+        env.get("XDG_CONFIG_HOME")
+            .map(PathBuf::from)
+            .or_else(|| env.home().map(|h| h.join(".config")))
+            .map(|c| Self(c.join("countersign")))
+            .ok_or_else(|| {
+                Failure::usage(
+                    "This user has no home directory.",
+                    "Set COUNTERSIGN_HOME to a folder.",
+                )
+            })
+    }
+
+    fn profile_path(&self) -> PathBuf {
+        self.0.join("profile.toml")
+    }
+    /// Where the key lies.
+    pub(crate) fn key_path(&self) -> PathBuf {
+        self.0.join("device.key.age")
+    }
+
+    /// The profile, if this device is enrolled.
+    pub(crate) fn profile(&self) -> Result<Option<Profile>, Failure> {
+        let path = self.profile_path();
+        if !path.exists() {
+            return Ok(None);
+        }
+        let bytes = edge::read_capped(&path, FILE_MAX)?;
+        let text = String::from_utf8_lossy(&bytes);
+        toml::from_str(&text).map(Some).map_err(|e| {
+            Failure::failed(
+                format!("{} is damaged: {}.", path.display(), e.message()),
+                "Restore it, or enrol this device again.",
+            )
+        })
+    }
+
+    /// Writes the profile.
+    pub(crate) fn store_profile(&self, profile: &Profile) -> Result<(), Failure> {
+        let text = toml::to_string(profile).map_err(|e| {
+            Failure::failed(format!("The profile is no TOML: {e}."), "Report this.")
+        })?;
+        self.make()?;
+        edge::write_private(&self.profile_path(), text.as_bytes())
+    }
+
+    /// Reads the key; asks for the passphrase.
+    pub(crate) fn key(&self, env: &Env) -> Result<DeviceKey, Failure> {
+        let path = self.key_path();
+        if !path.exists() {
+            return Err(not_enrolled());
+        }
+        let file = edge::read_capped(&path, FILE_MAX)?;
+        let passphrase = passphrase(env, false)?;
+        open_key(&file, passphrase).ok_or_else(|| {
+            Failure::refused(
+                format!("{} does not open with this passphrase.", path.display()),
+                "Try again; a forgotten passphrase means enrolling again with a new invite.",
+            )
+        })
+    }
+
+    /// Writes the key under a passphrase.
+    pub(crate) fn store_key(
+        &self,
+        key: &DeviceKey,
+        passphrase: SecretString,
+    ) -> Result<(), Failure> {
+        let file = seal_key(key, passphrase)
+            .ok_or_else(|| Failure::failed("The key could not be encrypted.", "Report this."))?;
+        self.make()?;
+        edge::write_private(&self.key_path(), &file)
+    }
+
+    fn make(&self) -> Result<(), Failure> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.0)
+            .map_err(|e| Failure::file(&self.0, &e))
+    }
+}
+
+/// What to say where an enrolled device is needed.
+pub(crate) fn not_enrolled() -> Failure {
+    Failure::usage(
+        "This device is not enrolled.",
+        "Ask an admin for an invite, then run `countersign enroll`.",
+    )
+}
+
+/// The passphrase: from `COUNTERSIGN_PASSPHRASE`, `COUNTERSIGN_PASSPHRASE_FILE` or the terminal.
+pub(crate) fn passphrase(env: &Env, new: bool) -> Result<SecretString, Failure> {
+    if let Some(text) = env.get("COUNTERSIGN_PASSPHRASE") {
+        return Ok(SecretString::from(text.to_owned()));
+    }
+    if let Some(path) = env.get("COUNTERSIGN_PASSPHRASE_FILE") {
+        let text = edge::read_secret(Path::new(path))?;
+        return Ok(SecretString::from(text.as_str().to_owned()));
+    }
+    let text = ask_secret(
+        if new {
+            "New passphrase for this device's key"
+        } else {
+            "Passphrase of this device's key"
+        },
+        new,
+        "Set COUNTERSIGN_PASSPHRASE_FILE (or COUNTERSIGN_PASSPHRASE) where nobody can type.",
+    )?;
+    Ok(SecretString::from(text.as_str().to_owned()))
+}
+
+/// Asks for a secret on the terminal; it is not echoed.
+pub(crate) fn ask_secret(
+    prompt: &str,
+    twice: bool,
+    next: &str,
+) -> Result<Zeroizing<String>, Failure> {
+    need_terminal(prompt, next)?;
+    let mut question = dialoguer::Password::new().with_prompt(prompt);
+    if twice {
+        question = question.with_confirmation("The same again", "They differ.");
+    }
+    question
+        .interact()
+        .map(Zeroizing::new)
+        .map_err(|e| no_answer(&e))
+}
+
+/// Asks for a line on the terminal.
+pub(crate) fn ask_line(prompt: &str, next: &str) -> Result<String, Failure> {
+    need_terminal(prompt, next)?;
+    dialoguer::Input::<String>::new()
+        .with_prompt(prompt)
+        .interact_text()
+        .map_err(|e| no_answer(&e))
+}
+
+fn need_terminal(prompt: &str, next: &str) -> Result<(), Failure> {
+    if std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
+        Ok(())
+    } else {
+        Err(Failure::usage(
+            format!("{prompt}: nobody can type here."),
+            next,
+        ))
+    }
+}
+
+fn no_answer(error: &dialoguer::Error) -> Failure {
+    Failure::failed(
+        format!("No answer was read: {error}."),
+        "Run the command again.",
+    )
+}
+
+fn seal_key(key: &DeviceKey, passphrase: SecretString) -> Option<Vec<u8>> {
+    let mut recipient = age::scrypt::Recipient::new(passphrase);
+    recipient.set_work_factor(WORK_FACTOR);
+    let one: &dyn age::Recipient = &recipient;
+    let encryptor = age::Encryptor::with_recipients(std::iter::once(one)).ok()?;
+    let mut out = Vec::new();
+    let mut writer = encryptor.wrap_output(&mut out).ok()?;
+    writer.write_all(key.expose_seed()).ok()?;
+    writer.finish().ok()?;
+    Some(out)
+}
+
+fn open_key(file: &[u8], passphrase: SecretString) -> Option<DeviceKey> {
+    let mut identity = age::scrypt::Identity::new(passphrase);
+    identity.set_max_work_factor(WORK_FACTOR_MAX);
+    let decryptor = age::Decryptor::new_buffered(file).ok()?;
+    let one: &dyn age::Identity = &identity;
+    let mut seed = Zeroizing::new(Vec::new());
+    decryptor
+        .decrypt(std::iter::once(one))
+        .ok()?
+        .take(33)
+        .read_to_end(&mut seed)
+        .ok()?;
+    DeviceKey::from_seed(<[u8; 32]>::try_from(seed.as_slice()).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_lies_under_the_passphrase_and_the_profile_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("a/b");
+        let env = Env::from([
+            ("COUNTERSIGN_HOME", folder.to_str().unwrap()),
+            ("COUNTERSIGN_PASSPHRASE", "correct horse"),
+        ]);
+        let home = Home::new(&env).unwrap();
+        assert_eq!(home.profile().unwrap(), None);
+        assert_eq!(home.key(&env).err().unwrap().exit as u8, 2);
+        let key = DeviceKey::from_seed([9; 32]).unwrap();
+        home.store_key(&key, passphrase(&env, true).unwrap())
+            .unwrap();
+        assert_eq!(home.key(&env).unwrap().public(), key.public());
+        let file = std::fs::read(home.key_path()).unwrap();
+        assert!(!file.windows(8).any(|w| w == [9; 8]));
+        let wrong = Env::from([
+            ("COUNTERSIGN_HOME", folder.to_str().unwrap()),
+            ("COUNTERSIGN_PASSPHRASE", "wrong"),
+        ]);
+        assert_eq!(home.key(&wrong).err().unwrap().exit as u8, 5);
+        let profile = Profile {
+            broker: "https://b.example".into(),
+            person: "alice".parse().unwrap(),
+            device: key.public().id(),
+            device_name: "laptop".into(),
+            log_key: Some("b.example+1+x".into()),
+            checkpoint: None,
+        };
+        home.store_profile(&profile).unwrap();
+        assert_eq!(home.profile().unwrap(), Some(profile));
+    }
+
+    #[test]
+    fn the_folder_follows_the_environment() {
+        let home = |env: Env| Home::new(&env).unwrap().0;
+        let both = Env::from([("XDG_CONFIG_HOME", "/x"), ("HOME", "/h")]);
+        assert_eq!(home(both), Path::new("/x/countersign"));
+        let only = Env::from([("HOME", "/h")]);
+        assert_eq!(home(only), Path::new("/h/.config/countersign"));
+        assert!(Home::new(&Env::default()).is_err());
+    }
+}
