@@ -1,1 +1,55 @@
+//! The stand: real binaries, real registries and a real issuer, for the tests in `tests/tests`.
+//!
+//! Everything listens on loopback, on ports that the system chose; everything is stopped and waited for on `Drop`; every
+//! secret is made for the run. Nothing here is part of what is shipped.
 
+pub mod command;
+pub mod daemon;
+pub mod packages;
+pub mod parts;
+pub mod team;
+
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub use command::{Output, run};
+
+/// The repository's root.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+}
+
+/// A TCP port of 127.0.0.1 that was free a moment ago.
+///
+/// For programs that cannot choose their own port. Between this call and theirs somebody else may take it, so a start
+/// that fails with "address in use" is worth a second try ([`daemon`] does that).
+pub fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()?
+        .port())
+}
+
+/// Now, in seconds since 1970 UTC: for claims and deadlines that tests make.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a test stands at the edge, where the clock is read"
+)]
+pub fn now() -> anyhow::Result<u64> {
+    Ok(std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)?
+        .as_secs())
+}
+
+/// An HTTP client for the stand's own calls: no proxies, no redirects, 10 s.
+pub fn http() -> anyhow::Result<reqwest::Client> {
+    Ok(reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(Duration::from_secs(10))
+        .build()?)
+}

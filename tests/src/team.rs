@@ -1,0 +1,355 @@
+//! A whole organisation: a real registry, an issuer, a broker, an admin and maintainers, all with our
+//! own command line, as people would set it up.
+
+use crate::{
+    command::{Output, Running},
+    daemon::Daemon,
+    packages,
+    parts::{Issuer, Verdaccio, github_claims},
+};
+use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+/// One command of a person.
+const COMMAND: Duration = Duration::from_mins(1);
+/// A whole publish with all its waiting.
+pub const PUBLISH: Duration = Duration::from_mins(3);
+/// The passphrase of every device key here.
+const PASSPHRASE: &str = "canary-device-passphrase";
+
+/// The policy of these tests.
+pub const POLICY: &str = r#"
+[[package]]
+match = ["npm:@acme/*", "npm:left"]
+callers = [
+    { issuer = "github", repository_id = 123, owner_id = 45, workflow = ".github/workflows/release.yml", ref = "refs/tags/v*", event = ["push"], environment = "release" },
+    { issuer = "client-key", client_key = "old-ci" },
+]
+approvers = ["release"]
+quorum = 2
+factors = ["totp"]
+version = "semver-release"
+tags = ["latest", "next"]
+
+[[package]]
+match = ["secrets:deploy-key"]
+callers = [{ issuer = "github", repository_id = 123, owner_id = 45, workflow = ".github/workflows/release.yml", ref = "refs/tags/v*", event = ["push"], environment = "release" }]
+approvers = ["release"]
+quorum = 1
+factors = ["totp"]
+version = "any"
+mode = "reveal"
+"#;
+
+/// A person with a device on this machine.
+pub struct Person {
+    /// The name.
+    pub name: String,
+    home: PathBuf,
+}
+
+/// The organisation.
+pub struct Team {
+    /// The registry.
+    pub registry: Verdaccio,
+    /// The CI's issuer.
+    pub issuer: Issuer,
+    /// The broker.
+    pub daemon: Daemon,
+    /// The admin.
+    pub admin: Person,
+    /// Two maintainers.
+    pub maintainers: [Person; 2],
+    folder: TempDir,
+}
+
+/// A publish that waits for people.
+pub struct Waiting {
+    child: Running,
+    out: PathBuf,
+    err: PathBuf,
+    /// The request's id.
+    pub id: String,
+    /// The match code that the job's output shows.
+    pub match_code: String,
+}
+
+impl Team {
+    /// Sets everything up.
+    pub async fn start() -> anyhow::Result<Self> {
+        Self::with_policy(POLICY).await
+    }
+
+    /// Sets everything up under another policy.
+    pub async fn with_policy(policy: &str) -> anyhow::Result<Self> {
+        let registry = Verdaccio::start().await?;
+        let issuer = Issuer::start().await?;
+        let url = registry.url.clone();
+        Self::over(registry, issuer, &url, policy).await
+    }
+
+    /// Sets everything up with another address for the registry (a proxy that cuts, say).
+    pub async fn over(
+        registry: Verdaccio,
+        issuer: Issuer,
+        url: &str,
+        policy: &str,
+    ) -> anyhow::Result<Self> {
+        let daemon = Daemon::builder()
+            .issuer("github", "github", &issuer.url, None)
+            .registry("npm", "npm", url)
+            .registry("secrets", "generic", "")
+            .policy(policy)
+            .start()
+            .await?;
+        let folder = TempDir::new()?;
+        let person = |name: &str| Person {
+            name: name.into(),
+            home: folder.path().join(name),
+        };
+        let admin = person("robin");
+        let maintainers = [person("alice"), person("bob")];
+        let team = Self {
+            registry,
+            issuer,
+            daemon,
+            admin,
+            maintainers,
+            folder,
+        };
+        let invite = fs::read_to_string(team.daemon.invite_path())?;
+        team.enroll(&team.admin, invite.trim()).await?;
+        for m in &team.maintainers {
+            let out = team
+                .admin(&["--json", "admin", "invite", &m.name, "--group", "release"])
+                .await?
+                .ok()?;
+            let invited: Value = serde_json::from_str(&out.stdout)?;
+            team.enroll(m, invited["invite"].as_str().context("an invite")?)
+                .await?;
+        }
+        let file = team.folder.path().join("token");
+        fs::write(&file, &team.registry.token)?;
+        team.admin(&[
+            "admin",
+            "token",
+            "add",
+            "npm",
+            "*",
+            "--token-file",
+            &file.display().to_string(),
+        ])
+        .await?
+        .ok()?;
+        Ok(team)
+    }
+
+    /// A folder for this test.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Runs `countersign` as a person.
+    pub async fn run(
+        &self,
+        person: &Person,
+        args: &[&str],
+        env: &[(&str, &str)],
+    ) -> anyhow::Result<Output> {
+        let home = person.home.display().to_string();
+        let mut all = vec![
+            ("COUNTERSIGN_HOME", home.as_str()),
+            ("COUNTERSIGN_PASSPHRASE", PASSPHRASE),
+            ("COUNTERSIGN_BROKER", self.daemon.url.as_str()),
+        ];
+        all.extend_from_slice(env);
+        self.daemon
+            .countersign(args, &all, self.folder.path(), COMMAND)
+            .await
+    }
+
+    /// Runs `countersign` as the admin.
+    pub async fn admin(&self, args: &[&str]) -> anyhow::Result<Output> {
+        self.run(&self.admin, args, &[]).await
+    }
+
+    async fn enroll(&self, person: &Person, invite: &str) -> anyhow::Result<()> {
+        fs::create_dir_all(&person.home)?;
+        let totp = person.totp();
+        self.run(
+            person,
+            &["enroll", "--totp-file", &totp],
+            &[("COUNTERSIGN_INVITE", invite)],
+        )
+        .await?
+        .ok()
+        .with_context(|| format!("{} enrols", person.name))?;
+        Ok(())
+    }
+
+    /// The current code of a person; waits for the next step when the last one was used already.
+    pub async fn code(&self, person: &Person) -> anyhow::Result<String> {
+        let out = self
+            .run(person, &["totp", "--quiet", "--file", &person.totp()], &[])
+            .await?
+            .ok()?;
+        Ok(out.stdout.trim().to_owned())
+    }
+
+    /// A package in a folder of its own.
+    pub fn package(&self, name: &str, version: &str) -> anyhow::Result<PathBuf> {
+        let dir = self
+            .folder
+            .path()
+            .join(format!("{}-{version}", name.replace('/', "+")));
+        packages::npm_package(&dir, name, version, &json!({}))?;
+        Ok(dir)
+    }
+
+    /// A fresh token of the release job.
+    pub async fn id_token(&self) -> anyhow::Result<String> {
+        self.issuer.mint(github_claims(&self.daemon.url)).await
+    }
+
+    /// Starts `countersign publish npm <args>` as the CI job, and returns once its output shows the
+    /// match code.
+    pub async fn publish(&self, args: &[&str]) -> anyhow::Result<Waiting> {
+        let token = self.id_token().await?;
+        self.publish_as(args, &[("COUNTERSIGN_ID_TOKEN", &token)])
+            .await
+    }
+
+    /// The same with other variables.
+    pub async fn publish_as(&self, args: &[&str], env: &[(&str, &str)]) -> anyhow::Result<Waiting> {
+        let stamp = crate::free_port()?;
+        let out = self.folder.path().join(format!("job-{stamp}.out"));
+        let err = self.folder.path().join(format!("job-{stamp}.err"));
+        let mut command = Command::new(&self.daemon.bins.countersign);
+        command
+            .args(["--json", "publish", "npm"])
+            .args(args)
+            .current_dir(self.folder.path())
+            .env("COUNTERSIGN_BROKER", &self.daemon.url)
+            .env_remove("COUNTERSIGN_HOME")
+            .envs(env.iter().copied())
+            .stdout(Stdio::from(fs::File::create(&out)?))
+            .stderr(Stdio::from(fs::File::create(&err)?));
+        let child = Running::start(&mut command)?;
+        let mut waiting = Waiting {
+            child,
+            out,
+            err,
+            id: String::new(),
+            match_code: String::new(),
+        };
+        let start = Instant::now();
+        loop {
+            if let Some(line) = waiting
+                .lines()
+                .into_iter()
+                .find(|l| l["match_code"].is_string())
+            {
+                line["match_code"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .clone_into(&mut waiting.match_code);
+                line["id"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .clone_into(&mut waiting.id);
+                return Ok(waiting);
+            }
+            if let Some(status) = waiting.child.ended() {
+                bail!(
+                    "the job ended ({status}) before it asked:\n{}",
+                    waiting.text()
+                );
+            }
+            if start.elapsed() > COMMAND {
+                bail!("the job did not ask:\n{}", waiting.text());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// A person approves with a TOTP code and the match code.
+    pub async fn approve(&self, person: &Person, waiting: &Waiting) -> anyhow::Result<Output> {
+        let limit = Instant::now();
+        loop {
+            let code = self.code(person).await?;
+            let args = [
+                "--json",
+                "approve",
+                &waiting.id,
+                "--match-code",
+                &waiting.match_code,
+                "--totp",
+                &code,
+            ];
+            let out = self.run(person, &args, &[]).await?;
+            // The code of this half minute was used before (at enrolment, say): wait for the next.
+            if out.success()
+                || !out.stderr.contains("factor-wrong")
+                || limit.elapsed() > Duration::from_secs(70)
+            {
+                return Ok(out);
+            }
+            tokio::time::sleep(Duration::from_secs(31)).await;
+        }
+    }
+
+    /// Both maintainers approve.
+    pub async fn approve_both(&self, waiting: &Waiting) -> anyhow::Result<()> {
+        for m in &self.maintainers {
+            self.approve(m, waiting)
+                .await?
+                .ok()
+                .with_context(|| format!("{} approves", m.name))?;
+        }
+        Ok(())
+    }
+}
+
+impl Person {
+    /// The file with the second factor.
+    pub fn totp(&self) -> String {
+        self.home.join("totp.txt").display().to_string()
+    }
+}
+
+impl Waiting {
+    /// Waits for the job's end and returns its exit code.
+    pub async fn end(&mut self) -> anyhow::Result<Option<i32>> {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.status() {
+                return Ok(status);
+            }
+            if start.elapsed() > PUBLISH {
+                bail!("the job does not end:\n{}", self.text());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The JSON lines of its output.
+    pub fn lines(&self) -> Vec<Value> {
+        let text = fs::read_to_string(&self.out).unwrap_or_default();
+        text.lines()
+            .filter_map(|l| serde_json::from_str(l).ok())
+            .collect()
+    }
+
+    /// All its output.
+    pub fn text(&self) -> String {
+        let read = |p: &Path| fs::read_to_string(p).unwrap_or_default();
+        format!("{}{}", read(&self.out), read(&self.err))
+    }
+}
