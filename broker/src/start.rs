@@ -1,5 +1,6 @@
 //! Building the desk from the configuration, and running it.
 
+use age::secrecy::ExposeSecret as _;
 use anyhow::{Context as _, Result, bail};
 use arc_swap::ArcSwap;
 use broker::{
@@ -7,7 +8,7 @@ use broker::{
     audit::{event::Event, tree::Tree},
     caller::Issuers,
     config::{self, Config},
-    desk::{Desk, Place, Registry, waiters::Waiters},
+    desk::{Desk, Place, Registry, ration::Ration, uploads::Uploads, waiters::Waiters},
     http::{auth::Signatures, listen, operations, registry as origin, routes},
     policy::Policy,
     publish::{archive, close, settle},
@@ -48,6 +49,8 @@ const LIVE_CACHE: usize = 8 << 20;
 const HISTORY_CACHE: usize = 2 << 20;
 /// Pause between two sweeps.
 const SWEEP: Duration = Duration::from_secs(1);
+/// Pause between two looks at what is unclear.
+const SETTLE: Duration = Duration::from_secs(10);
 /// A passphrase that the daemon makes itself has this many random bytes (128 bits).
 const PASSPHRASE_BYTES: usize = 16;
 
@@ -84,9 +87,9 @@ pub(crate) async fn init(
     let (method, unseal, told) = first_secret(config, &world)?;
     let key_file = Vault::init(&world, &[method])?;
     new_file(&data.join(custody::KEY_FILE), &key_file)?;
-    drop(Redb::create(&data.join("live.redb"), LIVE_CACHE)?);
+    drop(Redb::create(data.join("live.redb"), LIVE_CACHE)?);
     drop(Redb::create(
-        &data.join("history.redb"),
+        data.join("history.redb"),
         Options::new(HISTORY_CACHE).quick_repair(),
     )?);
 
@@ -149,7 +152,6 @@ fn first_secret(config: &Config, world: &World) -> Result<(UnsealMethod, Unseal,
                     path.display()
                 );
             }
-            use age::secrecy::ExposeSecret as _;
             let identity = age::x25519::Identity::generate();
             new_file(
                 &path,
@@ -288,6 +290,9 @@ fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk> {
         registries,
         tree,
         waiters: Waiters::default(),
+        uploads: Uploads::default(),
+        refusals: Ration::default(),
+        unsealing: tokio::sync::Semaphore::new(1),
         metrics: Metrics::default(),
         place: Place {
             public_url,
@@ -352,6 +357,7 @@ pub(crate) async fn serve(config: Config, path: PathBuf) -> Result<()> {
         tasks.spawn(listen::serve(listener, stopping.clone()));
     }
     tasks.spawn(keep_house(Arc::clone(&desk), stopping.clone()));
+    tasks.spawn(keep_settling(Arc::clone(&desk), stopping.clone()));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(listen = %config.listen.get_ref(), sealed = desk.vault.is_sealed(), "serving");
 
@@ -413,19 +419,30 @@ async fn reload_all(desk: &Arc<Desk>, path: &Path, certificate: Option<&listen::
     }
 }
 
-/// Expires, settles, archives, signs: everything that nobody waits for.
-async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
+/// Reads back what was on its way, first of all what a crash left; a registry that hangs stalls
+/// nothing else.
+async fn keep_settling(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
     let mut first = true;
-    let mut round = 0u64;
     loop {
-        if !desk.vault.is_sealed() {
-            if (first || round.is_multiple_of(15))
-                && let Err(why) = settle::resume(&desk, first).await
-            {
+        let pause = if desk.vault.is_sealed() {
+            Duration::from_secs(1)
+        } else {
+            if let Err(why) = settle::resume(&desk, first).await {
                 tracing::error!(%why, "settling failed");
             }
             first = false;
+            SETTLE
+        };
+        tokio::select! {
+            _ = stop.changed() => return,
+            () = tokio::time::sleep(pause) => {}
         }
+    }
+}
+
+/// Expires, archives, follows the log: everything that nobody waits for.
+async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
+    loop {
         let now = desk.world.now();
         let swept = close::sweep(&desk, now).await;
         let forgotten = close::forget_burnt(&desk, now).await;
@@ -446,7 +463,6 @@ async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
             tracing::error!(%why, "the log's tree cannot follow");
         }
         desk.waiters.sweep();
-        round += 1;
         tokio::select! {
             _ = stop.changed() => return,
             () = tokio::time::sleep(SWEEP) => {}

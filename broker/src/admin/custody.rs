@@ -9,6 +9,7 @@ use crate::{
     vault::{Unseal, UnsealError},
 };
 use proto::time::UnixTime;
+use std::time::Duration;
 
 /// The vault's key file, in the data folder.
 pub const KEY_FILE: &str = "vault.json";
@@ -27,6 +28,9 @@ pub async fn unseal(
     secret: Unseal,
     now: UnixTime,
 ) -> Result<(), Refusal> {
+    let Ok(_one) = desk.unsealing.try_acquire() else {
+        return Err(Refusal::Busy);
+    };
     let path = desk.place.data.join(KEY_FILE);
     let own = std::sync::Arc::clone(desk);
     let work = move || {
@@ -42,6 +46,8 @@ pub async fn unseal(
             Ok(())
         }
         Err(why) => {
+            // Held while the next attempt waits: guessing through this door is slow.
+            tokio::time::sleep(Duration::from_secs(2)).await;
             desk.commit(Batch::new(), &[Event::UnsealFailed], now)
                 .await?;
             Err(Refusal::NotAllowed(why.to_string()))

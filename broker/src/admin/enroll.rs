@@ -24,6 +24,8 @@ use serde::{Deserialize, Serialize};
 
 /// Seconds that an invite works.
 pub const INVITE_SECONDS: u64 = 24 * 3600;
+/// Invites looked at.
+const INVITES_MAX: usize = 1000;
 /// Wrong first codes that an invite takes.
 const FIRST_CODES_MAX: u8 = 5;
 
@@ -119,18 +121,14 @@ pub async fn enroll(desk: &Desk, given: EnrollRequest, now: UnixTime) -> Result<
     let device = given.public_key.id();
     match (&given.totp, invite.claimed.take()) {
         (None, claimed) => {
-            let (totp, secret) = match claimed {
+            let (totp, secret) = if let Some(c) = claimed {
                 // The reply to stage 1 was lost: the same secret again.
-                Some(c) => {
-                    let secret = desk.open_totp(&person, &c.totp)?;
-                    (c.totp, secret)
-                }
-                None => {
-                    let fresh: [u8; totp::SECRET_BYTES] =
-                        desk.world.random().map_err(Fault::from)?;
-                    let secret = Secret::new(fresh.to_vec());
-                    (desk.seal_totp(&person, &secret)?, secret)
-                }
+                let secret = desk.open_totp(&person, &c.totp)?;
+                (c.totp, secret)
+            } else {
+                let fresh: [u8; totp::SECRET_BYTES] = desk.world.random().map_err(Fault::from)?;
+                let secret = Secret::new(fresh.to_vec());
+                (desk.seal_totp(&person, &secret)?, secret)
             };
             invite.claimed = Some(Claim {
                 public_key: given.public_key,
@@ -173,13 +171,11 @@ pub async fn enroll(desk: &Desk, given: EnrollRequest, now: UnixTime) -> Result<
                         totp: claim.totp,
                     };
                     let id = person.as_str().as_bytes();
-                    let state = serde_json::to_vec(&good.state)
-                        .map_err(|_| Fault::Damaged("a TOTP state"))?;
                     let batch = Batch::new()
                         .delete(INVITES, key.as_slice(), held.version)
                         .create(PEOPLE, id, desk.authentic(PEOPLE, id, &enrolled)?)
-                        .create(DEVICES, device.as_str().as_bytes(), id)
-                        .create(TOTP, id, state);
+                        .create(DEVICES, device.as_str().as_bytes(), id);
+                    let batch = first_totp(desk, batch, id, &good.state)?;
                     let event = Event::PersonEnrolled {
                         person: person.clone(),
                         device: device.clone(),
@@ -210,4 +206,29 @@ pub async fn enroll(desk: &Desk, given: EnrollRequest, now: UnixTime) -> Result<
             }
         }
     }
+}
+
+/// Adds the deletion of a person's open invites: who was removed does not come back by a leftover one.
+pub fn forget_invites(desk: &Desk, mut batch: Batch, person: &PersonId) -> Result<Batch, Fault> {
+    for (key, row) in desk.live.range(INVITES, b"", None, INVITES_MAX)? {
+        let invite = desk.authentic_row::<Invite>(INVITES, &key)?;
+        if invite.is_some_and(|i| i.value.asked.person == *person) {
+            batch = batch.delete(INVITES, key, row.version);
+        }
+    }
+    Ok(batch)
+}
+
+/// Stores the first TOTP state. Who was removed and comes back finds his wrong tries and his last
+/// step again: enrolling anew is no way to a fresh budget (attack 21).
+fn first_totp(desk: &Desk, batch: Batch, id: &[u8], fresh: &TotpState) -> Result<Batch, Fault> {
+    let encode =
+        |state: &TotpState| serde_json::to_vec(state).map_err(|_| Fault::Damaged("a TOTP state"));
+    let Some(row) = desk.live.get(TOTP, id)? else {
+        return Ok(batch.create(TOTP, id, encode(fresh)?));
+    };
+    let mut state: TotpState =
+        serde_json::from_slice(&row.value).map_err(|_| Fault::Damaged("a TOTP state"))?;
+    state.last_step = state.last_step.max(fresh.last_step);
+    Ok(batch.replace(TOTP, id, row.version, encode(&state)?))
 }

@@ -2,11 +2,12 @@
 
 use crate::{
     audit::event::Event,
-    desk::{Desk, Fault},
+    desk::{Desk, Fault, Registry},
     publish::{
         Refusal, close,
         ledger::{self, FROZEN, Freeze},
     },
+    registry::npm,
     store::Batch,
 };
 use proto::{
@@ -25,7 +26,7 @@ pub async fn freeze(
     by: &PersonId,
     now: UnixTime,
 ) -> Result<FreezeStatus, Refusal> {
-    let package = parse(package)?;
+    let package = parse(desk, package)?;
     if let Some((version, mut freeze)) = ledger::freeze(desk, &package)? {
         // Frozen again: a thaw that was under way starts anew.
         freeze.thawing.clear();
@@ -71,7 +72,7 @@ pub async fn thaw(
     by: &PersonId,
     now: UnixTime,
 ) -> Result<FreezeStatus, Refusal> {
-    let package = parse(package)?;
+    let package = parse(desk, package)?;
     let Some((version, mut freeze)) = ledger::freeze(desk, &package)? else {
         return Ok(FreezeStatus {
             package,
@@ -79,6 +80,19 @@ pub async fn thaw(
             thawing: Vec::new(),
         });
     };
+    // Who is no admin any more does not count; nor does one who was enrolled after the freeze.
+    let admins: Vec<PersonId> = desk
+        .people()?
+        .into_iter()
+        .filter(|p| p.admin && p.devices.iter().any(|d| d.enrolled <= freeze.since))
+        .map(|p| p.id)
+        .collect();
+    freeze.thawing.retain(|p| admins.contains(p));
+    if !admins.contains(by) {
+        return Err(Refusal::NotAllowed(
+            "who was enrolled after the freeze does not thaw it".to_owned(),
+        ));
+    }
     if !freeze.thawing.contains(by) {
         freeze.thawing.push(by.clone());
     }
@@ -113,13 +127,23 @@ pub async fn thaw(
     })
 }
 
-/// `registry:package`, by the parsers that requests use: a freeze of another spelling would freeze
-/// nothing.
-fn parse(package: &str) -> Result<String, Refusal> {
+/// `registry:package`, by the very parsers that requests go through: a freeze of another spelling
+/// would freeze nothing.
+fn parse(desk: &Desk, package: &str) -> Result<String, Refusal> {
     let bad = || Refusal::BadRequest("name a package like npm:@acme/left".to_owned());
     let (registry, name) = package.split_once(':').ok_or_else(bad)?;
     let registry: RegistryId = registry.parse().map_err(|_| bad())?;
-    let name: PackageName = name.parse().map_err(|_| bad())?;
+    let name = match desk.registries.get(&registry) {
+        Some(Registry::Npm { .. }) => {
+            npm::name::parse(name).map_err(|e| Refusal::BadRequest(e.to_string()))?
+        }
+        Some(Registry::Secrets) => name.parse::<PackageName>().map_err(|_| bad())?,
+        None => {
+            return Err(Refusal::BadRequest(format!(
+                "this broker has no registry '{registry}'"
+            )));
+        }
+    };
     Ok(format!("{registry}:{name}"))
 }
 

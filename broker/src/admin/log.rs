@@ -63,21 +63,20 @@ fn read(leaf: &str) -> Option<Event> {
     serde_json::from_str::<Leaf>(leaf).ok().map(|l| l.event)
 }
 
-/// The leaf that says that this request was published: found from the end backwards.
+/// The leaf that says that this request was published: the record tells where to look, and only
+/// what was committed at the same moment lies between.
 fn published_leaf(desk: &Desk, record: &Record, size: u64) -> Result<(u64, Vec<u8>), Refusal> {
     let id = record.facts.id;
-    let mut end = size;
-    while end > 0 {
-        let from = end.saturating_sub(PAGE_MAX as u64);
-        let count = usize::try_from(end - from).unwrap_or(PAGE_MAX);
-        for l in export(desk, from, count)?.into_iter().rev() {
+    let mut from = record.leaf_from.unwrap_or(0);
+    while from < size {
+        for l in export(desk, from, PAGE_MAX)? {
+            from = l.index + 1;
             if let Some(Event::RequestPublished { request, .. }) = read(&l.leaf)
                 && request == id
             {
                 return Ok((l.index, l.leaf.into_bytes()));
             }
         }
-        end = from;
     }
     Err(Fault::Damaged("the log: a publish is not in it").into())
 }

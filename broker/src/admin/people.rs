@@ -39,7 +39,18 @@ pub async fn remove(desk: &Desk, id: &PersonId, by: &Person, now: UnixTime) -> R
             "the last admin cannot be removed; invite another one first".to_owned(),
         ));
     }
-    let mut batch = Batch::new().delete(PEOPLE, id.as_str().as_bytes(), held.version);
+    let mut batch = super::enroll::forget_invites(desk, Batch::new(), id)?;
+    // Another admin must still be there when this is stored: two admins who remove each other at
+    // once do not leave none.
+    if held.value.admin {
+        let other = people.iter().find(|p| p.admin && p.id != *id);
+        let other = other.map(|p| desk.person(&p.id)).transpose()?.flatten();
+        let Some(other) = other else {
+            return Err(Refusal::NotFound);
+        };
+        batch = batch.require(PEOPLE, other.value.id.as_str().as_bytes(), other.version);
+    }
+    batch = batch.delete(PEOPLE, id.as_str().as_bytes(), held.version);
     for device in &held.value.devices {
         if let Some(row) = desk
             .live

@@ -10,8 +10,18 @@ use thiserror::Error;
 
 /// Evidence that has been verified again just now. Private fields, no `Clone`, no `Deserialize`:
 /// whoever holds one has called [`Approval::verify`].
+///
+/// ```compile_fail
+/// let forged = broker::challenge::approval::Approval { digest: todo!(), person: todo!(), factor: todo!() };
+/// ```
+/// ```compile_fail
+/// fn twice(a: &broker::challenge::approval::Approval) -> broker::challenge::approval::Approval {
+///     a.clone()
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Approval {
+    digest: RequestDigest,
     person: PersonId,
     factor: Factor,
 }
@@ -63,9 +73,15 @@ impl Approval {
             return Err(NotAnApproval::Factor);
         }
         Ok(Self {
+            digest: *digest,
             person: evidence.person.clone(),
             factor: evidence.factor,
         })
+    }
+
+    /// What it approves.
+    pub const fn digest(&self) -> &RequestDigest {
+        &self.digest
     }
 
     /// Whose it is.

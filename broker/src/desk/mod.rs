@@ -2,6 +2,8 @@
 //! has no global and no test door.
 
 pub mod people;
+pub mod ration;
+pub mod uploads;
 pub mod waiters;
 
 use crate::{
@@ -48,6 +50,12 @@ pub struct Desk {
     pub tree: Tree,
     /// Who waits.
     pub waiters: waiters::Waiters,
+    /// Uploads on their way.
+    pub uploads: uploads::Uploads,
+    /// Refusals that are recorded one by one.
+    pub refusals: ration::Ration,
+    /// One unseal at a time: it takes a second and 256 MB.
+    pub unsealing: tokio::sync::Semaphore,
     /// What is counted.
     pub metrics: Metrics,
     /// Addresses and folders.

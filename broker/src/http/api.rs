@@ -65,7 +65,8 @@ pub async fn wait(call: Call) -> Done {
     let ticket = auth::ticket(&call.headers)?;
     let seconds = call.number("wait")?.unwrap_or(0).min(WAIT_MAX);
     let since = call.number("since")?;
-    // Subscribe first, then read: no change is missed between.
+    // The ticket first; then subscribe and read, so that no change is missed between.
+    close::status(&call.desk, id, &ticket)?;
     let mut changes = call.desk.waiters.subscribe(id);
     let record = close::status(&call.desk, id, &ticket)?;
     let known = since.unwrap_or(record.revision);
@@ -92,8 +93,15 @@ pub async fn cancel(call: Call) -> Done {
 
 /// The signed bundle about a publish.
 pub async fn receipt(call: Call) -> Done {
-    let ticket = auth::ticket(&call.headers)?;
-    let record = close::status(&call.desk, call.id()?, &ticket)?;
+    let id = call.id()?;
+    let record = if let Some(signer) = &call.signer {
+        ledger::find(&call.desk, id)
+            .map_err(Refusal::from)?
+            .filter(|r| questions::concerns(&call.desk, r, &signer.person))
+            .ok_or(Refusal::NotFound)?
+    } else {
+        close::status(&call.desk, id, &auth::ticket(&call.headers)?)?
+    };
     let envelope = log::receipt(&call.desk, &record).await?;
     Ok(([(header::CONTENT_TYPE, "application/json")], envelope).into_response())
 }

@@ -26,10 +26,13 @@ use std::{
     io::{Seek as _, Write as _},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 /// Largest publish document: npm's base64 makes it 4/3 of the tarball.
 const UPLOAD_MAX: u64 = 320 * 1024 * 1024;
+/// Time for one upload to arrive.
+const UPLOAD_TIME: Duration = Duration::from_mins(10);
 /// Uploads up to this size stay in memory.
 const SPOOL_MEMORY: usize = 64 * 1024;
 
@@ -83,15 +86,30 @@ async fn publish(
     let package = package_of(path)?;
     let bearer = credential(&request)?;
     // The credential is judged before a byte of the body is taken (attack 53).
-    let id = forward::admit(&desk, &registry, bearer.hash(), &package)?;
+    let admission = forward::admit(&desk, &registry, bearer.hash(), &package)?;
     let declared = request
         .headers()
         .get(header::CONTENT_LENGTH)
         .and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    if declared.is_some_and(|n| n > UPLOAD_MAX) {
-        return Err(too_large());
+    let most = admission.bytes_max.min(UPLOAD_MAX);
+    if declared.is_some_and(|n| n > most) {
+        return Err(too_large(most));
     }
-    let spool = spool(request.into_body(), desk.place.spool.clone()).await?;
+    let id = admission.id;
+    let _place = desk
+        .uploads
+        .enter(id)
+        .ok_or_else(|| Failed::from(Refusal::Busy))?;
+    let reading = spool(request.into_body(), desk.place.spool.clone(), most);
+    let spool = tokio::time::timeout(UPLOAD_TIME, reading)
+        .await
+        .map_err(|_| {
+            Failed::new(
+                Code::BadRequest,
+                "the upload took too long",
+                "Run the same command again.",
+            )
+        })??;
     let folder = desk.place.spool.clone();
     let named = package.clone();
     let read = tokio::task::spawn_blocking(move || npm::read(spool, &named, &folder)).await;
@@ -117,7 +135,11 @@ async fn publish(
 }
 
 /// Takes the body to a spool without holding it in memory; the file has no name on disk.
-async fn spool(body: Body, folder: PathBuf) -> Result<tempfile::SpooledTempFile, Failed> {
+async fn spool(
+    body: Body,
+    folder: PathBuf,
+    most: u64,
+) -> Result<tempfile::SpooledTempFile, Failed> {
     let failed = |_| {
         Failed::new(
             Code::Internal,
@@ -137,8 +159,8 @@ async fn spool(body: Body, folder: PathBuf) -> Result<tempfile::SpooledTempFile,
             )
         })?;
         taken += frame.len() as u64;
-        if taken > UPLOAD_MAX {
-            return Err(too_large());
+        if taken > most {
+            return Err(too_large(most));
         }
         // Small writes into the page cache: not worth a trip to another thread.
         file.write_all(&frame).map_err(failed)?;
@@ -147,11 +169,11 @@ async fn spool(body: Body, folder: PathBuf) -> Result<tempfile::SpooledTempFile,
     Ok(file)
 }
 
-fn too_large() -> Failed {
+fn too_large(most: u64) -> Failed {
     Failed::new(
         Code::TooLarge,
         "the package is too large",
-        format!("At most {} MB.", UPLOAD_MAX / 1024 / 1024),
+        format!("At most {} MB.", most / 1024 / 1024),
     )
 }
 
@@ -205,7 +227,10 @@ fn npm_error(failed: &Failed) -> Response {
         .chars()
         .map(|c| if (' '..='~').contains(&c) { c } else { '?' })
         .collect();
-    if let Ok(value) = HeaderValue::from_str(&ascii) {
+    // npm asks for a package before it publishes it; that it is told nothing is no notice to print.
+    if problem.code != Code::NotFound
+        && let Ok(value) = HeaderValue::from_str(&ascii)
+    {
         response.headers_mut().insert("npm-notice", value);
     }
     response

@@ -25,10 +25,11 @@ use proto::{
     api::{AnswerRequest, Answered, StateName},
     device::CALL_WINDOW,
     digest::hex,
-    ids::RequestId,
+    ids::{PersonId, RequestId},
     text,
     time::UnixTime,
 };
+use std::collections::BTreeSet;
 
 /// Attempts to store an answer when others answer at the same moment.
 const RACES_MAX: usize = 100;
@@ -251,15 +252,19 @@ async fn accept(
     now: UnixTime,
 ) -> Result<Answered, Refusal> {
     let mut all = held.record.evidence().to_vec();
-    let before = judge::judge(desk, &held.record, &all, &unknown(&held.record), now)?;
     all.push(evidence.clone());
     let verdict = judge::judge(desk, &held.record, &all, &unknown(&held.record), now)?;
-    let enough = match (&verdict, &before) {
+    let before = || {
+        let before = held.record.evidence();
+        judge::judge(desk, &held.record, before, &unknown(&held.record), now)
+    };
+    let enough = match (&verdict, matches!(verdict, Verdict::Wait(_)).then(before)) {
         (Verdict::Deny(reason), _) => return Err(Refusal::Policy(reason.clone())),
         (Verdict::Permit(_), _) => true,
+        (_, Some(Err(refusal))) => return Err(refusal),
         // An answer that brings the request no nearer (not an approver, the requester, the wrong
         // factor) is told so instead of being stored.
-        (Verdict::Wait(after), Verdict::Wait(before)) if after.approvals <= before.approvals => {
+        (Verdict::Wait(after), Some(Ok(Verdict::Wait(before)))) if after.gap >= before.gap => {
             let person = evidence.person.clone();
             let why = format!("an approval by {person} does not count here: {after}");
             return Err(
@@ -280,14 +285,15 @@ async fn accept(
     }
     let id = held.record.facts.id;
     let step = held.record.approve(evidence, enough, now)?;
-    let record = ledger::persist(desk, held.version, step, batch, now)
-        .await
-        .map_err(taken)?;
+    let record = match ledger::persist(desk, held.version, step, batch, now).await {
+        Err(fault) => return Err(taken(desk, fault, id)?),
+        Ok(record) => record,
+    };
     desk.metrics.answers.inc();
     if enough {
         // Approved and durable. A crash from here on leaves rivals pending; they can no longer be
-        // approved, and the sweeper ends them.
-        close::end_rivals(desk, id, now).await?;
+        // approved, and they expire.
+        close::end_rivals(desk, &record, now).await?;
     }
     Ok(answered(&record, Decision::Approve))
 }
@@ -306,19 +312,29 @@ fn claim_version(desk: &Desk, batch: Batch, name: &str, id: RequestId) -> Result
         .transpose()?
         .flatten();
     match holder {
-        Some(r) if !r.name().is_final() => Err(taken_by(name)),
+        // Another answer to this very request was faster: it is judged again.
+        Some(r) if r.facts.id == id => Err(raced(id).into()),
+        Some(r) if !r.name().is_final() && !r.overdue(desk.world.now()) => Err(taken_by(name)),
         Some(r) if r.name() == StateName::Published => Err(taken_by(name)),
         _ => Ok(batch.replace(APPROVED, name.as_bytes(), row.version, id.0.as_bytes())),
     }
 }
 
-fn taken(fault: Fault) -> Refusal {
+fn taken(desk: &Desk, fault: Fault, id: RequestId) -> Result<Refusal, Fault> {
     match fault {
         Fault::Conflict(table, key) if table == APPROVED => {
-            taken_by(&String::from_utf8_lossy(&key))
+            let row = desk.live.get(APPROVED, &key)?;
+            if row.is_some_and(|r| ledger::id_of(&r.value) == Some(id)) {
+                return Ok(raced(id).into());
+            }
+            Ok(taken_by(&String::from_utf8_lossy(&key)))
         }
-        other => other.into(),
+        other => Ok(other.into()),
     }
+}
+
+fn raced(id: RequestId) -> Fault {
+    Fault::Conflict(ledger::REQUESTS, id.0.as_bytes().to_vec())
 }
 
 fn taken_by(name: &str) -> Refusal {
@@ -338,47 +354,73 @@ async fn deny(
             "only people whom the policy names for this package, and admins, deny it".to_owned(),
         ));
     }
-    let packages: std::collections::BTreeSet<_> = held
+    let decision = evidence.statement.decision;
+    let (mut batch, mut frozen) = (Batch::new(), Vec::new());
+    if freeze {
+        (batch, frozen) = freezing(desk, &held.record, &evidence.person, now)?;
+    }
+    let id = held.record.facts.id;
+    let answer = match held
         .record
+        .deny(Some(&evidence), given.reason.clone(), DenyCause::Person)
+    {
+        Ok(step) => {
+            let record = ledger::persist(desk, held.version, step, batch, now).await?;
+            Ok(answered(&record, decision))
+        }
+        // The credential is out, or it ended: the freeze still stops what has not left yet.
+        Err(too_late) if frozen.is_empty() => Err(too_late.into()),
+        Err(_) => {
+            let record = ledger::find(desk, id)?.ok_or(Refusal::NotFound)?;
+            let (alone, _) = freezing(desk, &record, &evidence.person, now)?;
+            desk.commit(alone, &[], now).await?;
+            Ok(answered(&record, decision))
+        }
+    };
+    desk.metrics.answers.inc();
+    for package in &frozen {
+        close::deny_frozen(desk, package, now).await?;
+    }
+    answer
+}
+
+/// Freezes the packages of a request that are this person's business, and no others.
+fn freezing(
+    desk: &Desk,
+    record: &Record,
+    by: &PersonId,
+    now: UnixTime,
+) -> Result<(Batch, Vec<String>), Fault> {
+    let (mut batch, mut frozen) = (Batch::new(), Vec::new());
+    let Some(person) = desk.person(by)? else {
+        return Ok((batch, frozen));
+    };
+    let mine: BTreeSet<String> = record
         .facts
         .items
         .iter()
+        .filter(|i| person.value.admin || super::question::approves(desk, i, &person.value.groups))
         .map(proto::request::Item::package_key)
         .collect();
-    let mut batch = Batch::new();
-    let mut extra = Vec::new();
-    if freeze {
-        for package in &packages {
-            if ledger::freeze(desk, package)?.is_none() {
-                let row = Freeze {
-                    by: evidence.person.clone(),
-                    since: now,
-                    thawing: Vec::new(),
-                };
-                let bytes = serde_json::to_vec(&row).map_err(|_| Fault::Damaged("a freeze"))?;
-                batch = batch.create(FROZEN, package.as_bytes(), bytes);
-                extra.push(Event::Frozen {
-                    package: package.clone(),
-                    by: evidence.person.clone(),
-                });
-            }
+    for package in mine {
+        if ledger::freeze(desk, &package)?.is_none() {
+            let row = Freeze {
+                by: by.clone(),
+                since: now,
+                thawing: Vec::new(),
+            };
+            let bytes = serde_json::to_vec(&row).map_err(|_| Fault::Damaged("a freeze"))?;
+            let event = Event::Frozen {
+                package: package.clone(),
+                by: by.clone(),
+            };
+            batch = batch
+                .create(FROZEN, package.as_bytes(), bytes)
+                .append(leaf(&event, now));
+            frozen.push(package);
         }
     }
-    for event in &extra {
-        batch = batch.append(leaf(event, now));
-    }
-    let decision = evidence.statement.decision;
-    let step = held
-        .record
-        .deny(Some(&evidence), given.reason.clone(), DenyCause::Person)?;
-    let record = ledger::persist(desk, held.version, step, batch, now).await?;
-    desk.metrics.answers.inc();
-    if freeze {
-        for package in &packages {
-            close::deny_frozen(desk, package, now).await?;
-        }
-    }
-    Ok(answered(&record, decision))
+    Ok((batch, frozen))
 }
 
 /// Denying is easier than approving: anybody of an approving group, and any admin.

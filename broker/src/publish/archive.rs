@@ -1,12 +1,10 @@
 //! Finished requests leave the live store in batches, so that start-up, memory and every operation
 //! cost the same with a million old requests behind them.
 
-use super::ledger::{
-    self, APPROVED, BY_PACKAGE, BY_SUBJECT, CREDENTIALS, FINISHED, IDEMPOTENCY, REQUESTS,
-};
+use super::ledger::{self, APPROVED, CREDENTIALS, DUE, FINISHED, IDEMPOTENCY, REQUESTS};
 use crate::{
     desk::{Desk, Fault},
-    store::{Batch, history},
+    store::{Batch, CommitError, Committed, history},
 };
 use proto::{api::StateName, digest::unhex, time::UnixTime};
 
@@ -35,7 +33,7 @@ pub async fn archive(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
 
 async fn chunk(desk: &Desk, now: UnixTime) -> Result<usize, Fault> {
     let mut rows = Vec::new();
-    let mut drop_too = Batch::new();
+    let (mut drop_too, mut markers) = (Batch::new(), Batch::new());
     let mut count = 0;
     for (key, marker) in desk.live.range(FINISHED, b"", None, CHUNK)? {
         let Some((at, id)) = ledger::untimed(&key) else {
@@ -45,7 +43,7 @@ async fn chunk(desk: &Desk, now: UnixTime) -> Result<usize, Fault> {
             break;
         }
         count += 1;
-        drop_too = drop_too.delete(FINISHED, &key, marker.version);
+        markers = markers.delete(FINISHED, &key, marker.version);
         let (Some(row), Some(held)) = (
             desk.live.get(REQUESTS, id.0.as_bytes())?,
             ledger::live(desk, id)?,
@@ -53,16 +51,7 @@ async fn chunk(desk: &Desk, now: UnixTime) -> Result<usize, Fault> {
             continue;
         };
         let record = held.record;
-        let caller = &record.facts.caller;
-        let mut index = vec![(
-            BY_SUBJECT,
-            ledger::index(&[&caller.issuer, &caller.subject], id),
-        )];
-        let mut packages = std::collections::BTreeSet::new();
         for item in &record.facts.items {
-            if packages.insert(item.package_key()) {
-                index.push((BY_PACKAGE, ledger::index(&[&item.package_key()], id)));
-            }
             // The registry itself remembers what is published; the claim of one that ended
             // otherwise frees the version.
             if let Some(r) = desk.live.get(APPROVED, item.name().as_bytes())?
@@ -83,21 +72,29 @@ async fn chunk(desk: &Desk, now: UnixTime) -> Result<usize, Fault> {
                 rows.push((table, key, r));
             }
         }
-        for (table, key) in index {
-            if let Some(r) = desk.live.get(table, &key)? {
-                drop_too = drop_too.delete(table, key, r.version);
-            }
+        // Nothing is due any more; where the sweep has moved the row on, it will drop it itself.
+        let due = ledger::timed(record.facts.expires, id);
+        if let Some(r) = desk.live.get(DUE, &due)? {
+            drop_too = drop_too.delete(DUE, due, r.version);
         }
         rows.push((REQUESTS, id.0.as_bytes().to_vec(), row));
     }
     if count == 0 {
         return Ok(0);
     }
+    // Indexes first, the markers last: a crash between leaves a marker, and the next round finishes.
+    tolerate(desk.live.commit(drop_too).await)?;
     history::move_rows(&*desk.live, &*desk.history, rows)
         .await
         .map_err(|e| Fault::Store(e.to_string()))?;
-    match desk.live.commit(drop_too).await {
-        Ok(_) | Err(crate::store::CommitError::Conflict { .. }) => Ok(count),
+    tolerate(desk.live.commit(markers).await)?;
+    Ok(count)
+}
+
+/// Whoever was faster did the same.
+fn tolerate(result: Result<Committed, CommitError>) -> Result<(), Fault> {
+    match result {
+        Ok(_) | Err(CommitError::Conflict { .. }) => Ok(()),
         Err(e) => Err(e.into()),
     }
 }

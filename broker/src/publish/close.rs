@@ -12,8 +12,10 @@ use crate::{
 };
 use proto::{api::Status, bearer::Bearer, ids::RequestId, time::UnixTime};
 
-/// Most rivals that are ended at once; more are left to the next sweep.
+/// Most rivals that are ended at once; what is left cannot be approved any more and expires.
 const RIVALS_MAX: usize = 200;
+/// Attempts to end a request that others answer at the same moment.
+const RACES_MAX: usize = 50;
 /// Rows looked at in one sweep.
 const SWEEP_MAX: usize = 1000;
 
@@ -25,7 +27,11 @@ pub async fn cancel(
     now: UnixTime,
 ) -> Result<Status, Refusal> {
     for _ in 0..10 {
-        let held = ledger::live(desk, id)?.ok_or(Refusal::NotFound)?;
+        let Some(held) = ledger::live(desk, id)? else {
+            // Finished a while ago: the state is told, to whoever holds the ticket.
+            let record = status(desk, id, ticket)?;
+            return Err(Refusal::State(record.name(), record.status().reason));
+        };
         if !ledger::ticket_fits(&held.record, ticket) {
             return Err(Refusal::NotFound);
         }
@@ -39,14 +45,12 @@ pub async fn cancel(
 }
 
 /// Ends the other pending requests for the versions of an approved one.
-pub async fn end_rivals(desk: &Desk, winner: RequestId, now: UnixTime) -> Result<(), Refusal> {
-    let Some(held) = ledger::live(desk, winner)? else {
-        return Ok(());
-    };
-    for item in &held.record.facts.items {
-        for rival in ledger::of_package(desk, &item.package_key(), RIVALS_MAX)? {
+pub async fn end_rivals(desk: &Desk, winner: &Record, now: UnixTime) -> Result<(), Refusal> {
+    for item in &winner.facts.items {
+        let id = winner.facts.id;
+        for rival in ledger::others_of_package(desk, &item.package_key(), Some(id), RIVALS_MAX)? {
             let same = |i: &proto::request::Item| i.name() == item.name();
-            if rival.record.facts.id != winner && rival.record.facts.items.iter().any(same) {
+            if rival.record.facts.items.iter().any(same) {
                 try_deny(desk, rival, DenyCause::Rival, now).await?;
             }
         }
@@ -62,12 +66,29 @@ pub async fn deny_frozen(desk: &Desk, package: &str, now: UnixTime) -> Result<()
     Ok(())
 }
 
-async fn try_deny(desk: &Desk, held: Held, cause: DenyCause, now: UnixTime) -> Result<(), Fault> {
-    match held.record.deny(None, None, cause) {
-        Ok(step) => tolerate(ledger::persist(desk, held.version, step, Batch::new(), now).await),
+async fn try_deny(
+    desk: &Desk,
+    mut held: Held,
+    cause: DenyCause,
+    now: UnixTime,
+) -> Result<(), Fault> {
+    let id = held.record.facts.id;
+    for _ in 0..RACES_MAX {
         // It ended meanwhile, or its bytes are on their way.
-        Err(_) => Ok(()),
+        let Ok(step) = held.record.deny(None, None, cause) else {
+            return Ok(());
+        };
+        match ledger::persist(desk, held.version, step, Batch::new(), now).await {
+            // Somebody answered it at this very moment: it is looked at again.
+            Err(Fault::Conflict(..)) => {}
+            other => return other.map(drop),
+        }
+        let Some(again) = ledger::live(desk, id)? else {
+            return Ok(());
+        };
+        held = again;
     }
+    Ok(())
 }
 
 /// Looks at all that is due: expires what is overdue, and comes back later for the rest. Returns
@@ -75,6 +96,8 @@ async fn try_deny(desk: &Desk, held: Held, cause: DenyCause, now: UnixTime) -> R
 pub async fn sweep(desk: &Desk, now: UnixTime) -> Result<usize, Fault> {
     let due = desk.live.range(DUE, b"", None, SWEEP_MAX)?;
     let mut seen = 0;
+    // Rows of what has ended go together: one flush for all of them.
+    let mut ended = Batch::new();
     for (key, row) in due {
         let Some((at, id)) = ledger::untimed(&key) else {
             continue;
@@ -83,14 +106,12 @@ pub async fn sweep(desk: &Desk, now: UnixTime) -> Result<usize, Fault> {
             break;
         }
         seen += 1;
-        let mut batch = Batch::new().delete(DUE, key, row.version);
-        let Some(held) = ledger::live(desk, id)? else {
-            tolerate(desk.commit(batch, &[], now).await.map(drop))?;
+        let Some(held) = ledger::live(desk, id)?.filter(|h| !h.record.name().is_final()) else {
+            ended = ended.delete(DUE, key, row.version);
             continue;
         };
-        if held.record.name().is_final() {
-            tolerate(desk.commit(batch, &[], now).await.map(drop))?;
-        } else if held.record.overdue(now) {
+        let mut batch = Batch::new().delete(DUE, key, row.version);
+        if held.record.overdue(now) {
             let step: Step = match held.record.expire(now) {
                 Ok(step) => step,
                 Err(_) => continue,
@@ -101,6 +122,9 @@ pub async fn sweep(desk: &Desk, now: UnixTime) -> Result<usize, Fault> {
             batch = batch.create(DUE, ledger::timed(again, id), Vec::new());
             tolerate(desk.commit(batch, &[], now).await.map(drop))?;
         }
+    }
+    if !ended.is_empty() {
+        tolerate(desk.commit(ended, &[], now).await.map(drop))?;
     }
     Ok(seen)
 }

@@ -5,7 +5,7 @@
 
 use super::{
     Refusal, judge, ledger, release, settle,
-    state::{Record, State},
+    state::{COLLECT_SECONDS, CREDENTIAL_SECONDS, Record, State},
 };
 use crate::{
     audit::{
@@ -21,14 +21,30 @@ use crate::{
 use proto::{
     api::{Mode, StateName},
     bearer::BearerHash,
-    ids::{PackageName, RegistryId, RequestId},
+    ids::{PackageName, RegistryId, RequestId, VersionText},
+    request::Item,
 };
 use std::{sync::Arc, time::Duration};
 
 /// Longest wait for the registry's answer to one upload.
-pub const UPLOAD_DEADLINE: Duration = Duration::from_secs(120);
+pub const UPLOAD_DEADLINE: Duration = Duration::from_mins(2);
 /// Sends of the same bytes before the client is told to come back.
 const SENDS_MAX: u32 = 3;
+
+/// Seconds after a credential's end in which a repeated upload still gets the recorded outcome.
+const REPEAT_SECONDS: u64 = 3600;
+/// Metadata and provenance beside the archive, in bytes.
+const BESIDE_ARCHIVE: u64 = 3 * 1024 * 1024;
+
+/// What a credential lets in.
+#[derive(Debug, Clone, Copy)]
+pub struct Admission {
+    /// The request.
+    pub id: RequestId,
+    /// Most bytes of the upload: the approved file as base64, with what stands beside it. A stolen
+    /// credential must not fill the disk (attack 53).
+    pub bytes_max: u64,
+}
 
 /// Finds what a credential is good for, before any body is read.
 pub fn admit(
@@ -36,22 +52,39 @@ pub fn admit(
     registry: &RegistryId,
     credential: BearerHash,
     package: &PackageName,
-) -> Result<RequestId, Refusal> {
+) -> Result<Admission, Refusal> {
     let record = ledger::of_credential(desk, credential)?.ok_or(Refusal::NotFound)?;
     let now = desk.world.now();
+    let repeat_until = record
+        .facts
+        .expires
+        .after(COLLECT_SECONDS + CREDENTIAL_SECONDS + REPEAT_SECONDS);
     match &record.state {
         State::Releasing { until, .. } if now < *until => {}
-        State::Published { .. } => {}
-        State::Releasing { .. } => return Err(Refusal::State(StateName::Expired, None)),
+        State::Published { .. } if now < repeat_until => {}
+        State::Releasing { .. } | State::Published { .. } => {
+            return Err(Refusal::State(StateName::Expired, None));
+        }
         _ => return Err(Refusal::State(record.name(), record.status().reason)),
     }
-    let named = |i: &proto::request::Item| i.registry == *registry && i.package == *package;
-    if record.facts.items.iter().any(named) {
-        Ok(record.facts.id)
-    } else {
-        Err(Refusal::BytesDiffer(format!(
+    let named = |i: &&Item| i.registry == *registry && i.package == *package;
+    let size = |i: &Item| {
+        i.files
+            .iter()
+            .map(|f| f.size)
+            .fold(0u64, u64::saturating_add)
+    };
+    match record.facts.items.iter().filter(named).map(size).max() {
+        Some(size) => Ok(Admission {
+            id: record.facts.id,
+            bytes_max: size
+                .saturating_mul(4)
+                .div_ceil(3)
+                .saturating_add(BESIDE_ARCHIVE),
+        }),
+        None => Err(Refusal::BytesDiffer(format!(
             "this credential is not for {package}"
-        )))
+        ))),
     }
 }
 
@@ -75,13 +108,13 @@ pub async fn forward(
         }
     };
     for _ in 0..SENDS_MAX {
-        match settle::settled(&desk, id, item).await? {
+        let shown = match settle::settled(&desk, id, item).await? {
             settle::Outcome::Published => return Ok(()),
             settle::Outcome::Conflict => return Err(Refusal::RegistryConflict),
             settle::Outcome::Unclear => return Err(Refusal::Unsettled),
-            settle::Outcome::MaySend => {}
-        }
-        match send(&desk, id, item, &mut upload).await? {
+            settle::Outcome::MaySend(shown) => shown,
+        };
+        match send(&desk, id, item, shown, &mut upload).await? {
             Some(said) => return Err(Refusal::RegistryRefused(said)),
             None => tokio::task::yield_now().await,
         }
@@ -89,7 +122,7 @@ pub async fn forward(
     match settle::settled(&desk, id, item).await? {
         settle::Outcome::Published => Ok(()),
         settle::Outcome::Conflict => Err(Refusal::RegistryConflict),
-        settle::Outcome::Unclear | settle::Outcome::MaySend => Err(Refusal::Unsettled),
+        settle::Outcome::Unclear | settle::Outcome::MaySend(_) => Err(Refusal::Unsettled),
     }
 }
 
@@ -100,11 +133,11 @@ fn approved_item(
     upload: &Publish,
 ) -> Result<usize, Refusal> {
     let items = &record.facts.items;
-    let same = |i: &proto::request::Item| {
+    let same = |i: &Item| {
         i.registry == *registry && i.package == *upload.package() && i.version == *upload.version()
     };
     let Some(index) = items.iter().position(same) else {
-        let asked: Vec<_> = items.iter().map(proto::request::Item::name).collect();
+        let asked: Vec<_> = items.iter().map(Item::name).collect();
         return Err(Refusal::BytesDiffer(format!(
             "{}@{} is not what was approved: {}",
             upload.package(),
@@ -137,11 +170,12 @@ fn approved_item(
     Ok(index)
 }
 
-/// One attempt. `Some` says why the registry refused and shows nothing.
+/// One attempt, after `shown` was read. `Some` says why the registry refused and shows nothing.
 async fn send(
     desk: &Desk,
     id: RequestId,
     item: usize,
+    shown: Vec<VersionText>,
     upload: &mut Publish,
 ) -> Result<Option<String>, Refusal> {
     let held = ledger::live(desk, id)?.ok_or(Refusal::NotFound)?;
@@ -152,14 +186,17 @@ async fn send(
     let Some(Registry::Npm { upstream, .. }) = desk.registries.get(&wish.registry) else {
         return Err(Refusal::NotFound);
     };
-    if held.record.overdue(now) {
+    if now >= held.record.expires() {
         return Err(Refusal::State(StateName::Expired, None));
     }
 
     // Everything is decided again, against today's policy, people, freezes and registry.
     let mut published = vec![None; held.record.facts.items.len()];
     if let Some(slot) = published.get_mut(item) {
-        *slot = Some(judge::published_versions(desk, &wish).await?);
+        if !shown.is_empty() {
+            upload.keep_access();
+        }
+        *slot = Some(shown);
     }
     let permit = match judge::judge(desk, &held.record, held.record.evidence(), &published, now)? {
         Verdict::Permit(permit) => permit,
@@ -173,19 +210,21 @@ async fn send(
     let step = held.record.sending(item, now)?;
     let used = release::token_used(id, &stored.record);
     let batch = judge::unless_frozen(Batch::new(), &step.record().facts).append(leaf(&used, now));
-    match ledger::persist(desk, held.version, step, batch, now).await {
-        Ok(_) => {}
+    let record = match ledger::persist(desk, held.version, step, batch, now).await {
+        Ok(record) => record,
         // Another upload of the same bytes was faster: its outcome is ours.
         Err(Fault::Conflict(..)) => return Ok(None),
         Err(other) => return Err(other.into()),
-    }
+    };
     // `Sending` is durable: from here on bytes may be at the registry, whatever happens to us. A
     // restart reads the registry back, as the lines below do.
     release::note_use(desk, stored, false, now).await;
     let sent = upstream.publish(upload, &token, UPLOAD_DEADLINE).await;
     drop(token);
     match sent {
-        Sent::Accepted => settle::after_accepted(desk, id, item).await.map(|()| None),
+        Sent::Accepted => settle::after_accepted(desk, &record, item)
+            .await
+            .map(|()| None),
         Sent::Unclear => settle::mark_unclear(desk, id, item).await.map(|()| None),
         Sent::Refused { status, said } => settle::after_refused(desk, id, item, status, said).await,
     }

@@ -23,6 +23,10 @@ use proto::{
     request::{Item, RequestFacts},
     time::UnixTime,
 };
+use std::time::Duration;
+
+/// How long opening waits for what the registries serve.
+const READ_BUDGET: Duration = Duration::from_secs(3);
 
 /// Whether a request may be opened and rung for.
 pub async fn admit(
@@ -31,13 +35,29 @@ pub async fn admit(
     caller: &Caller,
     now: UnixTime,
 ) -> Result<Admitted, Refusal> {
-    let mut published = Vec::new();
-    for item in &facts.items {
-        // A registry that does not answer does not stop the question: the decision is taken again
-        // before bytes leave, and then it must answer.
-        published.push(published_versions(desk, item).await.ok());
-    }
-    let items = items_now(desk, facts, &published)?;
+    // First without the registry: a stranger's wish must not make the broker ask anybody (attack 53).
+    let unknown = vec![None; facts.items.len()];
+    admit_knowing(desk, facts, caller, &unknown, now)?;
+    // A registry that does not answer does not stop the question: the decision is taken again before
+    // bytes leave, and then it must answer. All are asked at once, within one budget of time.
+    let reads = facts.items.iter().map(|item| async {
+        tokio::time::timeout(READ_BUDGET, published_versions(desk, item))
+            .await
+            .ok()?
+            .ok()
+    });
+    let published = futures_util::future::join_all(reads).await;
+    admit_knowing(desk, facts, caller, &published, now)
+}
+
+fn admit_knowing(
+    desk: &Desk,
+    facts: &RequestFacts,
+    caller: &Caller,
+    published: &[Option<Vec<VersionText>>],
+    now: UnixTime,
+) -> Result<Admitted, Refusal> {
+    let items = items_now(desk, facts, published)?;
     policy::admissible(
         facts,
         &desk.policy.load(),
@@ -49,7 +69,7 @@ pub async fn admit(
             actor: caller.actor(),
             client_key_packages: caller.limits(),
             approvals: &[],
-            people: &people(desk)?,
+            people: &people(desk, now)?,
             items: &items,
         },
     )
@@ -64,6 +84,14 @@ pub fn judge(
     published: &[Option<Vec<VersionText>>],
     now: UnixTime,
 ) -> Result<Verdict, Refusal> {
+    let bound = unhex(&record.bound).unwrap_or_default();
+    if !desk
+        .vault
+        .mac_holds(Domain::Row, &record.beside_the_digest(), &bound)
+        .map_err(Fault::from)?
+    {
+        return Err(Fault::Damaged("a request").into());
+    }
     let mut approvals = Vec::new();
     for e in evidence {
         let person = desk.person(&e.person)?;
@@ -95,19 +123,26 @@ pub fn judge(
             actor: record.actor.as_deref(),
             client_key_packages: record.limits.as_deref(),
             approvals: &approvals,
-            people: &people(desk)?,
+            people: &people(desk, record.opened)?,
             items: &items,
         },
     ))
 }
 
-fn people(desk: &Desk) -> Result<Vec<policy::Person>, Fault> {
+/// People who can count: enrolled before the request was opened, so that nobody is made up for it.
+fn people(desk: &Desk, opened: UnixTime) -> Result<Vec<policy::Person>, Fault> {
+    let before = |p: &crate::desk::people::Person| p.devices.iter().any(|d| d.enrolled <= opened);
     let human = |p: crate::desk::people::Person| policy::Person {
         id: p.id,
         groups: p.groups,
         actors: p.actors,
     };
-    Ok(desk.people()?.into_iter().map(human).collect())
+    Ok(desk
+        .people()?
+        .into_iter()
+        .filter(before)
+        .map(human)
+        .collect())
 }
 
 fn items_now<'a>(

@@ -1,14 +1,16 @@
 //! Requests in the store: the one place that reads and writes them.
 
 use super::state::{Record, Step};
+use crate::vault::Domain;
 use crate::{
     desk::{Desk, Fault},
     store::{Batch, Table, history},
 };
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use proto::{
+    api::StateName,
     bearer::{Bearer, BearerHash},
-    digest::unhex,
+    digest::{hex, unhex},
     ids::RequestId,
     time::UnixTime,
 };
@@ -18,10 +20,14 @@ use serde::{Deserialize, Serialize};
 pub const REQUESTS: Table = Table("request");
 /// From a credential's hash to its request.
 pub const CREDENTIALS: Table = Table("credential");
-/// `registry:package` NUL id: requests of a package.
+/// `registry:package` NUL id: open requests of a package.
 pub const BY_PACKAGE: Table = Table("by-package");
-/// issuer NUL subject NUL id: requests of a project.
+/// `registry:package` NUL issuer NUL subject NUL id: open requests of one project for a package.
+pub const BY_PACKAGE_ASKER: Table = Table("by-package-asker");
+/// issuer NUL subject NUL id: open requests of a project.
 pub const BY_SUBJECT: Table = Table("by-subject");
+/// issuer NUL subject NUL actor NUL id: open requests of one CI account's jobs.
+pub const BY_ACTOR: Table = Table("by-actor");
 /// `registry:package@version`: the one approved request.
 pub const APPROVED: Table = Table("approved");
 /// Idempotency keys.
@@ -50,7 +56,7 @@ pub fn live(desk: &Desk, id: RequestId) -> Result<Option<Held>, Fault> {
         None => Ok(None),
         Some(row) => Ok(Some(Held {
             version: row.version,
-            record: decode(&row.value)?,
+            record: decode(id, &row.value)?,
         })),
     }
 }
@@ -62,7 +68,7 @@ pub fn find(desk: &Desk, id: RequestId) -> Result<Option<Record>, Fault> {
     }
     match desk.history.get(REQUESTS, id.0.as_bytes())? {
         None => Ok(None),
-        Some(row) => Ok(Some(decode(&row.value)?)),
+        Some(row) => Ok(Some(decode(id, &row.value)?)),
     }
 }
 
@@ -83,24 +89,15 @@ pub fn of_credential(desk: &Desk, credential: BearerHash) -> Result<Option<Recor
 
 /// Stores a new request with its indexes.
 pub async fn create(desk: &Desk, step: Step, batch: Batch, now: UnixTime) -> Result<Record, Fault> {
-    let (record, events) = step.into_parts();
+    let (mut record, events) = step.into_parts();
+    record.bound = hex(&desk.vault.mac(Domain::Row, &record.beside_the_digest())?);
     let id = record.facts.id;
-    let mut batch = batch.create(REQUESTS, id.0.as_bytes(), encode(&record)?);
-    let mut seen = std::collections::BTreeSet::new();
-    for item in &record.facts.items {
-        let key = item.package_key();
-        if seen.insert(key.clone()) {
-            batch = batch.create(BY_PACKAGE, index(&[&key], id), Vec::new());
-        }
-    }
-    let caller = &record.facts.caller;
-    batch = batch
-        .create(
-            BY_SUBJECT,
-            index(&[&caller.issuer, &caller.subject], id),
-            Vec::new(),
-        )
+    let mut batch = batch
+        .create(REQUESTS, id.0.as_bytes(), encode(&record)?)
         .create(DUE, timed(record.expires(), id), Vec::new());
+    for (table, key) in indexes(&record) {
+        batch = batch.create(table, key, Vec::new());
+    }
     desk.commit(batch, &events, now).await?;
     desk.waiters.notify(id, record.revision);
     Ok(record)
@@ -115,15 +112,46 @@ pub async fn persist(
     batch: Batch,
     now: UnixTime,
 ) -> Result<Record, Fault> {
-    let (record, events) = step.into_parts();
+    let (mut record, events) = step.into_parts();
     let id = record.facts.id;
+    if record.name() == StateName::Published {
+        // The leaf of the publish is at or just behind this place: a receipt finds it at once.
+        record.leaf_from = Some(desk.live.log_len()?);
+    }
     let mut batch = batch.replace(REQUESTS, id.0.as_bytes(), version, encode(&record)?);
     if record.name().is_final() {
         batch = batch.create(FINISHED, timed(now, id), Vec::new());
+        // The indexes are of open requests: whoever walks them reads no finished one.
+        for (table, key) in indexes(&record) {
+            if let Some(row) = desk.live.get(table, &key)? {
+                batch = batch.delete(table, key, row.version);
+            }
+        }
     }
     desk.commit(batch, &events, now).await?;
     desk.waiters.notify(id, record.revision);
     Ok(record)
+}
+
+/// The index rows of an open request.
+fn indexes(record: &Record) -> Vec<(Table, Vec<u8>)> {
+    let id = record.facts.id;
+    let caller = &record.facts.caller;
+    let mut rows = vec![(BY_SUBJECT, index(&[&caller.issuer, &caller.subject], id))];
+    if let Some(actor) = &record.actor {
+        let key = index(&[&caller.issuer, &caller.subject, actor], id);
+        rows.push((BY_ACTOR, key));
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    for item in &record.facts.items {
+        let key = item.package_key();
+        if seen.insert(key.clone()) {
+            let asker = index(&[&key, &caller.issuer, &caller.subject], id);
+            rows.push((BY_PACKAGE_ASKER, asker));
+            rows.push((BY_PACKAGE, index(&[&key], id)));
+        }
+    }
+    rows
 }
 
 /// A package's freeze.
@@ -150,14 +178,25 @@ pub fn freeze(desk: &Desk, package: &str) -> Result<Option<(u64, Freeze)>, Fault
     }
 }
 
-/// Live requests of a package.
+/// Open requests of a package.
 pub fn of_package(desk: &Desk, package: &str, limit: usize) -> Result<Vec<Held>, Fault> {
+    others_of_package(desk, package, None, limit)
+}
+
+/// Open requests of a package but this one.
+pub fn others_of_package(
+    desk: &Desk,
+    package: &str,
+    but: Option<RequestId>,
+    limit: usize,
+) -> Result<Vec<Held>, Fault> {
     let mut out = Vec::new();
     let prefix = prefix(&[package]);
     for (key, _) in desk.live.range(BY_PACKAGE, &prefix, None, limit)? {
         if let Some(held) = key
             .get(prefix.len()..)
             .and_then(id_of)
+            .filter(|id| but != Some(*id))
             .map(|id| live(desk, id))
             .transpose()?
         {
@@ -206,6 +245,14 @@ fn encode(record: &Record) -> Result<Vec<u8>, Fault> {
     serde_json::to_vec(record).map_err(|_| Fault::Damaged("a request"))
 }
 
-fn decode(bytes: &[u8]) -> Result<Record, Fault> {
-    serde_json::from_slice(bytes).map_err(|_| Fault::Damaged("a request"))
+/// Reads a row as the request that its key names. Evidence signs the digest, and everything else is
+/// judged by the facts: a row whose digest is not its facts' own would carry one request's approvals
+/// over to another's bytes (attack 15, by whoever writes the database).
+fn decode(id: RequestId, bytes: &[u8]) -> Result<Record, Fault> {
+    let record: Record = serde_json::from_slice(bytes).map_err(|_| Fault::Damaged("a request"))?;
+    if record.facts.id == id && record.facts.digest() == record.digest {
+        Ok(record)
+    } else {
+        Err(Fault::Damaged("a request"))
+    }
 }

@@ -113,14 +113,14 @@ pub fn problem(refusal: &Refusal) -> Problem {
             Code::IdempotencyMismatch,
             "Use a new idempotency key for a new request.",
         ),
-        Refusal::Policy(r) => (
-            if r.reason == Reason::Frozen {
-                Code::Frozen
-            } else {
-                Code::PolicyDenied
-            },
-            "Ask an admin of the broker: the policy is not in this repository.",
-        ),
+        Refusal::Policy(r) => match r.reason {
+            Reason::Frozen => (Code::Frozen, "Two people thaw it: countersign admin thaw."),
+            Reason::Exists => (Code::VersionTaken, "Choose a new version."),
+            _ => (
+                Code::PolicyDenied,
+                "Ask an admin of the broker: the policy is not in this repository.",
+            ),
+        },
         Refusal::Busy => (
             Code::Busy,
             "Answer or deny the open requests first (countersign inbox).",
@@ -129,7 +129,9 @@ pub fn problem(refusal: &Refusal) -> Problem {
         Refusal::State(StateName::Denied, _) => (Code::Denied, "Ask the person who denied it."),
         Refusal::State(StateName::Expired, _) => (Code::Expired, "Open a new request."),
         Refusal::State(StateName::Cancelled, _) => (Code::Cancelled, "Open a new request."),
-        Refusal::State(_, _) => (Code::AlreadySettled, "Look at its status."),
+        Refusal::State(_, _) | Refusal::Fault(Fault::Conflict(..)) => {
+            (Code::AlreadySettled, "Look at its status.")
+        }
         Refusal::NotApproved(_) => (Code::NotApproved, "Wait until enough people have approved."),
         Refusal::MatchCodeWrong => (
             Code::MatchCodeWrong,
@@ -177,7 +179,6 @@ pub fn problem(refusal: &Refusal) -> Problem {
             Code::Sealed,
             "An admin unseals it: countersign admin unseal.",
         ),
-        Refusal::Fault(Fault::Conflict(..)) => (Code::AlreadySettled, "Look at its status."),
         Refusal::Fault(_) => (Code::Internal, "Look into the broker's log."),
     };
     let title = match refusal {

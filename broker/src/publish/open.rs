@@ -2,7 +2,7 @@
 
 use super::{
     Refusal, judge,
-    ledger::{self, BURNT, BY_SUBJECT, IDEMPOTENCY},
+    ledger::{self, BURNT, BY_ACTOR, BY_SUBJECT, IDEMPOTENCY},
     state::{Opening, Record},
 };
 use crate::{
@@ -30,7 +30,11 @@ use std::collections::BTreeMap;
 
 /// Open requests of one project. New ones are refused; waiting ones are never pushed out (attack 54).
 const OPEN_PER_SUBJECT: usize = 100;
-/// Open requests of one package.
+/// Open requests of one CI account: whoever stole it cannot take every place of a project.
+const OPEN_PER_ACTOR: usize = 80;
+/// Open requests of one CI account for one package.
+const OPEN_PER_ACTOR_AND_PACKAGE: usize = 30;
+/// Open requests of one project for one package: another project's flood takes none of its places.
 const OPEN_PER_PACKAGE: usize = 40;
 /// Longest note, in bytes.
 const NOTE_MAX: usize = 500;
@@ -83,11 +87,12 @@ pub async fn open(
     let mut burnt = burn.keep_until.0.to_be_bytes().to_vec();
     burnt.extend_from_slice(&burn.key);
     if desk.live.get(BURNT, &burnt).map_err(Fault::from)?.is_some() {
-        return refuse(desk, REPLAYED, Refusal::TokenReplayed, now).await;
+        return refuse(desk, Batch::new(), REPLAYED, Refusal::TokenReplayed, now).await;
     }
-    if over_quota(desk, &facts)? {
+    if over_quota(desk, &facts, caller.actor())? {
         return refuse(
             desk,
+            Batch::new(),
             Event::RequestRefused {
                 reason: RefusalReason::Quota,
             },
@@ -99,8 +104,11 @@ pub async fn open(
     let admitted = match judge::admit(desk, &facts, caller, now).await {
         Ok(a) => a,
         Err(refusal) => {
+            // Burnt by the refusal too: the same token does not ask twice.
+            let burn = Batch::new().create(BURNT, &burnt, []);
             return refuse(
                 desk,
+                burn,
                 Event::RequestRefused {
                     reason: RefusalReason::Policy,
                 },
@@ -134,19 +142,33 @@ pub async fn open(
             desk.metrics.opened.inc();
             opened(desk, &record)
         }
-        Err(Fault::Conflict(BURNT, _)) => refuse(desk, REPLAYED, Refusal::TokenReplayed, now).await,
+        Err(Fault::Conflict(BURNT, _)) => {
+            refuse(desk, Batch::new(), REPLAYED, Refusal::TokenReplayed, now).await
+        }
         Err(fault) => Err(fault.into()),
     }
 }
 
 async fn refuse<T>(
     desk: &Desk,
+    batch: Batch,
     event: Event,
     refusal: Refusal,
     now: UnixTime,
 ) -> Result<T, Refusal> {
     desk.metrics.refused.inc();
-    desk.commit(Batch::new(), &[event], now).await?;
+    let events = if desk.refusals.take(now) {
+        vec![event]
+    } else {
+        Vec::new()
+    };
+    if !batch.is_empty() || !events.is_empty() {
+        match desk.commit(batch, &events, now).await {
+            // The same token was refused twice at once.
+            Ok(_) | Err(Fault::Conflict(..)) => {}
+            Err(fault) => return Err(fault.into()),
+        }
+    }
     Err(refusal)
 }
 
@@ -238,43 +260,43 @@ fn check_item(desk: &Desk, item: &Item) -> Result<(), Refusal> {
     }
 }
 
-fn over_quota(desk: &Desk, facts: &RequestFacts) -> Result<bool, Fault> {
+fn over_quota(desk: &Desk, facts: &RequestFacts, actor: Option<&str>) -> Result<bool, Fault> {
     let caller = &facts.caller;
-    let prefix = ledger::prefix(&[&caller.issuer, &caller.subject]);
-    // Finished requests leave this index within seconds; counting them too errs to the safe side.
-    if open_count(desk, BY_SUBJECT, &prefix, OPEN_PER_SUBJECT)? >= OPEN_PER_SUBJECT {
-        return Ok(true);
-    }
-    for item in &facts.items {
-        let prefix = ledger::prefix(&[&item.package_key()]);
-        if open_count(desk, ledger::BY_PACKAGE, &prefix, OPEN_PER_PACKAGE)? >= OPEN_PER_PACKAGE {
+    let full = |table, prefix: &[u8], limit| -> Result<bool, Fault> {
+        Ok(desk.live.range(table, prefix, None, limit)?.len() >= limit)
+    };
+    if let Some(actor) = actor {
+        let prefix = ledger::prefix(&[&caller.issuer, &caller.subject, actor]);
+        if full(BY_ACTOR, &prefix, OPEN_PER_ACTOR)? {
             return Ok(true);
         }
     }
-    Ok(false)
-}
-
-/// Open requests under an index prefix: finished ones that were not moved yet do not count.
-fn open_count(
-    desk: &Desk,
-    table: crate::store::Table,
-    prefix: &[u8],
-    limit: usize,
-) -> Result<usize, Fault> {
-    let rows = desk.live.range(table, prefix, None, limit)?;
-    if rows.len() < limit {
-        return Ok(rows.len());
+    let prefix = ledger::prefix(&[&caller.issuer, &caller.subject]);
+    if full(BY_SUBJECT, &prefix, OPEN_PER_SUBJECT)? {
+        return Ok(true);
     }
-    let mut open = 0;
-    for (key, _) in desk.live.range(table, prefix, None, limit * 50)? {
-        let id = key.get(prefix.len()..).and_then(ledger::id_of);
-        if let Some(held) = id.map(|id| ledger::live(desk, id)).transpose()?.flatten()
-            && !held.record.name().is_final()
-        {
-            open += 1;
+    for item in &facts.items {
+        let prefix = ledger::prefix(&[&item.package_key(), &caller.issuer, &caller.subject]);
+        let open = desk
+            .live
+            .range(ledger::BY_PACKAGE_ASKER, &prefix, None, OPEN_PER_PACKAGE)?;
+        if open.len() >= OPEN_PER_PACKAGE {
+            return Ok(true);
+        }
+        // Few enough to look at each: whose are they?
+        if let Some(actor) = actor.filter(|_| open.len() >= OPEN_PER_ACTOR_AND_PACKAGE) {
+            let mut own = 0;
+            for (key, _) in &open {
+                let id = key.get(prefix.len()..).and_then(ledger::id_of);
+                let held = id.map(|id| ledger::live(desk, id)).transpose()?.flatten();
+                own += usize::from(held.is_some_and(|h| h.record.actor.as_deref() == Some(actor)));
+            }
+            if own >= OPEN_PER_ACTOR_AND_PACKAGE {
+                return Ok(true);
+            }
         }
     }
-    Ok(open)
+    Ok(false)
 }
 
 /// The key is the caller's own: nobody can occupy another project's keys.

@@ -85,17 +85,14 @@ pub async fn question(
     let mut rivals = Vec::new();
     for item in &record.facts.items {
         let read = tokio::time::timeout(PREVIOUS_MAX, judge::read(desk, item)).await;
-        previous.push(match read {
-            Ok(Ok(published)) => {
-                if published.versions.is_empty() && !item.files.is_empty() {
-                    warnings.push(format!("{} would be a new package", item.package_key()));
-                }
-                published.newest
+        previous.push(if let Ok(Ok(published)) = read {
+            if published.versions.is_empty() && !item.files.is_empty() {
+                warnings.push(format!("{} would be a new package", item.package_key()));
             }
-            _ => {
-                warnings.push(format!("the registry '{}' does not answer", item.registry));
-                None
-            }
+            published.newest
+        } else {
+            warnings.push(format!("the registry '{}' does not answer", item.registry));
+            None
         });
         for rival in ledger::of_package(desk, &item.package_key(), 100)? {
             let r = &rival.record;

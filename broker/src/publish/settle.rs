@@ -8,11 +8,16 @@ use super::{
 };
 use crate::{
     desk::{Desk, Fault, Registry},
-    registry::npm::ReadBack,
+    registry::npm::{self, Published, ReadBack, ReadError},
     store::Batch,
     vault::release as vault,
 };
-use proto::{api::StateName, ids::RequestId, request::Item, time::UnixTime};
+use proto::{
+    api::StateName,
+    ids::{RequestId, VersionText},
+    request::Item,
+    time::UnixTime,
+};
 use std::time::Duration;
 
 /// Pauses between read-backs while the registry shows nothing yet.
@@ -31,14 +36,15 @@ const REGISTRY_LAG: u64 = 10;
 const SENDING_MAX: u64 = 150;
 
 /// How an item stands at the registry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The approved bytes are there.
     Published,
     /// Other bytes are there.
     Conflict,
-    /// Nothing is there and nothing is on its way: the bytes may be sent.
-    MaySend,
+    /// Nothing is there and nothing is on its way: the bytes may be sent. With what the registry
+    /// shows of the package at this moment, which the policy wants to know.
+    MaySend(Vec<VersionText>),
     /// Not known yet.
     Unclear,
 }
@@ -60,8 +66,11 @@ pub async fn settled(desk: &Desk, id: RequestId, item: usize) -> Result<Outcome,
             Some(Progress::Conflict { .. }) => return Ok(Outcome::Conflict),
             Some(Progress::Waiting { .. }) => {
                 // Somebody may have published it by another way, or an old copy of our store forgot.
-                return match read_back(desk, &held.record, item).await? {
-                    ReadBack::Absent => Ok(Outcome::MaySend),
+                let (published, back) = shows(desk, &held.record, item).await?;
+                return match back {
+                    ReadBack::Absent => {
+                        Ok(Outcome::MaySend(published.versions.into_keys().collect()))
+                    }
                     ReadBack::Shows(digest) => {
                         change(desk, id, |r| r.shows(item, digest.clone())).await?;
                         continue;
@@ -99,13 +108,14 @@ fn of_final(record: Option<&Record>) -> Outcome {
 }
 
 /// The registry said yes: it counts when it shows the bytes.
-pub async fn after_accepted(desk: &Desk, id: RequestId, item: usize) -> Result<(), Refusal> {
-    let Some(held) = ledger::live(desk, id)? else {
-        return Ok(());
-    };
+pub async fn after_accepted(desk: &Desk, record: &Record, item: usize) -> Result<(), Refusal> {
+    let id = record.facts.id;
     for pause in LAG {
-        tokio::time::sleep(pause).await;
-        if let Ok(ReadBack::Shows(digest)) = read_back(desk, &held.record, item).await {
+        // Even a sleep of nothing waits for the timer's next millisecond.
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        if let Ok(ReadBack::Shows(digest)) = read_back(desk, record, item).await {
             return change(desk, id, |r| r.shows(item, digest.clone())).await;
         }
     }
@@ -173,6 +183,8 @@ async fn resume_one(desk: &Desk, id: RequestId, record: &Record, started: bool) 
             Progress::Sending { .. } if started => mark_unclear(desk, id, item).await.is_ok(),
             Progress::Sending { since, .. } => desk.world.now().since(*since) >= SENDING_MAX,
             Progress::Settling { .. } => true,
+            // Sent once, absent so far: it may show up late.
+            Progress::Waiting { attempt, .. } => *attempt > 0,
             _ => false,
         };
         if open && let Err(why) = settle_once(desk, id, item).await {
@@ -192,6 +204,7 @@ async fn settle_once(desk: &Desk, id: RequestId, item: usize) -> Result<(), Refu
     let since: UnixTime = match progress.get(item) {
         Some(Progress::Settling { since, .. }) => *since,
         Some(Progress::Sending { .. }) => return mark_unclear(desk, id, item).await,
+        Some(Progress::Waiting { attempt, .. }) if *attempt > 0 => now,
         _ => return Ok(()),
     };
     match read_back(desk, &held.record, item).await? {
@@ -204,16 +217,28 @@ async fn settle_once(desk: &Desk, id: RequestId, item: usize) -> Result<(), Refu
 }
 
 async fn read_back(desk: &Desk, record: &Record, item: usize) -> Result<ReadBack, Refusal> {
+    Ok(shows(desk, record, item).await?.1)
+}
+
+/// What the registry shows of an item's package, and of the item, past its caches.
+async fn shows(
+    desk: &Desk,
+    record: &Record,
+    item: usize,
+) -> Result<(Published, ReadBack), Refusal> {
     let wish: &Item = record.facts.items.get(item).ok_or(Refusal::NotFound)?;
     let Some(Registry::Npm { upstream, .. }) = desk.registries.get(&wish.registry) else {
         return Err(Refusal::NotFound);
     };
     let token = vault::for_reading(&desk.vault, &*desk.live, wish, desk.world.now())
         .map_err(Fault::from)?;
-    upstream
-        .read_back(&wish.package, &wish.version, token.as_ref())
+    let down = |e: ReadError| Refusal::RegistryDown(e.to_string());
+    let published = upstream
+        .shows(&wish.package, token.as_ref())
         .await
-        .map_err(|e| Refusal::RegistryDown(e.to_string()))
+        .map_err(down)?;
+    let back = npm::shown(&published, &wish.version).map_err(down)?;
+    Ok((published, back))
 }
 
 /// Stores a transition, judging it again when somebody else was faster. A transition that the new

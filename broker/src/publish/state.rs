@@ -13,6 +13,7 @@ use proto::{
     answer::{Evidence, Factor},
     api::{ItemStatus, Mode, StateName, Status},
     bearer::BearerHash,
+    canonical::Canonical,
     digest::{Digest, hex},
     ids::PersonId,
     log::receipt::PublishedItem,
@@ -26,6 +27,8 @@ use std::collections::BTreeMap;
 pub const COLLECT_SECONDS: u64 = 15 * 60;
 /// Seconds that a credential works.
 pub const CREDENTIAL_SECONDS: u64 = 15 * 60;
+/// Seconds after a credential's end in which an earlier attempt's bytes may still show up.
+pub const LATE_SECONDS: u64 = 10 * 60;
 /// Wrong match codes that one request takes from one person.
 pub const MATCH_TRIES: u8 = 3;
 
@@ -58,6 +61,12 @@ pub struct Record {
     pub answers_seconds: u64,
     /// How the permit is spent.
     pub mode: Mode,
+    /// MAC of what decides beside the digest, hex; made when it is opened.
+    #[serde(default)]
+    pub bound: String,
+    /// Where in the log its publish is, or shortly before.
+    #[serde(default)]
+    pub leaf_from: Option<u64>,
     /// Grows with every change.
     pub revision: u64,
     /// Where it stands.
@@ -246,6 +255,8 @@ impl Record {
             factors: admitted.factors.clone(),
             answers_seconds: admitted.answers_seconds,
             mode: admitted.mode,
+            bound: String::new(),
+            leaf_from: None,
             revision: 1,
             state: State::Pending {
                 evidence: Vec::new(),
@@ -624,6 +635,35 @@ impl Record {
         }
     }
 
+    /// What decides and is not covered by the digest that people sign: bound by the broker's own MAC,
+    /// so that who writes the database cannot drop the requester's exclusion or lower a quorum.
+    pub fn beside_the_digest(&self) -> Vec<u8> {
+        let mut c = Canonical::new("countersign/request-row/v1")
+            .bytes(&self.digest.0)
+            .number(self.opened.0)
+            .maybe(self.actor.as_deref())
+            .number(self.limits.as_ref().map_or(0, |l| l.len() as u64 + 1));
+        for package in self.limits.iter().flatten() {
+            c = c.text(package);
+        }
+        c = c
+            .text(&self.ticket)
+            .number(u64::from(self.quorum))
+            .number(self.answers_seconds)
+            .text(match self.mode {
+                Mode::Forward => "forward",
+                Mode::Reveal => "reveal",
+            })
+            .number(self.factors.len() as u64);
+        for factor in &self.factors {
+            c = c.text(match factor {
+                Factor::Device => "device",
+                Factor::Totp => "totp",
+            });
+        }
+        c.finish()
+    }
+
     /// When it expires next, if it can.
     pub fn expires(&self) -> UnixTime {
         match &self.state {
@@ -640,10 +680,15 @@ impl Record {
             State::Releasing {
                 until, progress, ..
             } => {
-                now >= *until
-                    && progress
-                        .iter()
-                        .all(|p| matches!(p, Progress::Waiting { .. } | Progress::Published { .. }))
+                // What was sent once is read back for a while longer: it may show up late.
+                let late = until.after(LATE_SECONDS);
+                progress.iter().all(|p| match p {
+                    Progress::Waiting { attempt: 0, .. } | Progress::Published { .. } => {
+                        now >= *until
+                    }
+                    Progress::Waiting { .. } => now >= late,
+                    _ => false,
+                })
             }
             _ => false,
         }

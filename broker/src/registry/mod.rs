@@ -139,6 +139,12 @@ impl Publish {
         self.metadata.get("access").and_then(Value::as_str)
     }
 
+    /// Drops the wish for a visibility: on a package that exists it would change the access of all its
+    /// versions, which nobody approved.
+    pub fn keep_access(&mut self) {
+        self.metadata.remove("access");
+    }
+
     /// The archive, at its start.
     pub fn file(&mut self) -> io::Result<&mut SpooledTempFile> {
         io::Seek::rewind(&mut self.file)?;

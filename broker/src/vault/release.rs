@@ -56,9 +56,10 @@ fn open(
     )))
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "an adapter for map_err")]
 fn unreadable(error: OpenRowError) -> TokenError {
     match error {
-        OpenRowError::Sealed(sealed) => sealed.into(),
+        OpenRowError::Sealed(sealed) => TokenError::Sealed(sealed),
         _ => TokenError::Unreadable,
     }
 }

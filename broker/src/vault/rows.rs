@@ -50,6 +50,11 @@ pub fn check_authentic<'a>(
     }
 }
 
+/// The plain bytes of a row that nobody has authenticated.
+pub fn unauthenticated(stored: &[u8]) -> Option<&[u8]> {
+    stored.get(MAC_BYTES..)
+}
+
 fn bound(table: Table, key: &[u8], plain: &[u8]) -> Vec<u8> {
     Canonical::new("countersign/authentic-row/v1")
         .text(table.0)

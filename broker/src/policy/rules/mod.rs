@@ -30,6 +30,8 @@ pub struct Missing {
     pub approvals: u32,
     /// Approvals that are needed.
     pub quorum: u32,
+    /// Approvals that are missing, over all items: an answer that helps makes it smaller.
+    pub gap: u32,
 }
 
 impl fmt::Display for Missing {

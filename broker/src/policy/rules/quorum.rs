@@ -28,6 +28,7 @@ pub(super) fn rule(case: &Case<'_>) -> Finding {
             Finding::Wait(Missing {
                 approvals: 0,
                 quorum,
+                gap: quorum,
             })
         };
     }
@@ -42,7 +43,11 @@ pub(super) fn rule(case: &Case<'_>) -> Finding {
     if approvals >= quorum && approvals > 0 {
         Finding::Pass
     } else {
-        Finding::Wait(Missing { approvals, quorum })
+        Finding::Wait(Missing {
+            approvals,
+            quorum,
+            gap: quorum.saturating_sub(approvals),
+        })
     }
 }
 

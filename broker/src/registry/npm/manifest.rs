@@ -19,6 +19,16 @@ const GYP_SCRIPT: &str = "node-gyp rebuild";
 #[error("the request's manifest and the archive's package.json differ in '{0}'")]
 pub struct Disagreement(pub &'static str);
 
+/// Fields that clients pass on unchanged.
+const JUDGED: [&str; 6] = [
+    "deprecated",
+    "os",
+    "cpu",
+    "libc",
+    "engines",
+    "peerDependenciesMeta",
+];
+
 type Texts = BTreeMap<String, String>;
 
 /// Whether both describe the same package.
@@ -36,6 +46,14 @@ pub(super) fn agree(manifest: &Map<String, Value>, inside: &Inside) -> Result<()
             dependencies(manifest, field),
             dependencies(inner, field),
         )?;
+    }
+    // What decides where and how it is installed, and whether it is (npm's `deprecated` on a version
+    // tells everybody to use something else): none of it may say more than the archive does.
+    for field in JUDGED {
+        let value = |map: &Map<String, Value>| map.get(field).filter(|v| !v.is_null()).cloned();
+        if value(manifest) != value(inner) {
+            return Err(Disagreement(field));
+        }
     }
     let mut scripts = install_scripts(inner);
     let outer = install_scripts(manifest);

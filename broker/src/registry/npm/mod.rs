@@ -23,7 +23,7 @@ pub use manifest::Disagreement;
 pub use names::NamesError;
 pub use packument::{Published, ReadBack};
 pub use tarball::TarballError;
-pub use upstream::{BaseError, ReadError, Sent, Timeouts, Upstream};
+pub use upstream::{BaseError, ReadError, Sent, Timeouts, Upstream, shown};
 
 #[cfg(test)]
 mod samples;

@@ -54,6 +54,17 @@ pub(super) fn feed(
     file
 }
 
+/// Head, archive and tail in one piece, for an archive that lies in memory.
+pub(super) fn whole(file: &mut SpooledTempFile, frame: Frame) -> io::Result<Vec<u8>> {
+    file.rewind()?;
+    let mut archive = Vec::new();
+    file.read_to_end(&mut archive)?;
+    let mut out = frame.head;
+    STANDARD.encode_string(&archive, &mut out);
+    out.push_str(&frame.tail);
+    Ok(out.into_bytes())
+}
+
 /// An answer's pieces as a reader on a blocking thread.
 pub(super) struct Pieces {
     receiver: mpsc::Receiver<Bytes>,
@@ -78,11 +89,9 @@ impl Read for Pieces {
             }
         }
         let n = out.len().min(self.current.len());
-        self.current
-            .split_to(n)
-            .iter()
-            .zip(out)
-            .for_each(|(b, o)| *o = *b);
+        if let Some(out) = out.get_mut(..n) {
+            out.copy_from_slice(&self.current.split_to(n));
+        }
         Ok(n)
     }
 }

@@ -8,7 +8,7 @@ use super::{
     json::JsonError,
     name,
     packument::{self, Published, ReadBack},
-    pieces::{PIECES, Pieces, feed, next},
+    pieces::{PIECES, Pieces, feed, next, whole},
 };
 use crate::{registry::Publish, secret::Secret};
 use futures_util::stream;
@@ -29,6 +29,8 @@ use url::Url;
 
 /// Longest package document.
 const MAX_PACKUMENT: u64 = 64 << 20;
+/// A package document up to this length is read whole, in bytes.
+const SHORT: u64 = 32 << 10;
 /// Longest other answer that is read.
 const MAX_REPLY: usize = 64 << 10;
 /// Longest text of the registry that is shown to people, in characters.
@@ -162,6 +164,15 @@ impl Upstream {
         version: &VersionText,
         token: Option<&Secret<String>>,
     ) -> Result<ReadBack, ReadError> {
+        shown(&self.shows(package, token).await?, version)
+    }
+
+    /// Everything that the registry shows of a package right now, past its caches.
+    pub async fn shows(
+        &self,
+        package: &PackageName,
+        token: Option<&Secret<String>>,
+    ) -> Result<Published, ReadError> {
         let mut address = self.address(package)?;
         let mut unique = [0; 8];
         aws_lc_rs::rand::fill(&mut unique).map_err(|_| ReadError::Unreachable)?;
@@ -171,12 +182,7 @@ impl Upstream {
             .get(address)
             .header(ACCEPT, FULL)
             .header(CACHE_CONTROL, "no-cache");
-        let mut published = self.packument(request, token).await?;
-        match published.versions.remove(version) {
-            None => Ok(ReadBack::Absent),
-            Some(Some(digest)) => Ok(ReadBack::Shows(digest)),
-            Some(None) => Err(ReadError::NoDigest),
-        }
+        self.packument(request, token).await
     }
 
     /// Whose token this is; `None` when the registry does not know it.
@@ -220,18 +226,29 @@ impl Upstream {
             return Sent::Unclear;
         };
         let frame = body::frame(publish, &self.base);
-        let (sender, receiver) = mpsc::channel(PIECES);
         let request = self
             .client
             .put(address)
             .timeout(within)
             .header(CONTENT_TYPE, FULL)
-            .header(CONTENT_LENGTH, frame.length)
-            .header("npm-command", "publish")
-            .body(reqwest::Body::wrap_stream(stream::unfold(receiver, next)));
+            .header("npm-command", "publish");
         let Some(request) = authorised(request, Some(token)) else {
             return Sent::Unclear;
         };
+        if !publish.file.is_rolled() {
+            // It lies in memory already: no thread, no channel.
+            let Ok(body) = whole(&mut publish.file, frame) else {
+                return Sent::Unclear;
+            };
+            return match request.body(body).send().await {
+                Ok(reply) => judged(reply, token).await,
+                Err(_) => Sent::Unclear,
+            };
+        }
+        let (sender, receiver) = mpsc::channel(PIECES);
+        let request = request
+            .header(CONTENT_LENGTH, frame.length)
+            .body(reqwest::Body::wrap_stream(stream::unfold(receiver, next)));
         // The file is lent to a blocking thread, and comes back for the next attempt. Should it get
         // lost, the next attempt is shorter than it says, and the registry takes nothing.
         let file = std::mem::replace(&mut publish.file, SpooledTempFile::new(0));
@@ -270,6 +287,11 @@ impl Upstream {
             StatusCode::OK => {}
             status => return Err(ReadError::Status(status.as_u16())),
         }
+        if reply.content_length().is_some_and(|n| n <= SHORT) {
+            // Not worth a thread.
+            let bytes = reply.bytes().await.map_err(|e| failed(&e))?;
+            return packument::read(&*bytes, MAX_PACKUMENT).map_err(|_| ReadError::NotUnderstood);
+        }
         let (sender, receiver) = mpsc::channel(PIECES);
         let parser = tokio::task::spawn_blocking(move || {
             let input = Pieces::new(receiver);
@@ -286,6 +308,15 @@ impl Upstream {
             Ok(Err(JsonError::TooLarge)) => Err(ReadError::TooLarge),
             Ok(Err(_)) | Err(_) => Err(ReadError::NotUnderstood),
         }
+    }
+}
+
+/// One version of what is shown.
+pub fn shown(published: &Published, version: &VersionText) -> Result<ReadBack, ReadError> {
+    match published.versions.get(version) {
+        None => Ok(ReadBack::Absent),
+        Some(Some(digest)) => Ok(ReadBack::Shows(digest.clone())),
+        Some(None) => Err(ReadError::NoDigest),
     }
 }
 

@@ -1,0 +1,25 @@
+//! How many refusals of strangers the log takes: who floods us must not fill the disk with our own
+//! records. What is beyond the ration is counted in the metrics and not lost from there.
+
+use proto::time::UnixTime;
+use std::sync::{Mutex, PoisonError};
+
+/// Refusals recorded one by one in a minute.
+const PER_MINUTE: u32 = 120;
+
+/// Counts the current minute's refusals.
+#[derive(Default)]
+pub struct Ration(Mutex<(u64, u32)>);
+
+impl Ration {
+    /// Whether one more is recorded.
+    pub fn take(&self, now: UnixTime) -> bool {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let minute = now.0 / 60;
+        if state.0 != minute {
+            *state = (minute, 0);
+        }
+        state.1 = state.1.saturating_add(1);
+        state.1 <= PER_MINUTE
+    }
+}
