@@ -14,7 +14,10 @@ use std::{
     cell::{OnceCell, RefCell},
     time::Duration,
 };
-use url::{Host, Url};
+use url::Url;
+
+mod transport;
+pub(crate) use transport::{build, cause, is_loopback, read, web_address};
 
 /// Most bytes of an ordinary reply.
 const REPLY_MAX: usize = 4 << 20;
@@ -22,8 +25,6 @@ const REPLY_MAX: usize = 4 << 20;
 pub(crate) const LOG_MAX: usize = 64 << 20;
 /// How long an ordinary call may take.
 const CALL_TIME: Duration = Duration::from_secs(30);
-/// How long a connection may take to open.
-const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// Pauses before an idempotent call is repeated that could not connect, in milliseconds.
 const RETRY_PAUSES: [u64; 3] = [250, 1000, 3000];
 
@@ -154,7 +155,7 @@ impl Broker {
         )
     }
 
-    /// `POST` whose reply's body does not matter; without a body when `body` is `None`.
+    /// `POST` whose reply says no more than that it was done; without a body when `body` is `None`.
     pub(crate) async fn post_only(
         &self,
         path: &str,
@@ -162,14 +163,12 @@ impl Broker {
         proof: Proof<'_>,
     ) -> Result<(), Failure> {
         let body = body.map(encode).transpose()?;
-        self.write(Method::POST, path, body, proof, false).await?;
-        Ok(())
+        done(&self.write(Method::POST, path, body, proof, false).await?)
     }
 
     /// `DELETE`.
     pub(crate) async fn delete(&self, path: &str, proof: Proof<'_>) -> Result<(), Failure> {
-        self.write(Method::DELETE, path, None, proof, false).await?;
-        Ok(())
+        done(&self.write(Method::DELETE, path, None, proof, false).await?)
     }
 
     async fn write(
@@ -205,7 +204,8 @@ impl Broker {
         }
         let status = response.status();
         let body = read(response, call.max).await?;
-        if status.is_success() {
+        // A broker says yes with 200 alone: an "accepted" of something in front of it is no yes.
+        if status == StatusCode::OK {
             return Ok(body);
         }
         if let Ok(problem) = serde_json::from_slice::<Problem>(&body) {
@@ -304,103 +304,14 @@ impl Broker {
     }
 }
 
-/// The innermost reason: it names the cause, and never repeats headers or bodies.
-pub(crate) fn cause(error: &dyn std::error::Error) -> String {
-    let mut inner = error;
-    while let Some(next) = inner.source() {
-        inner = next;
-    }
-    proto::text::harmless(&inner.to_string())
-}
-
-/// Reads an address that a secret may travel to: https, or plain http to this machine.
-pub(crate) fn web_address(text: &str, what: &str) -> Result<Url, Failure> {
-    let url = Url::parse(text).map_err(|e| {
-        Failure::usage(
-            format!(
-                "The {what} '{}' is no URL: {e}.",
-                proto::text::harmless(text)
-            ),
-            "Give it like https://broker.example.org.",
-        )
-    })?;
-    let safe = url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url));
-    if !safe || url.host().is_none() || !url.username().is_empty() || url.password().is_some() {
-        return Err(Failure::usage(
-            format!("The {what} is not an https address."),
-            "Use https; plain http works with this machine's own address only, and no URL carries a password.",
-        ));
-    }
-    Ok(url)
-}
-
-/// Whether an address is this machine's own.
-pub(crate) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(a)) => a.is_loopback(),
-        Some(Host::Ipv6(a)) => a.is_loopback(),
-        None => false,
-    }
-}
-
-/// The HTTP client for one address.
-pub(crate) fn build(url: &Url, ca: Option<&std::path::Path>) -> Result<reqwest::Client, Failure> {
-    let mut builder = reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(CONNECT_TIME)
-        .user_agent(concat!("countersign/", env!("CARGO_PKG_VERSION")));
-    if is_loopback(url) {
-        builder = builder.no_proxy();
-    }
-    if url.scheme() == "http" {
-        // The system's certificates take longer to load than the call itself.
-        builder = builder.tls_certs_only([]);
-    } else if let Some(path) = ca {
-        let pem = edge::read_capped(path, 1 << 20)?;
-        let certs = reqwest::Certificate::from_pem_bundle(&pem)
-            .ok()
-            .filter(|c| !c.is_empty())
-            .ok_or_else(|| {
-                Failure::usage(
-                    format!("{} holds no PEM certificate.", path.display()),
-                    "Point COUNTERSIGN_CA at the CA's certificate in PEM form.",
-                )
-            })?;
-        builder = builder.tls_certs_only(certs);
-    }
-    builder.build().map_err(|e| {
-        Failure::failed(
-            format!("TLS could not be set up: {}.", cause(&e)),
-            "Check the system's CA certificates, or set COUNTERSIGN_CA.",
-        )
-    })
-}
-
-/// Reads a reply of at most `max` bytes, so that nobody can fill the memory.
-pub(crate) async fn read(mut response: Response, max: usize) -> Result<Vec<u8>, Failure> {
-    let mut body = Vec::new();
-    loop {
-        let chunk = response.chunk().await.map_err(|e| {
-            Failure::unreachable(
-                format!("The reply broke off: {}.", cause(&e)),
-                "Run the command again.",
-            )
-        })?;
-        let Some(chunk) = chunk else { return Ok(body) };
-        if body.len() + chunk.len() > max {
-            return Err(Failure::failed(
-                format!("The reply is larger than {max} bytes."),
-                "Check the broker's address.",
-            ));
-        }
-        body.extend_from_slice(&chunk);
-    }
-}
-
 fn encode(body: &impl Serialize) -> Result<Vec<u8>, Failure> {
     serde_json::to_vec(body)
         .map_err(|e| Failure::failed(format!("The call is no JSON: {e}."), "Report this."))
+}
+
+/// Attack 43: a sign-in page answers 200 too. What a broker has done, it confirms with an object.
+fn done(body: &[u8]) -> Result<(), Failure> {
+    decode::<serde_json::Map<String, serde_json::Value>>(body).map(drop)
 }
 
 fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {

@@ -1,9 +1,10 @@
 //! What a CI job does: [`tarball`] reads what is to be published, [`bypass`] finds settings that would
-//! publish past the broker, [`idtoken`] says who asks, [`session`] opens, waits and collects, [`tool`]
+//! publish past the broker, [`idtoken`] says who asks, [`open`] asks, [`session`] waits and collects, [`tool`]
 //! runs the registry's own client, [`settle`] reports what the registry shows.
 
 pub(crate) mod bypass;
 pub(crate) mod idtoken;
+pub(crate) mod open;
 pub(crate) mod session;
 pub(crate) mod settle;
 pub(crate) mod signals;

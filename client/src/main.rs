@@ -19,12 +19,11 @@ use edge::Env;
 use fail::Failure;
 use out::Out;
 use proto::problem::Exit;
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 fn main() -> ExitCode {
     // A defect must read like an error and never exit 0; a backtrace may show what is in memory.
     std::panic::set_hook(Box::new(|info| {
-        use std::io::Write as _;
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         let _ = writeln!(
             std::io::stderr().lock(),
@@ -36,7 +35,10 @@ fn main() -> ExitCode {
 }
 
 fn start() -> Exit {
-    let cli = cli::Cli::parse();
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(told) => return tell(&told),
+    };
     let env = Env::process();
     let context = Context {
         out: Out::new(cli.json, &env),
@@ -49,6 +51,16 @@ fn start() -> Exit {
             context.out.failure(&failure);
             exit_of(&failure)
         }
+    }
+}
+
+/// Help and usage errors. Help that could not be printed is a failure too; clap itself would exit 0.
+fn tell(told: &clap::Error) -> Exit {
+    let printed = told.print().and_then(|()| std::io::stdout().flush());
+    match (told.use_stderr(), printed) {
+        (true, _) => Exit::Usage,
+        (false, Ok(())) => Exit::Done,
+        (false, Err(_)) => Exit::Failed,
     }
 }
 

@@ -8,18 +8,22 @@ use std::io::{IsTerminal as _, Write as _};
 pub(crate) struct Out {
     /// Whether standard output carries JSON.
     pub(crate) json: bool,
-    colour_out: bool,
-    colour_err: bool,
+    paint_results: bool,
+    paint_notes: bool,
 }
 
+#[allow(
+    clippy::unused_self,
+    reason = "everything is printed through the one value that knows how"
+)]
 impl Out {
     /// Colours only on a terminal, and not with `NO_COLOR`.
     pub(crate) fn new(json: bool, env: &Env) -> Self {
         let wanted = env.get("NO_COLOR").is_none() && env.get("TERM") != Some("dumb");
         Self {
             json,
-            colour_out: wanted && !json && std::io::stdout().is_terminal(),
-            colour_err: wanted && std::io::stderr().is_terminal(),
+            paint_results: wanted && !json && std::io::stdout().is_terminal(),
+            paint_notes: wanted && std::io::stderr().is_terminal(),
         }
     }
 
@@ -72,15 +76,15 @@ impl Out {
 
     /// Bold, for standard output.
     pub(crate) fn bold(&self, text: &str) -> String {
-        paint(self.colour_out, "1", text)
+        paint(self.paint_results, "1", text)
     }
     /// A warning's colour, for standard output.
     pub(crate) fn warning(&self, text: &str) -> String {
-        paint(self.colour_out, "33", text)
+        paint(self.paint_results, "33", text)
     }
     /// Bold, for standard error.
     pub(crate) fn bold_note(&self, text: &str) -> String {
-        paint(self.colour_err, "1", text)
+        paint(self.paint_notes, "1", text)
     }
 
     /// Prints a failure: what, and what to do next.
@@ -93,7 +97,7 @@ impl Out {
             self.note(&value.to_string());
             return;
         }
-        let head = paint(self.colour_err, "31;1", "error:");
+        let head = paint(self.paint_notes, "31;1", "error:");
         self.note(&format!("{head} {}", one_line(&f.what)));
         if !f.next.is_empty() {
             self.note(&format!(" next: {}", one_line(&f.next)));

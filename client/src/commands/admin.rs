@@ -192,6 +192,12 @@ async fn freeze(context: &Context, args: FreezeArgs, path: &str) -> Result<(), F
     };
     let status: FreezeStatus = device.broker.post(path, &request, device.proof()).await?;
     let package = harmless(&status.package);
+    if path.ends_with("/freeze") && (!status.frozen || status.package != request.package) {
+        return Err(Failure::refused(
+            format!("The broker did not freeze {}.", harmless(&request.package)),
+            "Run the command again, and tell the broker's admin.",
+        ));
+    }
     let text = match (status.frozen, status.thawing.len()) {
         (false, _) => format!("{package} is not frozen"),
         (true, 0) => format!("{package} is frozen"),
@@ -237,23 +243,13 @@ async fn unseal(context: &Context, args: &UnsealArgs) -> Result<(), Failure> {
     let request = UnsealRequest {
         passphrase: passphrase.as_str().to_owned(),
     };
-    // A sealed broker cannot check devices, whose keys are authenticated under the vault's own key:
-    // the passphrase is the proof. Where this machine has a device, the call is signed all the same.
-    if context.home()?.profile()?.is_some() {
-        let device = context.device()?;
-        device
-            .broker
-            .post_only("/v1/admin/unseal", Some(&request), device.proof())
-            .await?;
-    } else {
-        let broker = context.broker()?;
-        broker
-            .post_only("/v1/admin/unseal", Some(&request), Proof::Nobody)
-            .await?;
-    }
-    context
-        .out
-        .result(&serde_json::json!({"sealed": false}), "unsealed")
+    let device = context.device()?;
+    let call = device
+        .broker
+        .post_only("/v1/admin/unseal", Some(&request), device.proof());
+    call.await?;
+    let value = serde_json::json!({"sealed": false});
+    context.out.result(&value, "unsealed")
 }
 
 async fn status(context: &Context) -> Result<(), Failure> {

@@ -5,7 +5,7 @@ use crate::{
     edge,
     fail::Failure,
     http::Proof,
-    job::session::is_match_code,
+    job::open::is_match_code,
     out::span,
     profile::{ask_line, ask_secret},
 };
@@ -292,6 +292,14 @@ async fn send(
         return Err(Failure::refused(
             "The broker recorded another decision than the one that was signed.",
             "Tell the broker's admin at once.",
+        ));
+    }
+    let denies = answer.statement.decision != Decision::Approve;
+    if denies != (done.state == StateName::Denied) {
+        return Err(Failure::new(
+            proto::problem::Exit::Conflict,
+            format!("After the answer the request is {}.", done.state.text()),
+            "Look at it with `countersign show`.",
         ));
     }
     let text = match answer.statement.decision {

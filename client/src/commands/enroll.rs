@@ -5,7 +5,7 @@ use crate::{
     edge,
     fail::Failure,
     http::{Broker, Proof},
-    profile::{Profile, ask_line, ask_secret, passphrase},
+    profile::{Home, Profile, ask_line, ask_secret, passphrase},
 };
 use proto::{
     api::{BrokerStatus, EnrollRequest, Enrolled},
@@ -18,6 +18,9 @@ use qrcode::{EcLevel, QrCode, render::unicode::Dense1x2};
 use std::path::PathBuf;
 use totp_rs::Totp;
 use zeroize::Zeroizing;
+
+/// Most bytes of a device's name.
+const NAME_MAX: usize = 60;
 
 /// Make this machine one of your devices. An admin gives you the invite (single use, 24 h).
 ///
@@ -64,7 +67,7 @@ pub(crate) struct TotpArgs {
 
 /// `countersign enroll`
 pub(crate) async fn enroll(context: &Context, args: &Args) -> Result<(), Failure> {
-    proto::text::check(&args.name, 64)
+    proto::text::check(&args.name, NAME_MAX)
         .map_err(|e| Failure::usage(format!("The device's name {e}."), "Choose another name."))?;
     let home = context.home()?;
     if let Some(profile) = home.profile()? {
@@ -81,14 +84,10 @@ pub(crate) async fn enroll(context: &Context, args: &Args) -> Result<(), Failure
     }
     let broker = context.broker()?;
     let invite = invite(context, args)?;
-    let phrase = passphrase(&context.env, true)?;
-    let key = DeviceKey::from_seed(edge::random()?)
-        .map_err(|e| Failure::failed(format!("The new key {e}."), "Run the command again."))?;
+    let key = own_key(context, &home)?;
     let mut request = request(&invite, &key, &args.name);
     let first: Enrolled = broker.post("/v1/enroll", &request, Proof::Nobody).await?;
     is_ours(&first, &key)?;
-    // From here on the invite is bound to this key: it must not be lost, even if the code is mistyped.
-    home.store_key(&key, phrase)?;
     let enrolled = if first.done {
         first
     } else {
@@ -112,6 +111,19 @@ pub(crate) async fn enroll(context: &Context, args: &Args) -> Result<(), Failure
     );
     let value = serde_json::json!({"person": profile.person, "device": profile.device});
     context.out.result(&value, &text)
+}
+
+/// The key of an enrolment that was broken off, whose invite is bound to it, or a new one. It is
+/// stored before the broker hears of it, so that no lost reply can lose the invite.
+fn own_key(context: &Context, home: &Home) -> Result<DeviceKey, Failure> {
+    if home.key_path().exists() {
+        return home.key(&context.env);
+    }
+    let phrase = passphrase(&context.env, true)?;
+    let key = DeviceKey::from_seed(edge::random()?)
+        .map_err(|e| Failure::failed(format!("The new key {e}."), "Run the command again."))?;
+    home.store_key(&key, phrase)?;
+    Ok(key)
 }
 
 /// Shows the second factor and sends its first code; a mistyped one may be typed again.
@@ -174,8 +186,8 @@ fn is_ours(enrolled: &Enrolled, key: &DeviceKey) -> Result<(), Failure> {
 }
 
 fn request(invite: &Bearer, key: &DeviceKey, name: &str) -> EnrollRequest {
-    // The person is the invite's: the device does not know the name before the broker tells it, so
-    // the signature covers the invite's hash and an empty name.
+    // The device does not know the person's name before the broker tells it: what it signs is the
+    // invite's hash and its own name.
     let signed = enrolment_bytes(&invite.hash().0, name);
     EnrollRequest {
         invite: invite.expose(),
@@ -285,14 +297,31 @@ mod tests {
     }
 
     #[test]
+    fn a_broken_off_enrolment_goes_on_with_the_same_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = edge::Env::from([
+            ("COUNTERSIGN_HOME", dir.path().to_str().unwrap()),
+            ("COUNTERSIGN_PASSPHRASE", "p"),
+        ]);
+        let context = Context {
+            out: crate::out::Out::new(true, &env),
+            env,
+            broker: None,
+        };
+        let home = context.home().unwrap();
+        let first = own_key(&context, &home).unwrap().public();
+        assert_eq!(own_key(&context, &home).unwrap().public(), first);
+    }
+
+    #[test]
     fn the_request_proves_the_key() {
         let key = DeviceKey::from_seed([1; 32]).unwrap();
         let invite = Bearer::from_entropy(Kind::Invite, [4; 32]);
         let r = request(&invite, &key, "laptop");
         let signature = proto::digest::unhex(&r.signature).unwrap();
-        assert!(key.public().verify(
-            &enrolment_bytes(&invite.hash().0, &r.device_name),
-            &signature
-        ));
+        assert!(
+            key.public()
+                .verify(&enrolment_bytes(&invite.hash().0, "laptop"), &signature)
+        );
     }
 }

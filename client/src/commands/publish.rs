@@ -7,7 +7,8 @@ use crate::{
     job::{
         bypass::{self, Setting},
         idtoken,
-        session::{self, Session, Shown},
+        open::{self, Shown},
+        session::Session,
         settle,
         signals::Signals,
         tarball::{self, Tarball},
@@ -62,6 +63,9 @@ pub(crate) struct Args {
     /// Stop waiting after this many seconds (the request stays open)
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
+    /// Write the signed receipt to this file
+    #[arg(long, value_name = "FILE")]
+    receipt: Option<PathBuf>,
     /// The registry's client [default: npm publish]
     #[arg(last = true)]
     command: Vec<String>,
@@ -114,7 +118,11 @@ pub(crate) async fn publish(context: &Context, args: &Args) -> Result<(), Failur
         ready.folder.as_deref(),
         &mut signals,
     )
-    .await
+    .await?;
+    match &args.receipt {
+        Some(path) => super::verify::fetch_receipt(&broker, &session, path).await,
+        None => Ok(()),
+    }
 }
 
 /// `countersign request`
@@ -126,10 +134,7 @@ pub(crate) async fn request(context: &Context, args: &RequestArgs) -> Result<(),
     let folder = args.out.parent().unwrap_or(Path::new("")).to_owned();
     for path in &mut session.tarballs {
         if path.starts_with(ready.packed.path()) {
-            let name = path
-                .file_name()
-                .map(Path::new)
-                .unwrap_or(Path::new("package.tgz"));
+            let name = path.file_name().map_or(Path::new("package.tgz"), Path::new);
             let kept =
                 std::path::absolute(folder.join(name)).map_err(|e| Failure::file(name, &e))?;
             std::fs::copy(&*path, &kept).map_err(|e| Failure::file(&kept, &e))?;
@@ -234,7 +239,7 @@ async fn open(
     let token = idtoken::obtain(&context.env, broker).await?;
     let items = ready.tarballs.iter().map(|t| t.item.clone()).collect();
     let (mut session, shown) =
-        session::open(&context.env, broker, &token, items, what.note.clone()).await?;
+        open::open(&context.env, broker, &token, items, what.note.clone()).await?;
     session.tarballs = ready.tarballs.iter().map(|t| t.path.clone()).collect();
     Ok((session, shown))
 }
@@ -348,3 +353,6 @@ fn unchanged(
         ))
     }
 }
+
+#[cfg(test)]
+mod tests;

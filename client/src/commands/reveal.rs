@@ -4,7 +4,7 @@ use crate::{
     context::Context,
     edge,
     fail::Failure,
-    job::{idtoken, session, signals::Signals, tool::Plan},
+    job::{idtoken, open, signals::Signals, tool::Plan},
 };
 use proto::{
     api::Mode,
@@ -55,7 +55,7 @@ pub(crate) async fn reveal(context: &Context, args: &Args) -> Result<(), Failure
     let broker = context.broker()?;
     let token = idtoken::obtain(&context.env, &broker).await?;
     let (session, shown) =
-        session::open(&context.env, &broker, &token, vec![item], args.note.clone()).await?;
+        open::open(&context.env, &broker, &token, vec![item], args.note.clone()).await?;
     session.show(context, &shown)?;
     session
         .wait_or_cancel(context, &broker, args.timeout, &mut signals)

@@ -1,7 +1,13 @@
 //! `verify` and `receipt`: what anybody can check without asking anybody.
 
 use super::ticket;
-use crate::{context::Context, edge, fail::Failure, http::Proof};
+use crate::{
+    context::Context,
+    edge,
+    fail::Failure,
+    http::{Broker, Proof},
+    job::session::Session,
+};
 use proto::ids::RequestId;
 use std::{
     io::{BufRead as _, BufReader},
@@ -119,24 +125,50 @@ fn kind(path: &Path) -> Result<FileKind, Failure> {
 
 /// `countersign receipt`
 pub(crate) async fn receipt(context: &Context, args: &ReceiptArgs) -> Result<(), Failure> {
-    let path = format!("/v1/requests/{}/receipt", args.id);
     let by_ticket = args.ticket_file.is_some() || context.env.get("COUNTERSIGN_TICKET").is_some();
-    let bytes = if by_ticket {
+    if by_ticket {
         let which = ticket::Args::new(args.id, args.ticket_file.clone());
         let (session, broker) = ticket::load(context, &which)?;
-        broker
-            .get_raw(&path, Proof::Bearer(&session.secrets.ticket))
-            .await?
+        fetch_receipt(&broker, &session, &args.out).await?;
     } else {
         let device = context.device()?;
-        device.broker.get_raw(&path, device.proof()).await?
-    };
-    edge::write_private(&args.out, &bytes)?;
+        fetch(&device.broker, args.id, device.proof(), &args.out).await?;
+    }
     let value = serde_json::json!({"id": args.id, "file": args.out});
-    context.out.result(
-        &value,
-        &format!("receipt of {} in {}", args.id, args.out.display()),
-    )
+    let text = format!("receipt of {} in {}", args.id, args.out.display());
+    context.out.result(&value, &text)
+}
+
+/// Writes the receipt of a job's own request.
+pub(crate) async fn fetch_receipt(
+    broker: &Broker,
+    session: &Session,
+    out: &Path,
+) -> Result<(), Failure> {
+    let proof = Proof::Bearer(&session.secrets.ticket);
+    fetch(broker, session.id, proof, out).await
+}
+
+async fn fetch(
+    broker: &Broker,
+    id: RequestId,
+    proof: Proof<'_>,
+    out: &Path,
+) -> Result<(), Failure> {
+    let path = format!("/v1/requests/{id}/receipt");
+    let bytes = broker.get_raw(&path, proof).await?;
+    // Whether it is genuine is for `verify` to find; here it must be an envelope, and no sign-in page.
+    let envelope: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    if !envelope
+        .get("payload")
+        .is_some_and(serde_json::Value::is_string)
+    {
+        return Err(Failure::failed(
+            "What the broker sent is no receipt.",
+            "Check the broker's address, and whether something stands in front of it.",
+        ));
+    }
+    edge::write_private(out, &bytes)
 }
 
 #[cfg(test)]

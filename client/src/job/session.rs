@@ -1,21 +1,18 @@
-//! A request from the job's side: open it, check the reply, wait, collect.
+//! A request from the job's side: wait for it, collect it, take it back.
 
-use super::signals::Signals;
+use super::{open::Shown, signals::Signals};
 use crate::{
     context::Context,
-    edge::{self, Env},
+    edge,
     fail::Failure,
-    http::{self, Broker, Proof},
+    http::{Broker, Proof},
     out::span,
 };
-use age::secrecy::ExposeSecret as _;
 use proto::{
-    api::{Collected, Mode, OpenRequest, Opened, SealedRelease, StateName, Status},
-    bearer::{Bearer, Kind},
-    digest::hex,
+    api::{Collected, Mode, SealedRelease, StateName, Status},
     ids::{RegistryId, RequestId},
     problem::Exit,
-    request::{Item, RequestDigest},
+    request::Item,
     text::harmless,
     time::UnixTime,
 };
@@ -33,6 +30,10 @@ const AWAY_PAUSE: u64 = 15;
 const GRACE: u64 = 60;
 
 /// An open request. Written to a file by `request --out`; holds secrets.
+#[allow(
+    clippy::unsafe_derive_deserialize,
+    reason = "the unsafe code is in tokio's select!"
+)]
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Session {
@@ -59,132 +60,6 @@ pub(crate) struct Secrets {
     pub(crate) ticket: String,
     /// The ephemeral age identity.
     pub(crate) job_key: String,
-}
-
-/// What the job's log shows of an open request.
-#[derive(Serialize)]
-pub(crate) struct Shown {
-    event: &'static str,
-    id: RequestId,
-    items: Vec<String>,
-    request_digest: RequestDigest,
-    match_code: String,
-    page: String,
-    expires: UnixTime,
-}
-
-/// Opens a request and checks that the broker recorded what was asked.
-pub(crate) async fn open(
-    env: &Env,
-    broker: &Broker,
-    id_token: &str,
-    items: Vec<Item>,
-    note: Option<String>,
-) -> Result<(Session, Shown), Failure> {
-    let identity = age::x25519::Identity::generate();
-    let mut asked = OpenRequest {
-        items,
-        job_key: identity.to_public().to_string(),
-        idempotency_key: String::new(),
-        note,
-    };
-    asked.idempotency_key = idempotency_key(env, &asked)?;
-    let opened: Opened = broker
-        .post_again("/v1/requests", &asked, Proof::Bearer(id_token))
-        .await?;
-    check(&asked, &opened)?;
-    let shown = Shown {
-        event: "opened",
-        id: opened.id,
-        items: opened.facts.items.iter().map(Item::name).collect(),
-        request_digest: opened.request_digest,
-        match_code: opened.match_code,
-        page: harmless(&opened.page),
-        expires: opened.facts.expires,
-    };
-    let session = Session {
-        broker: broker.base().to_owned(),
-        id: opened.id,
-        secrets: Secrets {
-            ticket: opened.ticket,
-            job_key: identity.to_string().expose_secret().to_owned(),
-        },
-        items: asked.items,
-        tarballs: Vec::new(),
-        registry_url: opened.registry_url,
-        expires: opened.facts.expires,
-    };
-    Ok((session, shown))
-}
-
-/// The same run and body give the same key, so that an open whose reply was lost is not opened twice;
-/// outside a known CI the random job key alone makes it unique.
-fn idempotency_key(env: &Env, asked: &OpenRequest) -> Result<String, Failure> {
-    let mut text = serde_json::to_vec(asked)
-        .map_err(|e| Failure::failed(format!("The request is no JSON: {e}."), "Report this."))?;
-    for name in [
-        "GITHUB_RUN_ID",
-        "GITHUB_RUN_ATTEMPT",
-        "GITHUB_JOB",
-        "CI_JOB_ID",
-    ] {
-        text.push(0);
-        text.extend_from_slice(env.get(name).unwrap_or_default().as_bytes());
-    }
-    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &text);
-    Ok(hex(hash.as_ref()))
-}
-
-/// Attack 35: a broker that is not ours, or lies. What it recorded must be what was asked, under the
-/// digest that people will see, and nothing may point at an address that secrets must not travel to.
-fn check(asked: &OpenRequest, opened: &Opened) -> Result<(), Failure> {
-    let facts = &opened.facts;
-    let lies = [
-        (
-            facts.digest() != opened.request_digest,
-            "its digest is not that of its facts",
-        ),
-        (facts.id != opened.id, "its facts name another request"),
-        (facts.items != asked.items, "its facts name other items"),
-        (
-            facts.job_key != asked.job_key,
-            "its facts name another job key",
-        ),
-        (
-            !is_match_code(&opened.match_code),
-            "its match code is not 6 digits",
-        ),
-        (
-            Bearer::parse(Kind::Ticket, &opened.ticket).is_err(),
-            "its ticket is damaged",
-        ),
-        (
-            http::web_address(&opened.page, "page").is_err(),
-            "its page is no https address",
-        ),
-        (
-            asked.items.iter().any(|i| {
-                !i.files.is_empty()
-                    && !opened
-                        .registry_url
-                        .get(&i.registry)
-                        .is_some_and(|u| http::web_address(u, "registry").is_ok())
-            }),
-            "it names no https address for the registry",
-        ),
-    ];
-    match lies.iter().find(|(lie, _)| *lie) {
-        None => Ok(()),
-        Some((_, what)) => Err(Failure::refused(
-            format!("The broker's reply does not hold: {what}."),
-            "Do not approve this request. Check the broker's address, and tell its admin.",
-        )),
-    }
-}
-
-/// Whether a text is a match code.
-pub(crate) fn is_match_code(text: &str) -> bool {
-    text.len() == 6 && text.bytes().all(|b| b.is_ascii_digit())
 }
 
 impl Session {
@@ -341,9 +216,17 @@ impl Session {
     pub(crate) async fn cancel(&self, broker: &Broker) -> Result<(), Failure> {
         let path = format!("/v1/requests/{}/cancel", self.id);
         let empty = serde_json::json!({});
-        broker
-            .post_only(&path, Some(&empty), Proof::Bearer(&self.secrets.ticket))
-            .await
+        let status: Status = broker
+            .post(&path, &empty, Proof::Bearer(&self.secrets.ticket))
+            .await?;
+        if status.id == self.id && status.state == StateName::Cancelled {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Exit::Conflict,
+            format!("The request is {}, not cancelled.", status.state.text()),
+            "Look at it with `countersign wait`.",
+        ))
     }
 
     /// Waits; a job that is stopped meanwhile takes its request back.

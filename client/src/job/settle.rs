@@ -161,7 +161,7 @@ mod tests {
             },
             items: vec![item],
             tarballs: vec![],
-            registry_url: Default::default(),
+            registry_url: std::collections::BTreeMap::default(),
             expires: UnixTime(0),
         };
         let judge = |read_back: Option<Digest>, failed: Option<&str>| {

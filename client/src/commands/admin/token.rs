@@ -159,7 +159,7 @@ fn due(t: &TokenLine, now: UnixTime) -> Vec<String> {
     match t.expires {
         Some(at) if at <= now => out.push("has expired: rotate it".to_owned()),
         Some(at) if at.since(now) < WEEK => {
-            out.push(format!("expires {}: rotate it", at.rfc3339()))
+            out.push(format!("expires {}: rotate it", at.rfc3339()));
         }
         _ => {}
     }

@@ -2,7 +2,9 @@
 //! where somebody decides (attack 10).
 
 use crate::out::{Out, size, span};
-use proto::{answer::Factor, api::Question, request::Item, text::harmless, time::UnixTime};
+use proto::{
+    answer::Factor, api::Question, ids::VersionText, request::Item, text::harmless, time::UnixTime,
+};
 use std::fmt::Write as _;
 
 /// Items that are shown in full; of the others only the name.
@@ -16,7 +18,7 @@ pub(crate) fn draw(out: &Out, q: &Question, now: UnixTime) -> String {
             .previous
             .get(n)
             .and_then(Option::as_ref)
-            .map(|v| v.as_str());
+            .map(VersionText::as_str);
         draw_item(&mut s, out, item, previous, n < FULL_ITEMS);
     }
     for warning in &q.warnings {

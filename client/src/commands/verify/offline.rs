@@ -1,24 +1,132 @@
 //! The one place that connects `verify` with the library that proves receipts and exports.
-//!
-//! Until it is connected, nothing is ever called valid.
 
 use super::Verdict;
 use crate::fail::Failure;
-use std::io::BufRead;
+use proto::{
+    log::{
+        checkpoint::LogKey,
+        export::{Known, verify_export},
+        receipt::verify_receipt,
+    },
+    problem::Exit,
+    request::Item,
+    text::harmless,
+};
+use std::{fmt::Display, io::BufRead};
 
 /// Verifies a receipt (a DSSE envelope).
-pub(crate) fn receipt(_bytes: &[u8], _key: Option<&str>) -> Result<Verdict, Failure> {
-    Err(absent())
+pub(crate) fn receipt(bytes: &[u8], key: Option<&str>) -> Result<Verdict, Failure> {
+    let report = verify_receipt(bytes, key).map_err(|e| invalid("receipt", &e))?;
+    let mut lines = vec!["valid receipt".to_owned()];
+    let mut add = |label: &str, what: &str| lines.push(format!("  {label:<10} {what}"));
+    for name in report.facts.items.iter().map(Item::name) {
+        add("published", &harmless(&name));
+    }
+    for file in report.facts.items.iter().flat_map(|i| &i.files) {
+        add("", &file.digest.to_string());
+    }
+    for a in &report.approvers {
+        add(
+            "approved",
+            &format!("{} by {} at {}", a.person, a.device, a.time.rfc3339()),
+        );
+    }
+    add("recorded", &report.published.rfc3339());
+    add(
+        "entry",
+        &format!("{} of {}", report.index, report.tree_size),
+    );
+    add("log key", &harmless(&report.log_key));
+    Ok(Verdict {
+        pinned: report.pinned,
+        value: value("receipt", &report)?,
+        text: lines.join("\n"),
+    })
 }
 
 /// Verifies an exported log.
-pub(crate) fn export(_reader: impl BufRead, _key: Option<&str>) -> Result<Verdict, Failure> {
-    Err(absent())
+pub(crate) fn export(reader: impl BufRead, key: Option<&str>) -> Result<Verdict, Failure> {
+    let key = key.map(str::parse::<LogKey>).transpose().map_err(|e| {
+        Failure::usage(
+            format!("The key {e}."),
+            "Copy it from `countersign status`.",
+        )
+    })?;
+    let known = Known {
+        key: key.as_ref(),
+        seen: None,
+    };
+    let report = verify_export(reader, known).map_err(|e| invalid("export", &e))?;
+    let origin = harmless(&report.origin);
+    Ok(Verdict {
+        pinned: report.pinned,
+        value: value("export", &report)?,
+        text: format!("valid log of {origin}\n  {:<10} {}", "entries", report.size),
+    })
 }
 
-fn absent() -> Failure {
-    Failure::failed(
-        "This version cannot verify files.",
-        "Use a version that can; nothing was checked.",
+fn value(kind: &str, report: &impl serde::Serialize) -> Result<serde_json::Value, Failure> {
+    serde_json::to_value(report)
+        .map(|report| serde_json::json!({"valid": true, "kind": kind, "report": report}))
+        .map_err(|e| Failure::failed(format!("The report is no JSON: {e}."), "Report this."))
+}
+
+fn invalid(what: &str, why: &impl Display) -> Failure {
+    Failure::new(
+        Exit::Failed,
+        format!("The {what} is not valid: {}.", harmless(&why.to_string())),
+        "Do not trust it. Fetch it again; if it stays invalid, tell the broker's admin.",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::{
+        api::LogLine,
+        device::DeviceKey,
+        log::{
+            checkpoint::Checkpoint,
+            export::CheckpointLine,
+            merkle::{leaf_hash, root},
+        },
+    };
+
+    #[test]
+    fn an_export_is_valid_and_one_changed_letter_is_found() {
+        let key = DeviceKey::from_seed([7; 32]).unwrap();
+        let vkey = LogKey::new("broker.example", key.public())
+            .unwrap()
+            .to_string();
+        let note = Checkpoint {
+            origin: "broker.example".into(),
+            size: 1,
+            root: root(&[leaf_hash(b"entry")]),
+        }
+        .sign(&key)
+        .unwrap();
+        let line = LogLine {
+            index: 0,
+            leaf: "entry".into(),
+        };
+        let last = CheckpointLine { checkpoint: note };
+        let text = format!(
+            "{}\n{}\n",
+            serde_json::to_string(&line).unwrap(),
+            serde_json::to_string(&last).unwrap()
+        );
+        let verdict = export(text.as_bytes(), Some(&vkey)).unwrap();
+        assert!(verdict.pinned && verdict.text.contains("entries    1"));
+        assert!(!export(text.as_bytes(), None).unwrap().pinned);
+        let edited = text.replace("entry", "entrx");
+        assert_eq!(
+            export(edited.as_bytes(), Some(&vkey)).err().unwrap().exit as u8,
+            1
+        );
+        assert_eq!(
+            export(text.as_bytes(), Some("x")).err().unwrap().exit as u8,
+            2
+        );
+        assert_eq!(receipt(b"{}", None).err().unwrap().exit as u8, 1);
+    }
 }
