@@ -31,11 +31,13 @@ pub struct Bins {
 
 /// Finds both programs beside the running test, and builds them if one is absent.
 pub async fn bins() -> anyhow::Result<Bins> {
-    // The test is target/<profile>/deps/<name>-<hash>; nextest and cargo test agree on that.
-    let test = std::env::current_exe()?;
-    let profile = test
-        .parent()
-        .and_then(Path::parent)
+    // A test is target/<profile>/deps/<name>-<hash>, where nextest and cargo test agree; a program of ours lies
+    // in target/<profile>.
+    let own = std::env::current_exe()?;
+    let profile = own
+        .ancestors()
+        .skip(1)
+        .find(|folder| !folder.ends_with("deps"))
         .context("the test does not lie in a target folder")?;
     let bins = Bins {
         countersignd: profile.join("countersignd"),

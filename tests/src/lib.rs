@@ -3,10 +3,15 @@
 //! Everything listens on loopback, on ports that the system chose; everything is stopped and waited for on `Drop`; every
 //! secret is made for the run. Nothing here is part of what is shipped.
 
+pub mod api;
 pub mod command;
 pub mod daemon;
+pub mod direct;
+pub mod history;
 pub mod packages;
 pub mod parts;
+pub mod people;
+pub mod proxy;
 pub mod team;
 
 use std::{

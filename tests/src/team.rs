@@ -1,6 +1,11 @@
 //! A whole organisation: a real registry, an issuer, a broker, an admin and maintainers, all with our
 //! own command line, as people would set it up.
 
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a JSON member that is missing fails the test, as it should"
+)]
+
 use crate::{
     command::{Output, Running},
     daemon::Daemon,
@@ -228,12 +233,21 @@ impl Team {
 
     /// The same with other variables.
     pub async fn publish_as(&self, args: &[&str], env: &[(&str, &str)]) -> anyhow::Result<Waiting> {
+        let all: Vec<&str> = ["publish", "npm"]
+            .into_iter()
+            .chain(args.iter().copied())
+            .collect();
+        self.job_as(&all, env).await
+    }
+
+    /// Starts `countersign <args>` as a CI job, and returns once its output shows the match code.
+    pub async fn job_as(&self, args: &[&str], env: &[(&str, &str)]) -> anyhow::Result<Waiting> {
         let stamp = crate::free_port()?;
         let out = self.folder.path().join(format!("job-{stamp}.out"));
         let err = self.folder.path().join(format!("job-{stamp}.err"));
         let mut command = Command::new(&self.daemon.bins.countersign);
         command
-            .args(["--json", "publish", "npm"])
+            .arg("--json")
             .args(args)
             .current_dir(self.folder.path())
             .env("COUNTERSIGN_BROKER", &self.daemon.url)

@@ -1,0 +1,487 @@
+//! People and jobs that speak the API themselves: for attacks that no honest client would make.
+
+#![allow(
+    clippy::indexing_slicing,
+    reason = "indexing a JSON value gives null where nothing is"
+)]
+
+use crate::{
+    daemon::Daemon,
+    http, now,
+    parts::{Issuer, github_claims},
+};
+use anyhow::{Context as _, bail};
+use proto::{
+    answer::{Decision, Statement},
+    api::{AnswerRequest, EnrollRequest, Opened, Question, SealedRelease},
+    bearer::{Bearer, Kind},
+    device::{Call, DeviceKey, enrolment_bytes},
+    digest::{Algorithm, Digest, hex},
+    request::RequestDigest,
+    time::UnixTime,
+};
+use reqwest::{Client, Method};
+use serde_json::{Value, json};
+use std::sync::{Mutex, PoisonError};
+use totp_rs::Totp;
+
+/// Seconds of a TOTP step.
+pub const STEP: u64 = 30;
+
+/// Random bytes.
+pub fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow::anyhow!("no randomness"))?;
+    Ok(bytes)
+}
+
+/// A reply, whatever it was.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// The status.
+    pub status: u16,
+    /// The JSON body; a text when it is none.
+    pub body: Value,
+}
+
+impl Reply {
+    async fn of(response: reqwest::Response) -> anyhow::Result<Self> {
+        let status = response.status().as_u16();
+        let text = response.text().await?;
+        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        Ok(Self { status, body })
+    }
+
+    /// The problem's code; empty when it is none.
+    pub fn code(&self) -> &str {
+        self.body["code"].as_str().unwrap_or_default()
+    }
+
+    /// Whether it is a yes.
+    pub fn success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// The body of a yes.
+    pub fn ok<T: serde::de::DeserializeOwned>(self) -> anyhow::Result<T> {
+        if !self.success() {
+            bail!("{} {}", self.status, self.body);
+        }
+        Ok(serde_json::from_value(self.body)?)
+    }
+}
+
+/// A person's device.
+pub struct Device {
+    /// Its key.
+    pub key: DeviceKey,
+    /// The person's second factor.
+    pub totp: Totp,
+    /// The otpauth address, a secret.
+    pub otpauth: String,
+    /// The broker.
+    pub url: String,
+    client: Client,
+    nonce: Mutex<String>,
+}
+
+impl Device {
+    /// Enrols a new device. The code of the step before is spent, so that the current one is still good.
+    pub async fn enroll(url: &str, invite: &str) -> anyhow::Result<Self> {
+        let key = DeviceKey::from_seed(random()?)?;
+        let bearer = Bearer::parse(Kind::Invite, invite.trim())?;
+        let signature = hex(&key.sign(&enrolment_bytes(&bearer.hash().0, "test")));
+        let client = http()?;
+        let mut asked = EnrollRequest {
+            invite: bearer.expose(),
+            public_key: key.public(),
+            signature,
+            device_name: "test".into(),
+            totp: None,
+        };
+        let path = format!("{url}/v1/enroll");
+        let first = Reply::of(client.post(&path).json(&asked).send().await?).await?;
+        let first: proto::api::Enrolled = first.ok()?;
+        let otpauth = first.otpauth.context("a second factor")?;
+        let totp = Totp::from_url(&otpauth).map_err(|e| anyhow::anyhow!("{e:?}"))?;
+        let device = Self {
+            key,
+            totp,
+            otpauth,
+            url: url.into(),
+            client,
+            nonce: Mutex::default(),
+        };
+        for _ in 0..2 {
+            asked.totp = Some(device.code(1)?);
+            let done = Reply::of(device.client.post(&path).json(&asked).send().await?).await?;
+            if done.code() != "factor-wrong" {
+                done.ok::<Value>()?;
+                break;
+            }
+        }
+        Ok(device)
+    }
+
+    /// The code of now or of so many steps ago.
+    pub fn code(&self, steps_ago: u64) -> anyhow::Result<String> {
+        Ok(self.totp.generate(now()? - steps_ago * STEP).to_string())
+    }
+
+    /// Six digits that are none of the codes around now.
+    pub fn wrong_code(&self) -> anyhow::Result<String> {
+        let at = now()?;
+        let near: Vec<String> = (0..6)
+            .map(|n| self.totp.generate(at + 2 * STEP - n * STEP).to_string())
+            .collect();
+        (0..1000)
+            .map(|n| format!("{n:06}"))
+            .find(|code| !near.contains(code))
+            .context("a code")
+    }
+
+    /// A signed call; signs again once with the nonce that the broker hands out.
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Reply> {
+        self.call_as(&self.key, method, path, body).await
+    }
+
+    /// The same with another key.
+    pub async fn call_as(
+        &self,
+        key: &DeviceKey,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Reply> {
+        let url = format!("{}{path}", self.url);
+        let bytes = body
+            .map(serde_json::to_vec)
+            .transpose()?
+            .unwrap_or_default();
+        for _ in 0..2 {
+            let nonce = self
+                .nonce
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
+            let proof = key.sign_call(&Call {
+                method: method.as_str(),
+                url: &url,
+                body: &bytes,
+                now: UnixTime(now()?),
+                jti: &hex(&random::<16>()?),
+                nonce: &nonce,
+            });
+            let response = self
+                .client
+                .request(method.clone(), &url)
+                .header("DPoP", proof)
+                .header("content-type", "application/json")
+                .body(bytes.clone())
+                .send()
+                .await?;
+            let fresh = response.headers().get("DPoP-Nonce").cloned();
+            let reply = Reply::of(response).await?;
+            match fresh.as_ref().and_then(|f| f.to_str().ok()) {
+                Some(fresh) if reply.code() == "use-dpop-nonce" => {
+                    fresh
+                        .clone_into(&mut self.nonce.lock().unwrap_or_else(PoisonError::into_inner));
+                }
+                _ => return Ok(reply),
+            }
+        }
+        bail!("the broker asks for another nonce again and again")
+    }
+
+    /// `GET`.
+    pub async fn get(&self, path: &str) -> anyhow::Result<Reply> {
+        self.call(Method::GET, path, None).await
+    }
+
+    /// `POST`.
+    pub async fn post(&self, path: &str, body: Value) -> anyhow::Result<Reply> {
+        self.call(Method::POST, path, Some(&body)).await
+    }
+
+    /// The question, as this person sees it.
+    pub async fn question(&self, id: &str) -> anyhow::Result<Question> {
+        self.get(&format!("/v1/requests/{id}/question")).await?.ok()
+    }
+
+    /// A signed answer, not yet sent.
+    pub fn answer(
+        &self,
+        decision: Decision,
+        digest: RequestDigest,
+        match_code: &str,
+        totp: Option<&str>,
+    ) -> anyhow::Result<AnswerRequest> {
+        let statement = Statement {
+            decision,
+            request_digest: digest,
+            device: self.key.public().id(),
+            time: UnixTime(now()?),
+            nonce: hex(&random::<16>()?),
+        };
+        Ok(AnswerRequest {
+            signature: hex(&self.key.sign(&statement.canonical())),
+            statement,
+            match_code: match_code.into(),
+            totp: totp.map(str::to_owned),
+            reason: None,
+        })
+    }
+
+    /// Sends an answer.
+    pub async fn send(&self, id: &str, answer: &AnswerRequest) -> anyhow::Result<Reply> {
+        let path = format!("/v1/requests/{id}/answer");
+        self.post(&path, serde_json::to_value(answer)?).await
+    }
+
+    /// Approves what a job opened.
+    pub async fn approve(&self, job: &Job, totp: Option<&str>) -> anyhow::Result<Reply> {
+        let o = &job.opened;
+        let answer = self.answer(Decision::Approve, o.request_digest, &o.match_code, totp)?;
+        self.send(&o.id.to_string(), &answer).await
+    }
+
+    /// Says no.
+    pub async fn deny(&self, job: &Job, freeze: bool) -> anyhow::Result<Reply> {
+        let decision = if freeze {
+            Decision::DenyAndFreeze
+        } else {
+            Decision::Deny
+        };
+        let answer = self.answer(decision, job.opened.request_digest, "", None)?;
+        self.send(&job.opened.id.to_string(), &answer).await
+    }
+}
+
+/// A job that opened a request.
+pub struct Job {
+    /// What the broker said.
+    pub opened: Opened,
+    /// The job's own key.
+    pub key: age::x25519::Identity,
+    url: String,
+    client: Client,
+}
+
+impl Job {
+    /// Calls a route of the request with a bearer.
+    pub async fn with(&self, method: Method, route: &str, bearer: &str) -> anyhow::Result<Reply> {
+        let url = format!("{}/v1/requests/{}{route}", self.url, self.opened.id);
+        let call = self.client.request(method, url).bearer_auth(bearer);
+        Reply::of(call.send().await?).await
+    }
+
+    /// Collects.
+    pub async fn collect(&self) -> anyhow::Result<Reply> {
+        self.with(Method::POST, "/collect", &self.opened.ticket)
+            .await
+    }
+
+    /// Takes it back.
+    pub async fn cancel(&self) -> anyhow::Result<Reply> {
+        self.with(Method::POST, "/cancel", &self.opened.ticket)
+            .await
+    }
+
+    /// The state in one word.
+    pub async fn state(&self) -> anyhow::Result<String> {
+        let reply = self.with(Method::GET, "", &self.opened.ticket).await?;
+        let status: Value = reply.ok()?;
+        Ok(status["state"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// The credential in a collected blob.
+    pub fn open(&self, collected: &Reply) -> anyhow::Result<String> {
+        let sealed = collected.body["sealed"].as_str().context("a blob")?;
+        let plain = age::decrypt(&self.key, sealed.as_bytes())?;
+        let release: SealedRelease = serde_json::from_slice(&plain)?;
+        release.credential.context("a credential")
+    }
+
+    /// Publishes an archive at the broker's registry endpoint, as a registry's client would.
+    pub async fn put(&self, credential: &str, archive: &[u8]) -> anyhow::Result<Reply> {
+        let item = self.opened.facts.items.first().context("an item")?;
+        let registry = self
+            .opened
+            .registry_url
+            .get(&item.registry)
+            .context("an endpoint")?;
+        let name = item.package.as_str();
+        let url = format!(
+            "{}/{}",
+            registry.trim_end_matches('/'),
+            name.replace('/', "%2f")
+        );
+        let call = self.client.put(url).bearer_auth(credential);
+        let document = publish_document(name, item.version.as_str(), registry, archive);
+        Reply::of(call.json(&document).send().await?).await
+    }
+}
+
+/// The document that npm sends.
+pub fn publish_document(name: &str, version: &str, registry: &str, archive: &[u8]) -> Value {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let sha1 = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, archive);
+    let sha512 = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA512, archive);
+    let file = format!("{name}-{version}.tgz");
+    let registry = registry.trim_end_matches('/');
+    let mut versions = serde_json::Map::new();
+    versions.insert(
+        version.to_owned(),
+        json!({
+            "_id": format!("{name}@{version}"),
+            "name": name,
+            "version": version,
+            "dist": {
+                "integrity": format!("sha512-{}", STANDARD.encode(sha512.as_ref())),
+                "shasum": hex(sha1.as_ref()),
+                "tarball": format!("{registry}/{name}/-/{file}"),
+            },
+        }),
+    );
+    let mut attachments = serde_json::Map::new();
+    attachments.insert(
+        file,
+        json!({
+            "content_type": "application/octet-stream",
+            "data": STANDARD.encode(archive),
+            "length": archive.len(),
+        }),
+    );
+    json!({
+        "_id": name,
+        "name": name,
+        "dist-tags": { "latest": version },
+        "versions": versions,
+        "access": null,
+        "_attachments": attachments,
+    })
+}
+
+/// An archive of a package whose manifest says just its name and version.
+pub fn archive(name: &str, version: &str) -> anyhow::Result<Vec<u8>> {
+    let manifest = json!({"name": name, "version": version}).to_string();
+    crate::packages::tarball(&[("package/package.json", manifest.as_bytes())])
+}
+
+/// An organisation whose people are devices of the test itself.
+pub struct Office {
+    /// The CI's issuer.
+    pub issuer: Issuer,
+    /// The broker.
+    pub daemon: Daemon,
+    /// The admin.
+    pub admin: Device,
+}
+
+impl Office {
+    /// Sets one up; `registry` is the npm registry's address (a closed port will often do).
+    pub async fn start(policy: &str, registry: &str) -> anyhow::Result<Self> {
+        let issuer = Issuer::start().await?;
+        let daemon = Daemon::builder()
+            .issuer("github", "github", &issuer.url, None)
+            .registry("npm", "npm", registry)
+            .policy(policy)
+            .start()
+            .await?;
+        let invite = std::fs::read_to_string(daemon.invite_path())?;
+        let admin = Device::enroll(&daemon.url, &invite).await?;
+        Ok(Self {
+            issuer,
+            daemon,
+            admin,
+        })
+    }
+
+    /// Invites and enrols a person.
+    pub async fn hire(
+        &self,
+        name: &str,
+        groups: &[&str],
+        admin: bool,
+        actors: &[&str],
+    ) -> anyhow::Result<Device> {
+        let asked = json!({"person": name, "groups": groups, "admin": admin, "actors": actors});
+        let invited: Value = self.admin.post("/v1/admin/invites", asked).await?.ok()?;
+        let invite = invited["invite"].as_str().context("an invite")?;
+        Device::enroll(&self.daemon.url, invite).await
+    }
+
+    /// A job asks to publish these bytes.
+    pub async fn open(&self, name: &str, version: &str, bytes: &[u8]) -> anyhow::Result<Job> {
+        let reply = self.ask(name, version, bytes).await?;
+        let (reply, key, client) = reply;
+        Ok(Job {
+            opened: reply.ok()?,
+            key,
+            url: self.daemon.url.clone(),
+            client,
+        })
+    }
+
+    /// The same, whatever the broker says.
+    pub async fn ask(
+        &self,
+        name: &str,
+        version: &str,
+        bytes: &[u8],
+    ) -> anyhow::Result<(Reply, age::x25519::Identity, Client)> {
+        let token = self.issuer.mint(github_claims(&self.daemon.url)).await?;
+        let key = age::x25519::Identity::generate();
+        let asked = json!({
+            "items": [{
+                "registry": "npm", "package": name, "version": version, "tag": "latest",
+                "files": [{"name": "package.tgz", "size": bytes.len(),
+                           "digest": Digest::of(Algorithm::Sha512, bytes)}],
+            }],
+            "job_key": key.to_public().to_string(),
+            "idempotency_key": hex(&random::<16>()?),
+        });
+        let client = http()?;
+        let call = client
+            .post(format!("{}/v1/requests", self.daemon.url))
+            .bearer_auth(token)
+            .json(&asked);
+        Ok((Reply::of(call.send().await?).await?, key, client))
+    }
+
+    /// The events of the log, in order.
+    pub async fn events(&self) -> anyhow::Result<Vec<Value>> {
+        let mut events = Vec::new();
+        loop {
+            let path = format!("/v1/log/export?from={}&limit=1000", events.len());
+            let reply = self.admin.get(&path).await?;
+            let text = match &reply.body {
+                Value::String(text) => text.clone(),
+                one => one.to_string(),
+            };
+            let before = events.len();
+            for line in text.lines().filter(|l| !l.is_empty()) {
+                let line: Value = serde_json::from_str(line)?;
+                let leaf = line["leaf"].as_str().context("a leaf")?;
+                let leaf: Value = serde_json::from_str(leaf)?;
+                events.push(leaf["event"].clone());
+            }
+            if events.len() == before {
+                return Ok(events);
+            }
+        }
+    }
+}
+
+/// How many events of a type are about a request.
+pub fn count(events: &[Value], kind: &str, id: &str) -> usize {
+    events
+        .iter()
+        .filter(|e| e["type"] == kind && e["request"] == id)
+        .count()
+}
