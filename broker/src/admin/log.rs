@@ -35,8 +35,7 @@ pub async fn receipt(desk: &Desk, record: &Record) -> Result<String, Refusal> {
     if record.name() != StateName::Published {
         return Err(Refusal::State(record.name(), record.status().reason));
     }
-    let checkpoint = desk.checkpoint().await?;
-    let size = desk.tree.size();
+    let (size, checkpoint) = desk.checkpoint().await?;
     let (index, leaf) = published_leaf(desk, record, size)?;
     let inclusion = desk
         .tree

@@ -25,12 +25,7 @@ pub async fn add(
     now: UnixTime,
 ) -> Result<TokenLine, Refusal> {
     let (scope, token) = parse(desk, &given)?;
-    let wanted = NewToken {
-        registry: &given.registry,
-        scope: &scope,
-        token: &token,
-        expires: given.expires,
-    };
+    let wanted = wanted(&given, &scope, &token);
     let (batch, record) =
         tokens::add(&desk.vault, &*desk.live, Batch::new(), &wanted, now).map_err(refusal)?;
     desk.commit(batch, &[Event::TokenStored(facts(&record, by))], now)
@@ -58,12 +53,7 @@ pub async fn rotate(
             Err(why) => return Err(Refusal::RegistryDown(why.to_string())),
         }
     }
-    let wanted = NewToken {
-        registry: &given.registry,
-        scope: &scope,
-        token: &token,
-        expires: given.expires,
-    };
+    let wanted = wanted(&given, &scope, &token);
     let (batch, record) =
         tokens::rotate(&desk.vault, &*desk.live, Batch::new(), &wanted, now).map_err(refusal)?;
     desk.commit(batch, &[Event::TokenRotated(facts(&record, by))], now)
@@ -164,6 +154,19 @@ fn parse(desk: &Desk, given: &TokenRequest) -> Result<(Scope, Secret<String>), R
         )));
     }
     Ok((scope(&given.scope)?, Secret::new(given.token.clone())))
+}
+
+fn wanted<'a>(
+    given: &'a TokenRequest,
+    scope: &'a Scope,
+    token: &'a Secret<String>,
+) -> NewToken<'a> {
+    NewToken {
+        registry: &given.registry,
+        scope,
+        token,
+        expires: given.expires,
+    }
 }
 
 fn scope(text: &str) -> Result<Scope, Refusal> {

@@ -208,15 +208,18 @@ impl Desk {
         Ok(())
     }
 
-    /// A signed checkpoint over all leaves there are.
-    pub async fn checkpoint(&self) -> Result<String, Fault> {
+    /// A signed checkpoint over all leaves there are, with its size: a proof that goes with it must be
+    /// for this very size, and the tree may have grown by the time it is made.
+    pub async fn checkpoint(&self) -> Result<(u64, String), Fault> {
         self.tree
             .catch_up_into(&*self.live, &*self.history)
             .await
             .map_err(|e| Fault::Store(e.to_string()))?;
-        self.tree
-            .checkpoint(&self.log_key()?, &self.place.origin)
-            .map_err(|_| Fault::Damaged("the log key"))
+        let snapshot = self.tree.snapshot(&self.place.origin);
+        let signed = snapshot
+            .sign(&self.log_key()?)
+            .map_err(|_| Fault::Damaged("the log key"))?;
+        Ok((snapshot.size, signed))
     }
 }
 

@@ -156,7 +156,7 @@ pub async fn devices(call: Call) -> Done {
 
 /// The signed checkpoint.
 pub async fn checkpoint(call: Call) -> Done {
-    let text = call.desk.checkpoint().await.map_err(Refusal::from)?;
+    let (_, text) = call.desk.checkpoint().await.map_err(Refusal::from)?;
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())
 }
 

@@ -17,9 +17,8 @@ use crate::{
     },
     policy::Verdict,
     store::Batch,
-    vault::{Domain, match_code::match_code},
+    vault::{Domain, match_code::match_code_holds},
 };
-use aws_lc_rs::constant_time::verify_slices_are_equal;
 use proto::{
     answer::{Decision, Evidence, Factor},
     api::{AnswerRequest, Answered, StateName},
@@ -163,8 +162,8 @@ async fn approve(
     if mine.match_code >= MATCH_TRIES {
         return Err(Refusal::FactorExhausted);
     }
-    let expected = match_code(&desk.vault, record.facts.id).map_err(Fault::from)?;
-    if verify_slices_are_equal(expected.as_bytes(), given.match_code.as_bytes()).is_err() {
+    let holds = match_code_holds(&desk.vault, record.facts.id, &given.match_code);
+    if !holds.map_err(Fault::from)? {
         let add = Tries {
             match_code: 1,
             totp: 0,
