@@ -211,22 +211,22 @@ fn check(config: &Config) -> Result<(), (usize, String)> {
                 format!("key `name`: '{}' is taken", registry.name.get_ref()),
             ));
         }
-        match registry.kind {
-            RegistryKind::Generic => {}
-            RegistryKind::Npm => {
-                let (Some(url), Some(listen), Some(public)) =
-                    (&registry.url, &registry.listen, &registry.public_url)
-                else {
-                    return Err((
-                        at,
-                        "a registry of kind npm needs `url`, `listen` and `public_url`".to_owned(),
-                    ));
-                };
-                secure(url, "url")?;
-                origin(public, "public_url")?;
-                if !plain_ok(listen) {
-                    return Err((listen.span().start, plain.to_owned()));
-                }
+        if registry.kind.row().connect.is_some() {
+            let (Some(url), Some(listen), Some(public)) =
+                (&registry.url, &registry.listen, &registry.public_url)
+            else {
+                return Err((
+                    at,
+                    format!(
+                        "a registry of kind {} needs `url`, `listen` and `public_url`",
+                        registry.kind.name()
+                    ),
+                ));
+            };
+            secure(url, "url")?;
+            origin(public, "public_url")?;
+            if !plain_ok(listen) {
+                return Err((listen.span().start, plain.to_owned()));
             }
         }
     }

@@ -12,10 +12,7 @@ use broker::{
     http::{auth::Signatures, listen, operations, registry as origin, routes},
     policy::Policy,
     publish::{archive, close, settle},
-    registry::{
-        Kind,
-        npm::{Timeouts, Upstream},
-    },
+    registry::{Address, Timeouts},
     secret::Secret,
     store::{
         Batch, Store,
@@ -263,13 +260,22 @@ fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk> {
     let issuers = Issuers::new(issuers, public_url.clone())?.with_client_keys(Arc::new(keys));
     let mut registries = BTreeMap::new();
     for entry in &config.registries {
-        let registry = match (entry.kind, &entry.url, &entry.public_url) {
-            (Kind::Npm, Some(url), Some(endpoint)) => Registry::Npm {
-                upstream: Upstream::new(url.get_ref().clone(), Timeouts::default())?,
-                endpoint: endpoint.get_ref().clone(),
-            },
-            (Kind::Generic, ..) => Registry::Secrets,
-            (Kind::Npm, ..) => bail!("a registry of kind npm needs url and public_url"),
+        let registry = match (entry.kind.row().connect, &entry.url, &entry.public_url) {
+            (Some(connect), Some(url), Some(endpoint)) => {
+                let address = Address {
+                    url: url.get_ref().clone(),
+                };
+                Registry::Forward {
+                    kind: entry.kind,
+                    upstream: connect(address, Timeouts::default())?,
+                    endpoint: endpoint.get_ref().clone(),
+                }
+            }
+            (None, ..) => Registry::Secrets,
+            (Some(_), ..) => bail!(
+                "a registry of kind {} needs url and public_url",
+                entry.kind.name()
+            ),
         };
         registries.insert(entry.name.get_ref().clone(), registry);
     }
@@ -336,12 +342,9 @@ pub(crate) async fn serve(config: Config, path: PathBuf) -> Result<()> {
         (config.operations.listen, false, operations::router(&desk)),
     ];
     for entry in &config.registries {
-        if let Some(address) = &entry.listen {
-            listeners.push((
-                *address.get_ref(),
-                true,
-                origin::router(&desk, entry.name.get_ref().clone()),
-            ));
+        let router = origin::router(&desk, entry.name.get_ref().clone());
+        if let (Some(address), Some(router)) = (&entry.listen, router) {
+            listeners.push((*address.get_ref(), true, router));
         }
     }
     for (address, public, router) in listeners {

@@ -120,6 +120,18 @@ pub struct Status {
 pub struct ItemStatus {
     /// `npm:@acme/left@1.4.2`
     pub name: String,
+    /// Its state: that of its least advanced file.
+    pub state: StateName,
+    /// Its files, in the request's order; empty for a secret.
+    #[serde(default)]
+    pub files: Vec<FileStatus>,
+}
+
+/// One file's outcome.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FileStatus {
+    /// Its name, as the request has it.
+    pub name: String,
     /// Its state.
     pub state: StateName,
     /// The digest that the registry showed when it was read back.

@@ -324,7 +324,9 @@ impl History {
             let item = status.items.first();
             let wrong = match status.state {
                 StateName::Published => {
-                    !same || item.and_then(|i| i.read_back.as_ref()) != Some(&asked.bytes)
+                    !same
+                        || item.and_then(|i| i.files.first()?.read_back.as_ref())
+                            != Some(&asked.bytes)
                 }
                 StateName::Conflict => same || shown.is_none(),
                 // Whoever collected may still hold a credential, but what is there must be known.

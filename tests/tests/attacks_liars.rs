@@ -223,9 +223,11 @@ fn right(liar: &Liar, step: &str, body: &Bytes) -> Value {
                 _ => "cancelled",
             };
             let items = facts.items.iter().map(|i| {
-                let shown = i.files.first().map(|f| f.digest.clone());
-                json!({"name": i.name(), "state": state,
-                       "read_back": shown.filter(|_| step == "final")})
+                let files = i.files.iter().map(|f| {
+                    json!({"name": f.name, "state": state,
+                           "read_back": (step == "final").then(|| f.digest.clone())})
+                });
+                json!({"name": i.name(), "state": state, "files": files.collect::<Vec<_>>()})
             });
             json!({"id": ID, "state": state, "revision": 3, "approvals": 1, "quorum": 1,
                    "expires": facts.expires, "items": items.collect::<Vec<_>>()})
@@ -308,7 +310,7 @@ fn twisted(mut value: Value, lie: &str) -> Value {
         }
         "state" => value["state"] = json!("pending"),
         "thawed" => value["frozen"] = json!(false),
-        "read-back" => value["items"][0]["read_back"] = other,
+        "read-back" => value["items"][0]["files"][0]["read_back"] = other,
         "no-read-back" => value["items"] = json!([]),
         "other-request" => value["id"] = json!("01900000-0000-7000-8000-00000000000f"),
         "not-published" => value["state"] = json!("conflict"),

@@ -84,7 +84,10 @@ async fn agrees(direct: &Direct, registry: &Verdaccio, packed: &Packed, opened: 
     let name = &packed.name;
     let status = direct.status(opened.id, &opened.ticket).await.unwrap();
     assert_eq!(status.state, StateName::Published, "{name}");
-    assert_eq!(status.items[0].read_back.as_ref(), Some(&packed.digest));
+    assert_eq!(
+        status.items[0].files[0].read_back.as_ref(),
+        Some(&packed.digest)
+    );
     let shown = registry.integrity(name, "1.0.0").await.unwrap();
     assert_eq!(shown, Some(packed.digest.sri()), "{name}");
 }

@@ -2,17 +2,16 @@
 
 use crate::{
     audit::event::Event,
-    desk::{Desk, Fault, Registry},
+    desk::{Desk, Fault},
     publish::{
         Refusal, close,
         ledger::{self, FROZEN, Freeze},
     },
-    registry::npm,
     store::Batch,
 };
 use proto::{
     api::FreezeStatus,
-    ids::{PackageName, PersonId, RegistryId},
+    ids::{PersonId, RegistryId},
     time::UnixTime,
 };
 
@@ -134,10 +133,7 @@ fn parse(desk: &Desk, package: &str) -> Result<String, Refusal> {
     let (registry, name) = package.split_once(':').ok_or_else(bad)?;
     let registry: RegistryId = registry.parse().map_err(|_| bad())?;
     let name = match desk.registries.get(&registry) {
-        Some(Registry::Npm { .. }) => {
-            npm::name::parse(name).map_err(|e| Refusal::BadRequest(e.to_string()))?
-        }
-        Some(Registry::Secrets) => name.parse::<PackageName>().map_err(|_| bad())?,
+        Some(known) => (known.kind().row().package)(name).map_err(Refusal::BadRequest)?,
         None => {
             return Err(Refusal::BadRequest(format!(
                 "this broker has no registry '{registry}'"

@@ -2,8 +2,9 @@
 
 use crate::{
     audit::event::{Event, TokenFacts},
-    desk::{Desk, Fault, Registry},
+    desk::{Desk, Fault},
     publish::Refusal,
+    registry::Account,
     secret::Secret,
     store::Batch,
     vault::{
@@ -42,10 +43,10 @@ pub async fn rotate(
     now: UnixTime,
 ) -> Result<TokenLine, Refusal> {
     let (scope, token) = parse(desk, &given)?;
-    if let Some(Registry::Npm { upstream, .. }) = desk.registries.get(&given.registry) {
+    if let Some(upstream) = desk.upstream(&given.registry) {
         match upstream.whoami(&token).await {
-            Ok(Some(_)) => {}
-            Ok(None) => {
+            Ok(Account::Named(_) | Account::CannotAsk) => {}
+            Ok(Account::Unknown) => {
                 return Err(Refusal::BadRequest(
                     "the registry does not know this token; the old one stays".to_owned(),
                 ));
@@ -75,18 +76,24 @@ pub async fn check(
     now: UnixTime,
 ) -> Result<TokenChecked, Refusal> {
     let stored = newest(desk, name)?;
-    let Some(Registry::Npm { upstream, .. }) = desk.registries.get(&name.registry) else {
-        return Err(Refusal::BadRequest(format!(
+    let cannot = || {
+        Refusal::BadRequest(format!(
             "'{}' has no way to ask whose a token is",
             name.registry
-        )));
+        ))
     };
+    let upstream = desk.upstream(&name.registry).ok_or_else(cannot)?;
     let token = release::for_check(&desk.vault, &stored).map_err(refusal)?;
     let account = upstream
         .whoami(&token)
         .await
         .map_err(|e| Refusal::RegistryDown(e.to_string()))?;
     drop(token);
+    let account = match account {
+        Account::Named(name) => Some(name),
+        Account::Unknown => None,
+        Account::CannotAsk => return Err(cannot()),
+    };
     desk.commit(
         Batch::new(),
         &[Event::TokenChecked(facts(&stored.record, by))],

@@ -113,6 +113,8 @@ pub enum Event {
         request: RequestId,
         /// Which item, from 0.
         item: u32,
+        /// Which of its files, from 0.
+        file: u32,
         /// Which try, from 1.
         attempt: u32,
     },
@@ -122,8 +124,10 @@ pub enum Event {
         request: RequestId,
         /// Which item, from 0.
         item: u32,
+        /// Which of its files, from 0.
+        file: u32,
     },
-    /// The registry shows an item's approved bytes.
+    /// The registry shows a file's approved bytes.
     Published {
         /// Of which request.
         request: RequestId,
@@ -132,8 +136,10 @@ pub enum Event {
         /// `npm:@acme/left@1.4.2`
         #[serde(serialize_with = "plain")]
         name: String,
-        /// What the registry showed, one digest a file, in the request's order.
-        read_back: Vec<Digest>,
+        /// Which of the item's files, from 0.
+        file: u32,
+        /// What the registry showed.
+        read_back: Digest,
     },
     /// The registry shows all of a request's approved bytes: its last leaf, which receipts prove.
     RequestPublished {
@@ -150,6 +156,10 @@ pub enum Event {
         request: RequestId,
         /// Which item, from 0.
         item: u32,
+        /// Which of its files, from 0.
+        file: u32,
+        /// What it shows.
+        read_back: Digest,
     },
     /// A job was given a stored secret itself.
     Revealed {

@@ -13,7 +13,7 @@ use crate::{
     },
     caller::Issuers,
     policy::Policy,
-    registry::npm::Upstream,
+    registry::{Kind, Upstream},
     secret::Secret,
     store::{Batch, CommitError, Committed, Store, StoreError, Table},
     telemetry::Metrics,
@@ -64,15 +64,42 @@ pub struct Desk {
 
 /// A configured registry.
 pub enum Registry {
-    /// npm's protocol.
-    Npm {
+    /// One that the broker publishes to.
+    Forward {
+        /// The protocol that it speaks.
+        kind: Kind,
         /// The real registry.
-        upstream: Upstream,
+        upstream: Arc<dyn Upstream>,
         /// The broker's endpoint for it, as jobs see it.
         endpoint: url::Url,
     },
     /// Stored secrets without an endpoint.
     Secrets,
+}
+
+impl Desk {
+    /// The adapter of a registry that the broker publishes to.
+    pub fn upstream(&self, registry: &RegistryId) -> Option<&dyn Upstream> {
+        self.registries.get(registry)?.upstream()
+    }
+}
+
+impl Registry {
+    /// The protocol that it speaks.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Forward { kind, .. } => *kind,
+            Self::Secrets => Kind::Generic,
+        }
+    }
+
+    /// The real registry, where the broker publishes to it.
+    pub fn upstream(&self) -> Option<&dyn Upstream> {
+        match self {
+            Self::Forward { upstream, .. } => Some(&**upstream),
+            Self::Secrets => None,
+        }
+    }
 }
 
 /// Addresses and folders.

@@ -146,8 +146,10 @@ async fn approve(
         tries,
     } = &record.state
     else {
-        // The same person's answer again, because the reply was lost, is no error.
-        if record.evidence().iter().any(|e| e.person == person.id) {
+        // The same person's answer again, because the reply was lost, is no error; when nothing comes
+        // of it any more, he is told so.
+        let over = record.name() == StateName::Expired;
+        if !over && record.evidence().iter().any(|e| e.person == person.id) {
             return Ok(answered(record, Decision::Approve));
         }
         return Err(Refusal::State(record.name(), record.status().reason));

@@ -5,16 +5,16 @@
 
 use super::{
     Refusal, judge, ledger, release, settle,
-    state::{COLLECT_SECONDS, CREDENTIAL_SECONDS, Record, State},
+    state::{COLLECT_SECONDS, CREDENTIAL_SECONDS, FileAt, Record, State},
 };
 use crate::{
     audit::{
         event::{Event, leaf},
         reason::RefusalReason,
     },
-    desk::{Desk, Fault, Registry},
+    desk::{Desk, Fault},
     policy::Verdict,
-    registry::{Publish, npm::Sent},
+    registry::{Publish, Sent},
     store::Batch,
     vault::release as vault,
 };
@@ -46,12 +46,13 @@ pub struct Admission {
     pub bytes_max: u64,
 }
 
-/// Finds what a credential is good for, before any body is read.
+/// Finds what a credential is good for, before any body is read. The package is named where the
+/// address of the upload names it.
 pub fn admit(
     desk: &Desk,
     registry: &RegistryId,
     credential: BearerHash,
-    package: &PackageName,
+    package: Option<&PackageName>,
 ) -> Result<Admission, Refusal> {
     let record = ledger::of_credential(desk, credential)?.ok_or(Refusal::NotFound)?;
     let now = desk.world.now();
@@ -67,14 +68,9 @@ pub fn admit(
         }
         _ => return Err(Refusal::State(record.name(), record.status().reason)),
     }
-    let named = |i: &&Item| i.registry == *registry && i.package == *package;
-    let size = |i: &Item| {
-        i.files
-            .iter()
-            .map(|f| f.size)
-            .fold(0u64, u64::saturating_add)
-    };
-    match record.facts.items.iter().filter(named).map(size).max() {
+    let named = |i: &&Item| i.registry == *registry && package.is_none_or(|p| i.package == *p);
+    let items = record.facts.items.iter().filter(named);
+    match items.flat_map(|i| &i.files).map(|f| f.size).max() {
         Some(size) => Ok(Admission {
             id: record.facts.id,
             bytes_max: size
@@ -82,9 +78,10 @@ pub fn admit(
                 .div_ceil(3)
                 .saturating_add(BESIDE_ARCHIVE),
         }),
-        None => Err(Refusal::BytesDiffer(format!(
-            "this credential is not for {package}"
-        ))),
+        None => Err(Refusal::BytesDiffer(match package {
+            Some(package) => format!("this credential is not for {package}"),
+            None => format!("this credential is not for the registry '{registry}'"),
+        })),
     }
 }
 
@@ -96,8 +93,8 @@ pub async fn forward(
     mut upload: Publish,
 ) -> Result<(), Refusal> {
     let record = ledger::find(&desk, id)?.ok_or(Refusal::NotFound)?;
-    let item = match approved_item(&record, &registry, &upload) {
-        Ok(item) => item,
+    let at = match approved_file(&record, &registry, &upload) {
+        Ok(at) => at,
         Err(refusal) => {
             let event = Event::RequestRefused {
                 reason: RefusalReason::BytesDiffer,
@@ -108,35 +105,35 @@ pub async fn forward(
         }
     };
     for _ in 0..SENDS_MAX {
-        let shown = match settle::settled(&desk, id, item).await? {
+        let shown = match settle::settled(&desk, id, at).await? {
             settle::Outcome::Published => return Ok(()),
             settle::Outcome::Conflict => return Err(Refusal::RegistryConflict),
             settle::Outcome::Unclear => return Err(Refusal::Unsettled),
             settle::Outcome::MaySend(shown) => shown,
         };
-        match send(&desk, id, item, shown, &mut upload).await? {
+        match send(&desk, id, at, shown, &mut upload).await? {
             Some(said) => return Err(Refusal::RegistryRefused(said)),
             None => tokio::task::yield_now().await,
         }
     }
-    match settle::settled(&desk, id, item).await? {
+    match settle::settled(&desk, id, at).await? {
         settle::Outcome::Published => Ok(()),
         settle::Outcome::Conflict => Err(Refusal::RegistryConflict),
         settle::Outcome::Unclear | settle::Outcome::MaySend(_) => Err(Refusal::Unsettled),
     }
 }
 
-/// The item whose approved bytes these are.
-fn approved_item(
+/// The file whose approved bytes these are.
+fn approved_file(
     record: &Record,
     registry: &RegistryId,
     upload: &Publish,
-) -> Result<usize, Refusal> {
+) -> Result<FileAt, Refusal> {
     let items = &record.facts.items;
     let same = |i: &Item| {
         i.registry == *registry && i.package == *upload.package() && i.version == *upload.version()
     };
-    let Some(index) = items.iter().position(same) else {
+    let Some(at) = items.iter().position(same) else {
         let asked: Vec<_> = items.iter().map(Item::name).collect();
         return Err(Refusal::BytesDiffer(format!(
             "{}@{} is not what was approved: {}",
@@ -145,11 +142,18 @@ fn approved_item(
             asked.join(", ")
         )));
     };
-    let item = items.get(index).ok_or(Refusal::NotFound)?;
-    let [file] = item.files.as_slice() else {
-        return Err(Refusal::BytesDiffer(
-            "the approved item has not exactly one file".to_owned(),
-        ));
+    let item = items.get(at).ok_or(Refusal::NotFound)?;
+    let found = match (upload.name(), item.files.as_slice()) {
+        (Some(name), files) => files.iter().position(|f| f.name == name),
+        (None, [_]) => Some(0),
+        (None, _) => None,
+    };
+    let Some((index, file)) = found.and_then(|i| Some((i, item.files.get(i)?))) else {
+        return Err(Refusal::BytesDiffer(format!(
+            "{} is not among the approved files of {}",
+            upload.name().unwrap_or("the upload"),
+            item.name()
+        )));
     };
     if file.digest != *upload.digest() || file.size != upload.size() {
         return Err(Refusal::BytesDiffer(format!(
@@ -160,41 +164,43 @@ fn approved_item(
             file.size
         )));
     }
-    let approved_tag = item.tag.as_ref().map_or("latest", |t| t.as_str());
-    if upload.tag().as_str() != approved_tag {
+    if upload.tag() != item.tag.as_ref() {
+        let text = |tag: Option<&VersionText>| tag.map_or("none", |t| t.as_str()).to_owned();
         return Err(Refusal::BytesDiffer(format!(
-            "the upload sets the tag '{}'; approved was '{approved_tag}'",
-            upload.tag()
+            "the upload sets the tag '{}'; approved was '{}'",
+            text(upload.tag()),
+            text(item.tag.as_ref())
         )));
     }
-    Ok(index)
+    Ok(FileAt {
+        item: at,
+        file: index,
+    })
 }
 
 /// One attempt, after `shown` was read. `Some` says why the registry refused and shows nothing.
 async fn send(
     desk: &Desk,
     id: RequestId,
-    item: usize,
+    at: FileAt,
     shown: Vec<VersionText>,
     upload: &mut Publish,
 ) -> Result<Option<String>, Refusal> {
     let held = ledger::live(desk, id)?.ok_or(Refusal::NotFound)?;
     let now = desk.world.now();
-    let Some(wish) = held.record.facts.items.get(item).cloned() else {
+    let Some(wish) = held.record.facts.items.get(at.item).cloned() else {
         return Err(Refusal::NotFound);
     };
-    let Some(Registry::Npm { upstream, .. }) = desk.registries.get(&wish.registry) else {
-        return Err(Refusal::NotFound);
-    };
+    let upstream = desk.upstream(&wish.registry).ok_or(Refusal::NotFound)?;
     if now >= held.record.expires() {
         return Err(Refusal::State(StateName::Expired, None));
     }
 
     // Everything is decided again, against today's policy, people, freezes and registry.
     let mut published = vec![None; held.record.facts.items.len()];
-    if let Some(slot) = published.get_mut(item) {
+    if let Some(slot) = published.get_mut(at.item) {
         if !shown.is_empty() {
-            upload.keep_access();
+            upload.for_known_package();
         }
         *slot = Some(shown);
     }
@@ -207,7 +213,7 @@ async fn send(
         vault::release(&desk.vault, &*desk.live, permit, &wish, Mode::Forward, now)
             .map_err(Fault::from)?
             .ok_or_else(|| Refusal::NoToken(wish.package_key()))?;
-    let step = held.record.sending(item, now)?;
+    let step = held.record.sending(at, now)?;
     let used = release::token_used(id, &stored.record);
     let batch = judge::unless_frozen(Batch::new(), &step.record().facts).append(leaf(&used, now));
     let record = match ledger::persist(desk, held.version, step, batch, now).await {
@@ -222,10 +228,10 @@ async fn send(
     let sent = upstream.publish(upload, &token, UPLOAD_DEADLINE).await;
     drop(token);
     match sent {
-        Sent::Accepted => settle::after_accepted(desk, &record, item)
+        Sent::Accepted => settle::after_accepted(desk, &record, at)
             .await
             .map(|()| None),
-        Sent::Unclear => settle::mark_unclear(desk, id, item).await.map(|()| None),
-        Sent::Refused { status, said } => settle::after_refused(desk, id, item, status, said).await,
+        Sent::Unclear => settle::mark_unclear(desk, id, at).await.map(|()| None),
+        Sent::Refused { status, said } => settle::after_refused(desk, id, at, status, said).await,
     }
 }

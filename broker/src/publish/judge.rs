@@ -9,9 +9,9 @@ use super::{
 use crate::{
     caller::Caller,
     challenge::approval::Approval,
-    desk::{Desk, Fault, Registry},
+    desk::{Desk, Fault},
     policy::{self, Admitted, ItemNow, Now, Verdict},
-    registry::npm::Published,
+    registry::Published,
     store::Batch,
     vault::{Domain, release as vault},
 };
@@ -157,10 +157,10 @@ fn items_now<'a>(
         .map(|(item, published)| {
             Ok(ItemNow {
                 frozen: ledger::freeze(desk, &item.package_key())?.is_some(),
-                has_tags: matches!(
-                    desk.registries.get(&item.registry),
-                    Some(Registry::Npm { .. })
-                ),
+                has_tags: desk
+                    .registries
+                    .get(&item.registry)
+                    .is_some_and(|r| r.kind().row().tags),
                 published: published.as_deref(),
             })
         })
@@ -200,15 +200,12 @@ fn totp_mac_holds(desk: &Desk, evidence: &Evidence) -> bool {
 
 /// The versions that the registry serves.
 pub async fn published_versions(desk: &Desk, item: &Item) -> Result<Vec<VersionText>, Refusal> {
-    match desk.registries.get(&item.registry) {
-        Some(Registry::Npm { .. }) => Ok(read(desk, item).await?.versions.into_keys().collect()),
-        Some(Registry::Secrets) | None => Ok(Vec::new()),
-    }
+    Ok(read(desk, item).await?.versions.into_keys().collect())
 }
 
 /// What the registry serves of an item's package.
 pub async fn read(desk: &Desk, item: &Item) -> Result<Published, Refusal> {
-    let Some(Registry::Npm { upstream, .. }) = desk.registries.get(&item.registry) else {
+    let Some(upstream) = desk.upstream(&item.registry) else {
         return Ok(Published::default());
     };
     let token = vault::for_reading(&desk.vault, &*desk.live, item, desk.world.now())

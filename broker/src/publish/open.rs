@@ -12,14 +12,12 @@ use crate::{
     },
     caller::Caller,
     desk::{Desk, Fault, Registry},
-    registry::npm,
     store::{Batch, history},
     vault::match_code::{match_code, ticket},
 };
 use proto::{
     api::{OpenRequest, Opened},
     canonical::Canonical,
-    digest::Algorithm,
     ids::RegistryId,
     request::{FILES_MAX, ITEMS_MAX, Item, RequestFacts},
     text,
@@ -176,7 +174,7 @@ fn opened(desk: &Desk, record: &Record) -> Result<Opened, Refusal> {
     let id = record.facts.id;
     let mut registry_url = BTreeMap::<RegistryId, String>::new();
     for item in &record.facts.items {
-        if let Some(Registry::Npm { endpoint, .. }) = desk.registries.get(&item.registry) {
+        if let Some(Registry::Forward { endpoint, .. }) = desk.registries.get(&item.registry) {
             registry_url.insert(item.registry.clone(), endpoint.to_string());
         }
     }
@@ -235,28 +233,16 @@ fn check_item(desk: &Desk, item: &Item) -> Result<(), Refusal> {
                 .collect::<Vec<_>>()
                 .join(", ")
         )),
-        Some(Registry::Npm { .. }) => {
-            let [file] = item.files.as_slice() else {
-                return bad(format!(
-                    "{} has exactly one file, the package's .tgz",
-                    item.name()
-                ));
-            };
-            if file.digest.algorithm() != Algorithm::Sha512 {
-                return bad(format!("{}: npm's digests are sha512", item.name()));
+        Some(registry) => {
+            let row = registry.kind().row();
+            (row.item)(item).map_err(Refusal::BadRequest)?;
+            let one_spelling = (row.package)(item.package.as_str()).map_err(Refusal::BadRequest)?;
+            if one_spelling == item.package {
+                Ok(())
+            } else {
+                bad(format!("write {} as {one_spelling}", item.package))
             }
-            if semver::Version::parse(item.version.as_str()).is_err() {
-                return bad(format!(
-                    "{} is not a version by semver.org 2.0.0",
-                    item.version
-                ));
-            }
-            npm::name::parse(item.package.as_str())
-                .map(drop)
-                .map_err(|e| Refusal::BadRequest(e.to_string()))
         }
-        Some(Registry::Secrets) if item.files.is_empty() => Ok(()),
-        Some(Registry::Secrets) => bad(format!("{}: a secret has no files", item.name())),
     }
 }
 

@@ -4,18 +4,17 @@
 use super::{
     Refusal,
     ledger::{self, REQUESTS},
-    state::{Progress, Record, State, Step},
+    state::{FileAt, Progress, Record, State, Step},
 };
 use crate::{
-    desk::{Desk, Fault, Registry},
-    registry::npm::{self, Published, ReadBack, ReadError},
+    desk::{Desk, Fault},
+    registry::{Published, ReadBack, ReadError},
     store::Batch,
     vault::release as vault,
 };
 use proto::{
     api::StateName,
     ids::{RequestId, VersionText},
-    request::Item,
     time::UnixTime,
 };
 use std::time::Duration;
@@ -35,7 +34,7 @@ const REGISTRY_LAG: u64 = 10;
 /// Another task of this daemon may be sending for this long, in seconds.
 const SENDING_MAX: u64 = 150;
 
-/// How an item stands at the registry.
+/// How a file stands at the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The approved bytes are there.
@@ -49,30 +48,30 @@ pub enum Outcome {
     Unclear,
 }
 
-/// Brings an item to a clear state: waits for an attempt on its way, reads back an unclear one.
-pub async fn settled(desk: &Desk, id: RequestId, item: usize) -> Result<Outcome, Refusal> {
+/// Brings a file to a clear state: waits for an attempt on its way, reads back an unclear one.
+pub async fn settled(desk: &Desk, id: RequestId, at: FileAt) -> Result<Outcome, Refusal> {
     let mut changes = desk.waiters.subscribe(id);
     for _ in 0..100 {
         let Some(held) = ledger::live(desk, id)? else {
             return Ok(of_final(ledger::find(desk, id)?.as_ref()));
         };
-        let State::Releasing { progress, .. } = &held.record.state else {
+        if !matches!(held.record.state, State::Releasing { .. }) {
             return Ok(of_final(Some(&held.record)));
-        };
+        }
         let now = desk.world.now();
-        match progress.get(item) {
+        match held.record.progress(at) {
             None => return Err(Refusal::NotFound),
             Some(Progress::Published { .. }) => return Ok(Outcome::Published),
             Some(Progress::Conflict { .. }) => return Ok(Outcome::Conflict),
             Some(Progress::Waiting { .. }) => {
                 // Somebody may have published it by another way, or an old copy of our store forgot.
-                let (published, back) = shows(desk, &held.record, item).await?;
+                let (published, back) = shows(desk, &held.record, at).await?;
                 return match back {
                     ReadBack::Absent => {
                         Ok(Outcome::MaySend(published.versions.into_keys().collect()))
                     }
                     ReadBack::Shows(digest) => {
-                        change(desk, id, |r| r.shows(item, digest.clone())).await?;
+                        change(desk, id, |r| r.shows(at, digest.clone())).await?;
                         continue;
                     }
                 };
@@ -81,15 +80,15 @@ pub async fn settled(desk: &Desk, id: RequestId, item: usize) -> Result<Outcome,
                 // A twin of this upload is on its way; its outcome is ours.
                 let _ = tokio::time::timeout(Duration::from_secs(5), changes.changed()).await;
             }
-            Some(Progress::Sending { .. }) => mark_unclear(desk, id, item).await?,
+            Some(Progress::Sending { .. }) => mark_unclear(desk, id, at).await?,
             Some(Progress::Settling { since, .. }) => {
                 let since = *since;
-                match read_back(desk, &held.record, item).await? {
+                match read_back(desk, &held.record, at).await? {
                     ReadBack::Shows(digest) => {
-                        change(desk, id, |r| r.shows(item, digest.clone())).await?;
+                        change(desk, id, |r| r.shows(at, digest.clone())).await?;
                     }
                     ReadBack::Absent if now.since(since) >= REGISTRY_LAG => {
-                        change(desk, id, |r| r.absent(item, None)).await?;
+                        change(desk, id, |r| r.absent(at, None)).await?;
                     }
                     ReadBack::Absent => tokio::time::sleep(Duration::from_secs(1)).await,
                 }
@@ -108,49 +107,49 @@ fn of_final(record: Option<&Record>) -> Outcome {
 }
 
 /// The registry said yes: it counts when it shows the bytes.
-pub async fn after_accepted(desk: &Desk, record: &Record, item: usize) -> Result<(), Refusal> {
+pub async fn after_accepted(desk: &Desk, record: &Record, at: FileAt) -> Result<(), Refusal> {
     let id = record.facts.id;
     for pause in LAG {
         // Even a sleep of nothing waits for the timer's next millisecond.
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
-        if let Ok(ReadBack::Shows(digest)) = read_back(desk, record, item).await {
-            return change(desk, id, |r| r.shows(item, digest.clone())).await;
+        if let Ok(ReadBack::Shows(digest)) = read_back(desk, record, at).await {
+            return change(desk, id, |r| r.shows(at, digest.clone())).await;
         }
     }
-    mark_unclear(desk, id, item).await
+    mark_unclear(desk, id, at).await
 }
 
 /// The registry said no. "Already exists" is neither success nor failure: read back.
 pub async fn after_refused(
     desk: &Desk,
     id: RequestId,
-    item: usize,
+    at: FileAt,
     status: u16,
     said: String,
 ) -> Result<Option<String>, Refusal> {
     let Some(held) = ledger::live(desk, id)? else {
         return Ok(None);
     };
-    match read_back(desk, &held.record, item).await {
+    match read_back(desk, &held.record, at).await {
         Ok(ReadBack::Shows(digest)) => {
-            change(desk, id, |r| r.shows(item, digest.clone())).await?;
+            change(desk, id, |r| r.shows(at, digest.clone())).await?;
             Ok(None)
         }
         Ok(ReadBack::Absent) => {
             let text = format!("{status} {said}");
-            change(desk, id, |r| r.absent(item, Some(text.clone()))).await?;
+            change(desk, id, |r| r.absent(at, Some(text.clone()))).await?;
             Ok(Some(text))
         }
-        Err(_) => mark_unclear(desk, id, item).await.map(|()| None),
+        Err(_) => mark_unclear(desk, id, at).await.map(|()| None),
     }
 }
 
 /// The answer was unclear.
-pub async fn mark_unclear(desk: &Desk, id: RequestId, item: usize) -> Result<(), Refusal> {
+pub async fn mark_unclear(desk: &Desk, id: RequestId, at: FileAt) -> Result<(), Refusal> {
     let now = desk.world.now();
-    change(desk, id, |r| r.unclear(item, now)).await
+    change(desk, id, |r| r.unclear(at, now)).await
 }
 
 /// Looks at everything that was on its way when the daemon stopped, and at what stayed unclear.
@@ -174,62 +173,57 @@ pub async fn resume(desk: &Desk, started: bool) -> Result<(), Fault> {
 }
 
 async fn resume_one(desk: &Desk, id: RequestId, record: &Record, started: bool) {
-    let State::Releasing { progress, .. } = &record.state else {
+    if !matches!(record.state, State::Releasing { .. }) {
         return;
-    };
-    for (item, p) in progress.iter().enumerate() {
-        let open = match p {
+    }
+    for at in record.files() {
+        let open = match record.progress(at) {
             // At start nobody of this process is sending: the attempt died with its process.
-            Progress::Sending { .. } if started => mark_unclear(desk, id, item).await.is_ok(),
-            Progress::Sending { since, .. } => desk.world.now().since(*since) >= SENDING_MAX,
-            Progress::Settling { .. } => true,
+            Some(Progress::Sending { .. }) if started => mark_unclear(desk, id, at).await.is_ok(),
+            Some(Progress::Sending { since, .. }) => desk.world.now().since(*since) >= SENDING_MAX,
+            Some(Progress::Settling { .. }) => true,
             // Sent once, absent so far: it may show up late.
-            Progress::Waiting { attempt, .. } => *attempt > 0,
+            Some(Progress::Waiting { attempt, .. }) => *attempt > 0,
             _ => false,
         };
-        if open && let Err(why) = settle_once(desk, id, item).await {
-            tracing::warn!(%id, item, %why, "still unsettled");
+        if open && let Err(why) = settle_once(desk, id, at).await {
+            tracing::warn!(%id, at.item, at.file, %why, "still unsettled");
         }
     }
 }
 
-async fn settle_once(desk: &Desk, id: RequestId, item: usize) -> Result<(), Refusal> {
+async fn settle_once(desk: &Desk, id: RequestId, at: FileAt) -> Result<(), Refusal> {
     let Some(held) = ledger::live(desk, id)? else {
         return Ok(());
     };
     let now = desk.world.now();
-    let State::Releasing { progress, .. } = &held.record.state else {
+    if !matches!(held.record.state, State::Releasing { .. }) {
         return Ok(());
-    };
-    let since: UnixTime = match progress.get(item) {
+    }
+    let since: UnixTime = match held.record.progress(at) {
         Some(Progress::Settling { since, .. }) => *since,
-        Some(Progress::Sending { .. }) => return mark_unclear(desk, id, item).await,
+        Some(Progress::Sending { .. }) => return mark_unclear(desk, id, at).await,
         Some(Progress::Waiting { attempt, .. }) if *attempt > 0 => now,
         _ => return Ok(()),
     };
-    match read_back(desk, &held.record, item).await? {
-        ReadBack::Shows(digest) => change(desk, id, |r| r.shows(item, digest.clone())).await,
+    match read_back(desk, &held.record, at).await? {
+        ReadBack::Shows(digest) => change(desk, id, |r| r.shows(at, digest.clone())).await,
         ReadBack::Absent if now.since(since) >= REGISTRY_LAG => {
-            change(desk, id, |r| r.absent(item, None)).await
+            change(desk, id, |r| r.absent(at, None)).await
         }
         ReadBack::Absent => Ok(()),
     }
 }
 
-async fn read_back(desk: &Desk, record: &Record, item: usize) -> Result<ReadBack, Refusal> {
-    Ok(shows(desk, record, item).await?.1)
+async fn read_back(desk: &Desk, record: &Record, at: FileAt) -> Result<ReadBack, Refusal> {
+    Ok(shows(desk, record, at).await?.1)
 }
 
-/// What the registry shows of an item's package, and of the item, past its caches.
-async fn shows(
-    desk: &Desk,
-    record: &Record,
-    item: usize,
-) -> Result<(Published, ReadBack), Refusal> {
-    let wish: &Item = record.facts.items.get(item).ok_or(Refusal::NotFound)?;
-    let Some(Registry::Npm { upstream, .. }) = desk.registries.get(&wish.registry) else {
-        return Err(Refusal::NotFound);
-    };
+/// What the registry shows of an item's package, and of the file, past its caches.
+async fn shows(desk: &Desk, record: &Record, at: FileAt) -> Result<(Published, ReadBack), Refusal> {
+    let wish = record.facts.items.get(at.item).ok_or(Refusal::NotFound)?;
+    let file = wish.files.get(at.file).ok_or(Refusal::NotFound)?;
+    let upstream = desk.upstream(&wish.registry).ok_or(Refusal::NotFound)?;
     let token = vault::for_reading(&desk.vault, &*desk.live, wish, desk.world.now())
         .map_err(Fault::from)?;
     let down = |e: ReadError| Refusal::RegistryDown(e.to_string());
@@ -237,7 +231,7 @@ async fn shows(
         .shows(&wish.package, token.as_ref())
         .await
         .map_err(down)?;
-    let back = npm::shown(&published, &wish.version).map_err(down)?;
+    let back = published.file(&wish.version, file).map_err(down)?;
     Ok((published, back))
 }
 

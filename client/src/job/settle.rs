@@ -83,23 +83,23 @@ fn published(
 ) -> Result<(), Failure> {
     for item in &session.items {
         let name = item.name();
-        let read_back = status
-            .items
-            .iter()
-            .find(|i| i.name == name)
-            .and_then(|i| i.read_back.as_ref());
-        // An item with files counts as published only with the bytes that were asked for.
-        if !item.files.is_empty()
-            && !read_back.is_some_and(|d| item.files.iter().any(|f| f.digest == *d))
-        {
-            return Err(Failure::new(
-                Exit::Conflict,
-                format!("The registry's bytes of {name} were not shown to be the approved ones."),
-                "Compare the registry's own integrity value with the digest above.",
-            ));
-        }
-        if let Some(digest) = read_back {
-            context.out.note(&format!("  read back  {name}  {digest}"));
+        let shown = status.items.iter().find(|i| i.name == name);
+        for file in &item.files {
+            let shown = shown.and_then(|i| i.files.iter().find(|f| f.name == file.name));
+            // A file counts as published only with the bytes that were asked for.
+            if shown.and_then(|f| f.read_back.as_ref()) != Some(&file.digest) {
+                return Err(Failure::new(
+                    Exit::Conflict,
+                    format!(
+                        "The registry's bytes of {name} were not shown to be the approved ones ({}).",
+                        harmless(&file.name)
+                    ),
+                    "Compare the registry's own integrity value with the digest above.",
+                ));
+            }
+            context
+                .out
+                .note(&format!("  read back  {name}  {}", file.digest));
         }
     }
     if let Some(command) = command_failed {
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
     use crate::{edge::Env, out::Out};
     use proto::{
-        api::ItemStatus,
+        api::{FileStatus, ItemStatus},
         digest::{Algorithm, Digest},
         request::{File, Item},
         time::UnixTime,
@@ -176,7 +176,11 @@ mod tests {
                 items: vec![ItemStatus {
                     name: "npm:left@1.0.0".into(),
                     state: StateName::Published,
-                    read_back,
+                    files: vec![FileStatus {
+                        name: "l.tgz".into(),
+                        state: StateName::Published,
+                        read_back,
+                    }],
                 }],
             };
             published(&context, &session, &status, failed).map_err(|f| f.exit as u8)

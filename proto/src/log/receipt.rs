@@ -340,10 +340,12 @@ fn check_leaf(body: &ReceiptBody) -> Result<UnixTime, VerifyError> {
             && std::iter::zip(&logged.read_back, &item.files).all(|(d, f)| *d == f.digest);
         // The short form that people read must not say anything else than the leaf.
         let told = shown.state == StateName::Published
-            && shown
-                .read_back
-                .as_ref()
-                .is_none_or(|d| item.files.iter().any(|f| f.digest == *d));
+            && shown.files.len() == item.files.len()
+            && std::iter::zip(&shown.files, &item.files).all(|(told, f)| {
+                told.name == f.name
+                    && told.state == StateName::Published
+                    && told.read_back.as_ref() == Some(&f.digest)
+            });
         if !same || !told {
             return Err(VerifyError::ReadBack(name));
         }

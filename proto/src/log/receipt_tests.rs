@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     answer::{Evidence, Statement},
-    api::{ItemStatus, LogLine},
+    api::{FileStatus, ItemStatus, LogLine},
     digest::hex,
     log::merkle::{Frontier, inclusion_plan, prove},
     request::{CallerFacts, File, Item},
@@ -65,6 +65,14 @@ fn evidence(person: &str, seed: u8, digest: RequestDigest, decision: Decision) -
     }
 }
 
+fn shown(file: &File) -> FileStatus {
+    FileStatus {
+        name: file.name.clone(),
+        state: StateName::Published,
+        read_back: Some(file.digest.clone()),
+    }
+}
+
 fn leaf_text(facts: &RequestFacts) -> String {
     let files = &facts.items[0].files;
     format!(
@@ -100,7 +108,7 @@ fn body_with(leaf: &str) -> ReceiptBody {
         items: vec![ItemStatus {
             name: facts.items[0].name(),
             state: StateName::Published,
-            read_back: Some(facts.items[0].files[0].digest.clone()),
+            files: facts.items[0].files.iter().map(shown).collect(),
         }],
         leaf: LogLine {
             index: 3,
@@ -197,8 +205,9 @@ fn even_the_log_key_cannot_sign_a_receipt_without_its_proofs() {
         ),
         (
             "read back",
-            Box::new(|b| b.items[0].read_back = Some(b.facts.policy.clone())),
+            Box::new(|b| b.items[0].files[0].read_back = Some(b.facts.policy.clone())),
         ),
+        ("one file less", Box::new(|b| drop(b.items[0].files.pop()))),
         ("no items", Box::new(|b| b.items.clear())),
     ];
     for (what, change) in wrong {

@@ -3,8 +3,7 @@
 //! The broker does not verify who signed it: the registry and the package's users do. It refuses a
 //! bundle that speaks about other bytes (attack 19).
 
-use super::json;
-use crate::registry::Attestation;
+use super::{Attestation, json};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use proto::{
     digest::{Digest, hex},

@@ -1,5 +1,6 @@
 //! Writes a publish again for the registry: the same bytes for the same publish, in one order.
 
+use super::Envelope;
 use crate::registry::Publish;
 use serde_json::{Map, Value, json};
 use url::Url;
@@ -16,10 +17,10 @@ pub(super) struct Frame {
 ///
 /// `dist.tarball` is set to the registry's own address: npm's registry overwrites what a client
 /// wrote there, but not every other one does, and it would send installs to a stranger's host.
-pub(super) fn frame(publish: &Publish, base: &Url) -> Frame {
+pub(super) fn frame(publish: &Publish, envelope: &Envelope, base: &Url) -> Frame {
     let (package, version) = (publish.package.as_str(), publish.version.as_str());
     let archive = format!("{package}-{version}.tgz");
-    let mut metadata = publish.metadata.clone();
+    let mut metadata = envelope.metadata.clone();
     let mut manifest = metadata.remove("manifest").unwrap_or_default();
     if let Some(Value::Object(dist)) = manifest.get_mut("dist") {
         let address = format!("{base}{package}/-/{archive}");
@@ -30,7 +31,13 @@ pub(super) fn frame(publish: &Publish, base: &Url) -> Frame {
         member("_id", &json!(package)),
         member("name", &json!(package)),
         member("access", &access),
-        member("dist-tags", &one(publish.tag.as_str(), json!(version))),
+        member(
+            "dist-tags",
+            &one(
+                publish.tag.as_ref().map_or("latest", |t| t.as_str()),
+                json!(version),
+            ),
+        ),
         member("versions", &one(version, manifest)),
     ];
     parts.extend(metadata.iter().map(|(name, value)| member(name, value)));
@@ -39,7 +46,7 @@ pub(super) fn frame(publish: &Publish, base: &Url) -> Frame {
         parts.join(","),
         json!(archive)
     );
-    let bundle = publish.attestation.as_ref().map_or_else(String::new, |a| {
+    let bundle = envelope.attestation.as_ref().map_or_else(String::new, |a| {
         let bundle = json!({"content_type": a.content_type, "data": a.text, "length": a.length});
         format!(
             ",{}",

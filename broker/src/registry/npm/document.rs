@@ -5,12 +5,12 @@
 //! attachments rewrites a package's metadata, which is how deprecating works (attack 20).
 
 use super::{
-    attestation,
+    Attestation, attestation,
     json::{JsonError, Strict},
     manifest::{self, Disagreement},
     tarball::{self, TarballError},
 };
-use crate::registry::{Attestation, Contents, Publish};
+use crate::registry::{Contents, Envelope, Publish};
 use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 use base64::{engine::general_purpose::STANDARD, read::DecoderReader};
 use proto::{
@@ -77,7 +77,7 @@ struct Archive {
 
 /// What stands around the archive.
 #[derive(Default)]
-struct Envelope {
+struct Document {
     members: Map<String, Value>,
     archive: Option<Archive>,
     attestation: Option<(String, Attestation)>,
@@ -90,11 +90,11 @@ pub fn read(
     package: &PackageName,
     spool: &Path,
 ) -> Result<Publish, DocumentError> {
-    let envelope = envelope(input, spool)?;
-    let Some(archive) = envelope.archive else {
+    let document = document(input, spool)?;
+    let Some(archive) = document.archive else {
         return Err(DocumentError::NotAPublish);
     };
-    let mut members = envelope.members;
+    let mut members = document.members;
     for field in ["_id", "name"] {
         if members.remove(field) != Some(Value::from(package.as_str())) {
             return Err(DocumentError::Differs("the document's name"));
@@ -114,7 +114,7 @@ pub fn read(
     if archive.key != format!("{package}-{version}.tgz") {
         return Err(DocumentError::Differs("the archive's name"));
     }
-    let attestation = match envelope.attestation {
+    let attestation = match document.attestation {
         None => None,
         Some((key, bundle)) => {
             let about = key == format!("{package}-{version}.sigstore")
@@ -139,19 +139,22 @@ pub fn read(
     Ok(Publish {
         package: package.clone(),
         version,
-        tag,
+        tag: Some(tag),
+        name: None,
         digest: archive.digest,
         size: archive.size,
         contents,
         file,
-        metadata: members,
-        attestation,
+        envelope: Envelope::Npm(super::Envelope {
+            metadata: members,
+            attestation,
+        }),
     })
 }
 
 /// Reads the document, member by member; nothing is compared yet.
-fn envelope(input: impl Read, spool: &Path) -> Result<Envelope, DocumentError> {
-    let mut out = Envelope::default();
+fn document(input: impl Read, spool: &Path) -> Result<Document, DocumentError> {
+    let mut out = Document::default();
     let mut json = Strict::new(input, MAX_METADATA);
     json.object(|json, name| {
         match name {
@@ -188,7 +191,7 @@ fn attachment<R: Read>(
     json: &mut Strict<R>,
     key: &str,
     spool: &Path,
-    out: &mut Envelope,
+    out: &mut Document,
 ) -> Result<(), DocumentError> {
     let is_archive = extension(key) == Some("tgz") && out.archive.is_none();
     let is_bundle = extension(key) == Some("sigstore") && out.attestation.is_none();

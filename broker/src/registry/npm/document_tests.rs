@@ -22,7 +22,7 @@ fn a_publish_is_read() {
     let archive = archive();
     assert_eq!(publish.package().as_str(), "@acme/left");
     assert_eq!(publish.version().as_str(), "1.0.0");
-    assert_eq!(publish.tag().as_str(), "latest");
+    assert_eq!(publish.tag().unwrap().as_str(), "latest");
     assert_eq!(publish.digest(), &Digest::of(Algorithm::Sha512, &archive));
     assert_eq!(publish.size(), archive.len() as u64);
     assert_eq!(publish.contents().install_scripts, ["postinstall"]);
@@ -193,7 +193,8 @@ fn attack_19_a_provenance_bundle_is_about_these_bytes() {
     let kind = "application/vnd.dev.sigstore.bundle.v0.3+json";
     let good = bundle(&archive(), purl);
     let read = with(good.clone(), SIGSTORE, kind).unwrap();
-    assert_eq!(read.attestation.unwrap().text, good);
+    let Envelope::Npm(envelope) = read.envelope;
+    assert_eq!(envelope.attestation.unwrap().text, good);
     assert!(with(bundle(b"other", purl), SIGSTORE, kind).is_err());
     assert!(
         with(

@@ -1,31 +1,12 @@
 //! Reads what a registry shows of a package: `GET /{package}`, as a stream.
 
 use super::json::{JsonError, Strict};
+use crate::registry::{Published, ShownFile};
 use proto::{
     digest::{Algorithm, Digest},
     ids::VersionText,
 };
-use std::{collections::BTreeMap, io::Read};
-
-/// What is published of a package. Empty when the package is unknown.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Published {
-    /// Every version, with its archive's sha512 where the registry tells it.
-    pub versions: BTreeMap<VersionText, Option<Digest>>,
-    /// The dist-tags.
-    pub dist_tags: BTreeMap<String, VersionText>,
-    /// The highest version by semver's order, pre-releases included.
-    pub newest: Option<VersionText>,
-}
-
-/// What the registry shows for one version.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReadBack {
-    /// Nothing (yet).
-    Absent,
-    /// An archive with this digest.
-    Shows(Digest),
-}
+use std::io::Read;
 
 /// Reads a package document, full or abbreviated.
 pub(super) fn read(input: impl Read, max: u64) -> Result<Published, JsonError> {
@@ -36,20 +17,15 @@ pub(super) fn read(input: impl Read, max: u64) -> Result<Published, JsonError> {
             let digest = version_digest(json)?;
             // A version that nobody could name in a request is of no concern here.
             if let Ok(version) = version.parse() {
-                out.versions.insert(version, digest);
-            }
-            Ok(())
-        }),
-        "dist-tags" => json.object(|json, tag| {
-            if let Ok(version) = json.text()?.parse() {
-                out.dist_tags.insert(tag.to_owned(), version);
+                let file = ShownFile { name: None, digest };
+                out.versions.insert(version, vec![file]);
             }
             Ok(())
         }),
         _ => json.skip(),
     })?;
     json.finish()?;
-    out.newest = newest(&out.versions);
+    out.newest = newest(out.versions.keys());
     Ok(out)
 }
 
@@ -78,9 +54,9 @@ fn version_digest<R: Read>(json: &mut Strict<R>) -> Result<Option<Digest>, JsonE
     }
 }
 
-fn newest(versions: &BTreeMap<VersionText, Option<Digest>>) -> Option<VersionText> {
+/// The highest version by semver's order, pre-releases included.
+fn newest<'a>(versions: impl Iterator<Item = &'a VersionText>) -> Option<VersionText> {
     versions
-        .keys()
         .filter_map(|v| Some((v.as_str().parse::<semver::Version>().ok()?, v)))
         .max()
         .map(|(_, v)| v.clone())
@@ -91,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_versions_tags_and_the_newest() {
+    fn reads_versions_and_the_newest() {
         let digest = Digest::of(Algorithm::Sha512, b"x");
         let text = format!(
             r#"{{"name":"a","versions":{{"1.9.0":{{"dist":{{"integrity":"{}","shasum":"x"}}}},
@@ -101,11 +77,11 @@ mod tests {
             "x".repeat(100_000)
         );
         let read = read(text.as_bytes(), 1 << 20).unwrap();
-        assert_eq!(read.newest.unwrap().as_str(), "1.10.0");
+        assert_eq!(read.newest.as_ref().unwrap().as_str(), "1.10.0");
         assert_eq!(read.versions.len(), 2);
-        assert_eq!(read.versions[&"1.9.0".parse().unwrap()], Some(digest));
-        assert_eq!(read.versions[&"1.10.0".parse().unwrap()], None);
-        assert_eq!(read.dist_tags["latest"].as_str(), "1.9.0");
+        let shown = |version: &str| read.versions[&version.parse().unwrap()][0].digest.clone();
+        assert_eq!(shown("1.9.0"), Some(digest));
+        assert_eq!(shown("1.10.0"), None);
     }
 
     #[test]

@@ -6,24 +6,25 @@
 use super::{
     body,
     json::JsonError,
-    name,
-    packument::{self, Published, ReadBack},
+    name, packument,
     pieces::{PIECES, Pieces, feed, next, whole},
 };
-use crate::{registry::Publish, secret::Secret};
-use futures_util::stream;
-use proto::{
-    digest::hex,
-    ids::{PackageName, VersionText},
-    text,
+use crate::{
+    registry::{
+        self, Account, BaseError, BoxFuture, Publish, Published, ReadError, Sent, Timeouts,
+        Upstream,
+        upstream::{failed, short_reply},
+    },
+    secret::Secret,
 };
+use futures_util::stream;
+use proto::{digest::hex, ids::PackageName, text};
 use reqwest::{
     Client, RequestBuilder, Response, StatusCode,
     header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue},
 };
 use std::time::Duration;
 use tempfile::SpooledTempFile;
-use thiserror::Error;
 use tokio::sync::mpsc;
 use url::Url;
 
@@ -31,162 +32,29 @@ use url::Url;
 const MAX_PACKUMENT: u64 = 64 << 20;
 /// A package document up to this length is read whole, in bytes.
 const SHORT: u64 = 32 << 10;
-/// Longest other answer that is read.
-const MAX_REPLY: usize = 64 << 10;
-/// Longest text of the registry that is shown to people, in characters.
-const MAX_SAID: usize = 300;
 /// Less to transfer than the full document, and all that is needed.
 const ABBREVIATED: &str = "application/vnd.npm.install-v1+json; q=1.0, application/json; q=0.8";
 const FULL: &str = "application/json";
 
-/// How long the registry may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
-    /// For a connection.
-    pub connect: Duration,
-    /// For a whole question and its answer; a publish has its own.
-    pub read: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(10),
-            read: Duration::from_mins(1),
-        }
-    }
-}
-
-/// Why an address cannot be a registry's.
-#[derive(Debug, Error)]
-pub enum BaseError {
-    /// Something other than a scheme, a host and a path.
-    #[error("a registry's address is http(s)://host/path/, without user, query or fragment")]
-    Address,
-    /// The TLS client could not be made.
-    #[error("the HTTPS client could not be made")]
-    Client,
-}
-
-/// Why the registry's state is not known.
-#[derive(Debug, Error)]
-pub enum ReadError {
-    /// No connection, or it broke.
-    #[error("the registry could not be reached")]
-    Unreachable,
-    /// It took too long.
-    #[error("the registry did not answer in time")]
-    TimedOut,
-    /// It answered with this status.
-    #[error("the registry answered with status {0}")]
-    Status(u16),
-    /// Its answer is longer than a package's document.
-    #[error("the registry's answer is too long")]
-    TooLarge,
-    /// Its answer is not what npm's registry says.
-    #[error("the registry's answer was not understood")]
-    NotUnderstood,
-    /// It shows the version without a sha512, so that nothing can be compared.
-    #[error("the registry shows the version without a sha512 digest")]
-    NoDigest,
-}
-
-/// What came of sending a publish. Only a read-back says whether it is published: a registry that
-/// refuses may have taken an earlier attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sent {
-    /// The registry said yes.
-    Accepted,
-    /// The registry said no to this request.
-    Refused {
-        /// The HTTP status.
-        status: u16,
-        /// What it said, made harmless for display.
-        said: String,
-    },
-    /// Nobody knows: read back.
-    Unclear,
-}
-
 /// One npm registry.
-pub struct Upstream {
+pub struct Npm {
     client: Client,
     base: Url,
     read: Duration,
 }
 
-impl Upstream {
-    /// For the address in the configuration. Plain HTTP only where the configuration says so.
-    pub fn new(mut base: Url, timeouts: Timeouts) -> Result<Self, BaseError> {
-        let plain = base.username().is_empty()
-            && base.password().is_none()
-            && base.query().is_none()
-            && base.fragment().is_none()
-            && base.host_str().is_some_and(|h| !h.is_empty());
-        if !plain || !["http", "https"].contains(&base.scheme()) {
-            return Err(BaseError::Address);
-        }
-        if !base.path().ends_with('/') {
-            base.set_path(&format!("{}/", base.path()));
-        }
-        let client = Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .https_only(base.scheme() == "https")
-            .connect_timeout(timeouts.connect)
-            .user_agent(concat!("countersign/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|_| BaseError::Client)?;
+impl Npm {
+    /// For the address in the configuration.
+    pub fn new(base: Url, timeouts: Timeouts) -> Result<Self, BaseError> {
+        let base = registry::upstream::base(base)?;
         Ok(Self {
-            client,
+            client: registry::upstream::client(&base, timeouts)?,
             base,
             read: timeouts.read,
         })
     }
 
-    /// Everything published of a package.
-    pub async fn versions(
-        &self,
-        package: &PackageName,
-        token: Option<&Secret<String>>,
-    ) -> Result<Published, ReadError> {
-        let request = self
-            .client
-            .get(self.address(package)?)
-            .header(ACCEPT, ABBREVIATED);
-        self.packument(request, token).await
-    }
-
-    /// What the registry shows for one version right now, past its caches.
-    pub async fn read_back(
-        &self,
-        package: &PackageName,
-        version: &VersionText,
-        token: Option<&Secret<String>>,
-    ) -> Result<ReadBack, ReadError> {
-        shown(&self.shows(package, token).await?, version)
-    }
-
-    /// Everything that the registry shows of a package right now, past its caches.
-    pub async fn shows(
-        &self,
-        package: &PackageName,
-        token: Option<&Secret<String>>,
-    ) -> Result<Published, ReadError> {
-        let mut address = self.address(package)?;
-        let mut unique = [0; 8];
-        aws_lc_rs::rand::fill(&mut unique).map_err(|_| ReadError::Unreachable)?;
-        address.set_query(Some(&format!("read-back={}", hex(&unique))));
-        let request = self
-            .client
-            .get(address)
-            .header(ACCEPT, FULL)
-            .header(CACHE_CONTROL, "no-cache");
-        self.packument(request, token).await
-    }
-
-    /// Whose token this is; `None` when the registry does not know it.
-    pub async fn whoami(&self, token: &Secret<String>) -> Result<Option<String>, ReadError> {
+    async fn account(&self, token: &Secret<String>) -> Result<Account, ReadError> {
         let address = self
             .base
             .join("-/whoami")
@@ -202,30 +70,25 @@ impl Upstream {
             .await
             .map_err(|e| failed(&e))?;
         match reply.status() {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Ok(None),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Ok(Account::Unknown),
             StatusCode::OK => {}
             status => return Err(ReadError::Status(status.as_u16())),
         }
-        let bytes = start_of(reply).await?;
+        let bytes = short_reply(reply).await?;
         let reply: serde_json::Value =
             serde_json::from_slice(&bytes).map_err(|_| ReadError::NotUnderstood)?;
         let name = reply.get("username").and_then(serde_json::Value::as_str);
         let name = name.filter(|n| text::check(n, 214).is_ok());
-        name.map(|n| Some(n.to_owned()))
+        name.map(|n| Account::Named(n.to_owned()))
             .ok_or(ReadError::NotUnderstood)
     }
 
-    /// Sends the publish, once, within the given time. The token is in memory for this call only.
-    pub async fn publish(
-        &self,
-        publish: &mut Publish,
-        token: &Secret<String>,
-        within: Duration,
-    ) -> Sent {
+    async fn send(&self, publish: &mut Publish, token: &Secret<String>, within: Duration) -> Sent {
+        let registry::Envelope::Npm(envelope) = &publish.envelope;
         let Ok(address) = self.address(&publish.package) else {
             return Sent::Unclear;
         };
-        let frame = body::frame(publish, &self.base);
+        let frame = body::frame(publish, envelope, &self.base);
         let request = self
             .client
             .put(address)
@@ -311,12 +174,52 @@ impl Upstream {
     }
 }
 
-/// One version of what is shown.
-pub fn shown(published: &Published, version: &VersionText) -> Result<ReadBack, ReadError> {
-    match published.versions.get(version) {
-        None => Ok(ReadBack::Absent),
-        Some(Some(digest)) => Ok(ReadBack::Shows(digest.clone())),
-        Some(None) => Err(ReadError::NoDigest),
+impl Upstream for Npm {
+    fn versions<'a>(
+        &'a self,
+        package: &'a PackageName,
+        token: Option<&'a Secret<String>>,
+    ) -> BoxFuture<'a, Result<Published, ReadError>> {
+        Box::pin(async move {
+            let address = self.address(package)?;
+            let request = self.client.get(address).header(ACCEPT, ABBREVIATED);
+            self.packument(request, token).await
+        })
+    }
+
+    fn shows<'a>(
+        &'a self,
+        package: &'a PackageName,
+        token: Option<&'a Secret<String>>,
+    ) -> BoxFuture<'a, Result<Published, ReadError>> {
+        Box::pin(async move {
+            let mut address = self.address(package)?;
+            let mut unique = [0; 8];
+            aws_lc_rs::rand::fill(&mut unique).map_err(|_| ReadError::Unreachable)?;
+            address.set_query(Some(&format!("read-back={}", hex(&unique))));
+            let request = self
+                .client
+                .get(address)
+                .header(ACCEPT, FULL)
+                .header(CACHE_CONTROL, "no-cache");
+            self.packument(request, token).await
+        })
+    }
+
+    fn whoami<'a>(
+        &'a self,
+        token: &'a Secret<String>,
+    ) -> BoxFuture<'a, Result<Account, ReadError>> {
+        Box::pin(self.account(token))
+    }
+
+    fn publish<'a>(
+        &'a self,
+        publish: &'a mut Publish,
+        token: &'a Secret<String>,
+        within: Duration,
+    ) -> BoxFuture<'a, Sent> {
+        Box::pin(self.send(publish, token, within))
     }
 }
 
@@ -338,46 +241,23 @@ async fn judged(reply: Response, token: &Secret<String>) -> Sent {
         200 | 201 => Sent::Accepted,
         400..=404 | 413 | 422 => Sent::Refused {
             status,
-            said: said(&start_of(reply).await.unwrap_or_default(), token),
+            said: said(&short_reply(reply).await.unwrap_or_default(), token),
         },
         // 408, 409, 429, 5xx, and redirects, which are not followed.
         _ => Sent::Unclear,
     }
 }
 
-/// The registry's words, in a form that may be shown. It might repeat what it was sent.
+/// The words of npm's answer.
 fn said(reply: &[u8], token: &Secret<String>) -> String {
     let json: Option<serde_json::Value> = serde_json::from_slice(reply).ok();
     let found = json.as_ref().and_then(|j| {
         let field = |name| j.get(name).and_then(serde_json::Value::as_str);
         field("error").or_else(|| field("message"))
     });
-    let words = match found {
-        Some(words) => words.to_owned(),
-        None => String::from_utf8_lossy(reply).into_owned(),
-    };
-    let words = words.replace(token.expose().as_str(), "[token]");
-    text::harmless(&words.chars().take(MAX_SAID).collect::<String>())
-}
-
-/// At most [`MAX_REPLY`] bytes of an answer.
-async fn start_of(mut reply: Response) -> Result<Vec<u8>, ReadError> {
-    let mut out = Vec::new();
-    while let Some(piece) = reply.chunk().await.map_err(|e| failed(&e))? {
-        out.extend_from_slice(&piece);
-        if out.len() > MAX_REPLY {
-            return Err(ReadError::TooLarge);
-        }
-    }
-    Ok(out)
-}
-
-/// The library's error names the address and perhaps more: only its kind is kept.
-fn failed(e: &reqwest::Error) -> ReadError {
-    if e.is_timeout() {
-        ReadError::TimedOut
-    } else {
-        ReadError::Unreachable
+    match found {
+        Some(words) => registry::upstream::said(words, token),
+        None => registry::upstream::said(&String::from_utf8_lossy(reply), token),
     }
 }
 

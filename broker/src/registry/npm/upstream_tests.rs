@@ -1,7 +1,13 @@
 use super::*;
-use crate::registry::npm::{read, samples};
+use crate::registry::{
+    ReadBack,
+    npm::{read, samples},
+};
 use axum::{Router, body::to_bytes, extract::Request, response::IntoResponse};
-use proto::digest::{Algorithm, Digest};
+use proto::{
+    digest::{Algorithm, Digest},
+    request::File,
+};
 use std::sync::{Arc, Mutex};
 
 /// What a fake registry saw of one request.
@@ -57,12 +63,12 @@ fn token() -> Secret<String> {
     Secret::new("npm_SECRET".to_owned())
 }
 
-fn upstream(base: &Url) -> Upstream {
+fn upstream(base: &Url) -> Npm {
     let timeouts = Timeouts {
         read: Duration::from_secs(5),
         ..Timeouts::default()
     };
-    Upstream::new(base.clone(), timeouts).unwrap()
+    Npm::new(base.clone(), timeouts).unwrap()
 }
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -209,7 +215,7 @@ fn attack_39_proxy_variables_are_ignored() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     if let Ok(base) = std::env::var(CHILD) {
         let who = runtime.block_on(upstream(&base.parse().unwrap()).whoami(&token()));
-        assert_eq!(who.unwrap().as_deref(), Some("maint"));
+        assert_eq!(who.unwrap(), Account::Named("maint".into()));
         return;
     }
     let (base, log) = runtime.block_on(fake(200, &[], r#"{"username":"maint"}"#));
@@ -244,22 +250,22 @@ async fn reads_back_what_the_registry_shows() {
     let upstream = upstream(&base);
     let package = "@acme/left".parse().unwrap();
     let version = |v: &str| v.parse().unwrap();
+    let file = File {
+        name: "left-1.0.0.tgz".into(),
+        size: 1,
+        digest: digest.clone(),
+    };
     for _ in 0..2 {
-        let shown = upstream
-            .read_back(&package, &version("1.0.0"), Some(&token()))
-            .await;
-        assert_eq!(shown.unwrap(), ReadBack::Shows(digest.clone()));
+        let shown = upstream.shows(&package, Some(&token())).await.unwrap();
+        let back = shown.file(&version("1.0.0"), &file).unwrap();
+        assert_eq!(back, ReadBack::Shows(digest.clone()));
     }
-    assert_eq!(
-        upstream
-            .read_back(&package, &version("2.0.0"), None)
-            .await
-            .unwrap(),
-        ReadBack::Absent
-    );
+    let shown = upstream.shows(&package, None).await.unwrap();
+    let back = shown.file(&version("2.0.0"), &file).unwrap();
+    assert_eq!(back, ReadBack::Absent);
     assert!(matches!(
-        upstream.read_back(&package, &version("0.9.0"), None).await,
-        Err(ReadError::NoDigest)
+        shown.file(&version("0.9.0"), &file),
+        Err(ReadError::NoDigest(Algorithm::Sha512))
     ));
     assert_eq!(
         upstream.versions(&package, None).await.unwrap().newest,
@@ -307,11 +313,14 @@ async fn an_unknown_package_is_empty_and_a_failure_is_not() {
 async fn whose_token_it_is() {
     let (base, _) = fake(200, &[], r#"{"username":"maint"}"#).await;
     assert_eq!(
-        upstream(&base).whoami(&token()).await.unwrap().as_deref(),
-        Some("maint")
+        upstream(&base).whoami(&token()).await.unwrap(),
+        Account::Named("maint".into())
     );
     let (base, _) = fake(401, &[], "{}").await;
-    assert_eq!(upstream(&base).whoami(&token()).await.unwrap(), None);
+    assert_eq!(
+        upstream(&base).whoami(&token()).await.unwrap(),
+        Account::Unknown
+    );
     let crooked = Secret::new("a\r\nx: y".to_owned());
     assert!(upstream(&base).whoami(&crooked).await.is_err());
 }
@@ -328,7 +337,7 @@ fn only_a_plain_address_is_a_registry() {
         "data:x",
     ] {
         assert!(
-            Upstream::new(bad.parse().unwrap(), Timeouts::default()).is_err(),
+            Npm::new(bad.parse().unwrap(), Timeouts::default()).is_err(),
             "{bad}"
         );
     }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{edge::Env, out::Out};
 use proto::{
-    api::{Collected, ItemStatus, OpenRequest, Opened, SealedRelease, Status},
+    api::{Collected, FileStatus, ItemStatus, OpenRequest, Opened, SealedRelease, Status},
     bearer::{Bearer, Kind},
     digest::{Algorithm, Digest},
     request::{CallerFacts, RequestFacts},
@@ -150,7 +150,11 @@ fn status_reply(f: &mut Fake) -> String {
         items: vec![ItemStatus {
             name: asked.items[0].name(),
             state,
-            read_back: (state == StateName::Published).then_some(digest),
+            files: vec![FileStatus {
+                name: asked.items[0].files[0].name.clone(),
+                state,
+                read_back: (state == StateName::Published).then_some(digest),
+            }],
         }],
     };
     serde_json::to_string(&status).unwrap()

@@ -1,0 +1,156 @@
+//! The registry origin: what an unmodified client finds there, one file per kind of registry.
+//!
+//! Only the publish route reaches the vault, by way of `publish::forward`. Everything else is
+//! answered here or refused (attack 20); nothing is ever passed on with the token.
+
+mod npm;
+
+use super::reply::Failed;
+use crate::{
+    desk::Desk,
+    publish::{Refusal, forward, problem},
+    registry::{Kind, Publish},
+};
+use axum::{Router, body::Body, extract::Request};
+use futures_util::StreamExt as _;
+use http::header;
+use proto::{
+    bearer::{Bearer, Kind as BearerKind},
+    ids::{PackageName, RegistryId},
+    problem::Code,
+};
+use std::{
+    io::{Seek as _, Write as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tempfile::SpooledTempFile;
+
+/// Largest upload: npm's base64 makes a publish document 4/3 of the tarball.
+const UPLOAD_MAX: u64 = 320 * 1024 * 1024;
+/// Time for one upload to arrive.
+const UPLOAD_TIME: Duration = Duration::from_mins(10);
+/// Uploads up to this size stay in memory.
+const SPOOL_MEMORY: usize = 64 * 1024;
+
+/// The origin of one registry: one handler, since names are paths here. `None` for a kind that has
+/// no endpoint.
+pub fn router(desk: &Arc<Desk>, registry: RegistryId) -> Option<Router> {
+    let desk = Arc::clone(desk);
+    match desk.registries.get(&registry)?.kind() {
+        Kind::Npm => Some(Router::new().fallback(move |request: Request| {
+            let (desk, registry) = (Arc::clone(&desk), registry.clone());
+            async move {
+                npm::serve(desk, registry, request)
+                    .await
+                    .unwrap_or_else(|failed| npm::error(&failed))
+            }
+        })),
+        Kind::Generic => None,
+    }
+}
+
+/// Takes one upload and publishes it. `package` is what the address names, if it names one; `read` is
+/// the adapter's parser, and runs on a thread where it may block.
+async fn take<R>(
+    desk: Arc<Desk>,
+    registry: RegistryId,
+    credential: &Bearer,
+    package: Option<&PackageName>,
+    request: Request,
+    read: R,
+) -> Result<(), Failed>
+where
+    R: FnOnce(SpooledTempFile, &Path) -> Result<Publish, String> + Send + 'static,
+{
+    // The credential is judged before a byte of the body is taken (attack 53).
+    let admission = forward::admit(&desk, &registry, credential.hash(), package)?;
+    let declared = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    let most = admission.bytes_max.min(UPLOAD_MAX);
+    if declared.is_some_and(|n| n > most) {
+        return Err(too_large(most));
+    }
+    let id = admission.id;
+    let _place = desk
+        .uploads
+        .enter(id)
+        .ok_or_else(|| Failed::from(Refusal::Busy))?;
+    let reading = spool(request.into_body(), desk.place.spool.clone(), most);
+    let spool = tokio::time::timeout(UPLOAD_TIME, reading)
+        .await
+        .map_err(|_| {
+            Failed::new(
+                Code::BadRequest,
+                "the upload took too long",
+                "Run the same command again.",
+            )
+        })??;
+    let folder = desk.place.spool.clone();
+    let upload = match tokio::task::spawn_blocking(move || read(spool, &folder)).await {
+        Ok(Ok(upload)) => upload,
+        Ok(Err(why)) => return Err(Refusal::Upload(why).into()),
+        Err(_) => return Err(Refusal::Upload("the upload cannot be read".to_owned()).into()),
+    };
+    // In a task of its own: a client that hangs up changes nothing about what was begun.
+    let task = tokio::spawn(forward::forward(desk, id, registry, upload));
+    match task.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(refusal)) => {
+            tracing::info!(%id, %refusal, "an upload was not published");
+            Err(Failed(problem(&refusal), None))
+        }
+        Err(_) => Err(Refusal::Unsettled.into()),
+    }
+}
+
+/// Takes the body to a spool without holding it in memory; the file has no name on disk.
+async fn spool(body: Body, folder: PathBuf, most: u64) -> Result<SpooledTempFile, Failed> {
+    let failed = |_| {
+        Failed::new(
+            Code::Internal,
+            "the upload could not be stored",
+            "Is the broker's disk full?",
+        )
+    };
+    let mut file = tempfile::spooled_tempfile_in(SPOOL_MEMORY, folder);
+    let mut taken = 0u64;
+    let mut frames = body.into_data_stream();
+    while let Some(frame) = frames.next().await {
+        let frame = frame.map_err(|_| {
+            Failed::new(
+                Code::BadRequest,
+                "the upload broke off",
+                "Run the same command again.",
+            )
+        })?;
+        taken += frame.len() as u64;
+        if taken > most {
+            return Err(too_large(most));
+        }
+        // Small writes into the page cache: not worth a trip to another thread.
+        file.write_all(&frame).map_err(failed)?;
+    }
+    file.rewind().map_err(failed)?;
+    Ok(file)
+}
+
+fn too_large(most: u64) -> Failed {
+    Failed::new(
+        Code::TooLarge,
+        "the package is too large",
+        format!("At most {} MB.", most / 1024 / 1024),
+    )
+}
+
+/// The credential in the one `Authorization` header; `text` cuts it out of the header's value.
+fn bearer(request: &Request, text: impl Fn(&str) -> Option<&str>) -> Option<Bearer> {
+    let mut values = request.headers().get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return None;
+    };
+    Bearer::parse(BearerKind::Credential, text(value.to_str().ok()?)?).ok()
+}

@@ -1,0 +1,353 @@
+//! The life of a request (design: open → pending → approved → releasing → published).
+//!
+//! Every transition consumes the old record and yields a [`Step`]: the new record with its audit
+//! events. A [`Step`] has private fields and is made here alone, and `ledger::persist` is the one
+//! function that stores one, so no state is ever stored without its event.
+//!
+//! [`asked`]: the transitions until something is released. [`sent`]: those from then on.
+//! [`status`]: what a ticket holder is told.
+
+mod asked;
+mod sent;
+mod status;
+
+pub use asked::Opening;
+
+use crate::audit::{event::Event, reason::DenyCause};
+use proto::{
+    answer::{Evidence, Factor},
+    api::{Mode, StateName},
+    canonical::Canonical,
+    digest::Digest,
+    ids::PersonId,
+    request::{RequestDigest, RequestFacts},
+    time::UnixTime,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Seconds between approval and collecting.
+pub const COLLECT_SECONDS: u64 = 15 * 60;
+/// Seconds that a credential works.
+pub const CREDENTIAL_SECONDS: u64 = 15 * 60;
+/// Seconds after a credential's end in which an earlier attempt's bytes may still show up.
+pub const LATE_SECONDS: u64 = 10 * 60;
+/// Wrong match codes that one request takes from one person.
+pub const MATCH_TRIES: u8 = 3;
+
+/// A request as stored.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Record {
+    /// What the digest covers.
+    pub facts: RequestFacts,
+    /// The digest.
+    pub digest: RequestDigest,
+    /// When it was opened.
+    pub opened: UnixTime,
+    /// Words of the job, unverified.
+    pub note: Option<String>,
+    /// The CI account that started the job, for requester exclusion.
+    pub actor: Option<String>,
+    /// Packages that the caller's client key may ask for; absent: no limit beyond the policy.
+    pub limits: Option<Vec<String>>,
+    /// The ticket's hash, hex.
+    pub ticket: String,
+    /// The credential's hash, hex, once it is out.
+    pub credential: Option<String>,
+    /// The idempotency row's key, hex.
+    pub idempotency: String,
+    /// Approvals needed, when it was opened. The policy decides again at release.
+    pub quorum: u32,
+    /// Accepted factors, when it was opened.
+    pub factors: Vec<Factor>,
+    /// Seconds for answers, when it was opened.
+    pub answers_seconds: u64,
+    /// How the permit is spent.
+    pub mode: Mode,
+    /// MAC of what decides beside the digest, hex; made when it is opened.
+    #[serde(default)]
+    pub bound: String,
+    /// Where in the log its publish is, or shortly before.
+    #[serde(default)]
+    pub leaf_from: Option<u64>,
+    /// Grows with every change.
+    pub revision: u64,
+    /// Where it stands.
+    pub state: State,
+}
+
+/// Where a request stands. Each variant holds exactly what is legal then.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+pub enum State {
+    /// Waits for answers.
+    Pending {
+        /// Approvals so far.
+        evidence: Vec<Evidence>,
+        /// Wrong tries per person.
+        tries: BTreeMap<PersonId, Tries>,
+    },
+    /// Enough answers; waits to be collected.
+    Approved {
+        /// The approvals.
+        evidence: Vec<Evidence>,
+        /// Collecting works until then.
+        collect_by: UnixTime,
+    },
+    /// The credential is out.
+    Releasing {
+        /// The approvals.
+        evidence: Vec<Evidence>,
+        /// The credential works until then.
+        until: UnixTime,
+        /// The blob sealed to the job's key; the same on every fetch.
+        sealed: String,
+        /// Per item and file, how far it is.
+        progress: Vec<Vec<Progress>>,
+    },
+    /// Done.
+    Published {
+        /// The approvals.
+        evidence: Vec<Evidence>,
+        /// The blob, for a reply that was lost.
+        sealed: String,
+        /// Per item and file, the digest that was read back.
+        read_back: Vec<Vec<Digest>>,
+    },
+    /// The registry shows other bytes for one of the files.
+    Conflict {
+        /// The approvals.
+        evidence: Vec<Evidence>,
+        /// Per item and file, how far it was.
+        progress: Vec<Vec<Progress>>,
+    },
+    /// A person or a freeze said no.
+    Denied {
+        /// Who.
+        by: Option<PersonId>,
+        /// Words of that person.
+        reason: Option<String>,
+        /// Another request for the same version was approved, or the package was frozen.
+        cause: DenyCause,
+    },
+    /// Too late.
+    Expired {
+        /// In which state it stood.
+        was: StateName,
+        /// The approvals so far.
+        evidence: Vec<Evidence>,
+        /// Per item and file, how far it was; empty when no credential was out.
+        progress: Vec<Vec<Progress>>,
+    },
+    /// The job took it back.
+    Cancelled,
+}
+
+/// Wrong tries of one person at one request.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Tries {
+    /// Match codes.
+    pub match_code: u8,
+    /// TOTP codes.
+    pub totp: u8,
+}
+
+/// One file of a request: which item, and which of its files, both from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileAt {
+    /// The item.
+    pub item: usize,
+    /// The item's file.
+    pub file: usize,
+}
+
+/// How far one file is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+pub enum Progress {
+    /// Nothing left the broker (or the registry refused and shows nothing).
+    Waiting {
+        /// Attempts so far.
+        attempt: u32,
+        /// What the registry said to the last one.
+        said: Option<String>,
+    },
+    /// Bytes may be on their way. After a crash this is read as `Settling`.
+    Sending {
+        /// Which attempt.
+        attempt: u32,
+        /// Since when.
+        since: UnixTime,
+    },
+    /// The answer was unclear; the registry is read back.
+    Settling {
+        /// Which attempt.
+        attempt: u32,
+        /// Since when.
+        since: UnixTime,
+    },
+    /// The registry shows the approved bytes.
+    Published {
+        /// As read back.
+        read_back: Digest,
+    },
+    /// The registry shows other bytes.
+    Conflict {
+        /// As read back.
+        read_back: Digest,
+    },
+}
+
+/// A transition that has not been stored yet.
+#[derive(Debug)]
+pub struct Step {
+    record: Record,
+    events: Vec<Event>,
+}
+
+impl Step {
+    pub(super) fn into_parts(self) -> (Record, Vec<Event>) {
+        (self.record, self.events)
+    }
+    /// The record as it will be.
+    pub const fn record(&self) -> &Record {
+        &self.record
+    }
+}
+
+/// The record is not in a state from which this transition leads.
+#[derive(Debug, thiserror::Error)]
+#[error("the request is {}", .0.text())]
+pub struct NotFrom(pub StateName);
+
+impl Record {
+    fn step(mut self, events: Vec<Event>) -> Step {
+        self.revision += 1;
+        Step {
+            record: self,
+            events,
+        }
+    }
+
+    fn not_from(&self) -> NotFrom {
+        NotFrom(self.name())
+    }
+
+    /// The state in one word.
+    pub fn name(&self) -> StateName {
+        match &self.state {
+            State::Pending { .. } => StateName::Pending,
+            State::Approved { .. } => StateName::Approved,
+            State::Releasing { progress, .. } => {
+                if progress
+                    .iter()
+                    .flatten()
+                    .any(|p| matches!(p, Progress::Settling { .. }))
+                {
+                    StateName::Settling
+                } else {
+                    StateName::Releasing
+                }
+            }
+            State::Published { .. } => StateName::Published,
+            State::Conflict { .. } => StateName::Conflict,
+            State::Denied { .. } => StateName::Denied,
+            State::Expired { .. } => StateName::Expired,
+            State::Cancelled => StateName::Cancelled,
+        }
+    }
+
+    /// What decides and is not covered by the digest that people sign: bound by the broker's own MAC,
+    /// so that who writes the database cannot drop the requester's exclusion or lower a quorum.
+    pub fn beside_the_digest(&self) -> Vec<u8> {
+        let mut c = Canonical::new("countersign/request-row/v1")
+            .bytes(&self.digest.0)
+            .number(self.opened.0)
+            .maybe(self.actor.as_deref())
+            .number(self.limits.as_ref().map_or(0, |l| l.len() as u64 + 1));
+        for package in self.limits.iter().flatten() {
+            c = c.text(package);
+        }
+        c = c
+            .text(&self.ticket)
+            .number(u64::from(self.quorum))
+            .number(self.answers_seconds)
+            .text(match self.mode {
+                Mode::Forward => "forward",
+                Mode::Reveal => "reveal",
+            })
+            .number(self.factors.len() as u64);
+        for factor in &self.factors {
+            c = c.text(match factor {
+                Factor::Device => "device",
+                Factor::Totp => "totp",
+            });
+        }
+        c.finish()
+    }
+
+    /// When it expires next, if it can.
+    pub fn expires(&self) -> UnixTime {
+        match &self.state {
+            State::Approved { collect_by, .. } => *collect_by,
+            State::Releasing { until, .. } => *until,
+            _ => self.facts.expires,
+        }
+    }
+
+    /// Whether its time is over. Bytes on their way do not expire: they are settled first.
+    pub fn overdue(&self, now: UnixTime) -> bool {
+        match &self.state {
+            State::Pending { .. } | State::Approved { .. } => now >= self.expires(),
+            State::Releasing {
+                until, progress, ..
+            } => {
+                // What was sent once is read back for a while longer: it may show up late.
+                let late = until.after(LATE_SECONDS);
+                progress.iter().flatten().all(|p| match p {
+                    Progress::Waiting { attempt: 0, .. } | Progress::Published { .. } => {
+                        now >= *until
+                    }
+                    Progress::Waiting { .. } => now >= late,
+                    _ => false,
+                })
+            }
+            _ => false,
+        }
+    }
+
+    /// The approvals so far.
+    pub fn evidence(&self) -> &[Evidence] {
+        match &self.state {
+            State::Pending { evidence, .. }
+            | State::Approved { evidence, .. }
+            | State::Releasing { evidence, .. }
+            | State::Published { evidence, .. }
+            | State::Conflict { evidence, .. }
+            | State::Expired { evidence, .. } => evidence,
+            State::Denied { .. } | State::Cancelled => &[],
+        }
+    }
+
+    /// How far a file is, once the credential is out.
+    pub fn progress(&self, at: FileAt) -> Option<&Progress> {
+        match &self.state {
+            State::Releasing { progress, .. }
+            | State::Conflict { progress, .. }
+            | State::Expired { progress, .. } => progress.get(at.item)?.get(at.file),
+            _ => None,
+        }
+    }
+
+    /// Every file, in the request's order.
+    pub fn files(&self) -> impl Iterator<Item = FileAt> + use<> {
+        let counts: Vec<_> = self.facts.items.iter().map(|i| i.files.len()).collect();
+        counts
+            .into_iter()
+            .enumerate()
+            .flat_map(|(item, count)| (0..count).map(move |file| FileAt { item, file }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

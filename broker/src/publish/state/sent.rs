@@ -1,0 +1,272 @@
+//! Releasing: from the credential to what the registry shows. Each file goes its own way; the
+//! request ends when none of them is open any more.
+
+use super::{CREDENTIAL_SECONDS, FileAt, NotFrom, Progress, Record, State, Step};
+use crate::audit::event::Event;
+use proto::{
+    api::Mode,
+    bearer::BearerHash,
+    digest::{Digest, hex},
+    log::receipt::PublishedItem,
+    request::{File, Item},
+    time::UnixTime,
+};
+
+impl Record {
+    /// The credential goes out (forward): the state and the sealed blob are one commit.
+    pub fn collect(
+        mut self,
+        credential: BearerHash,
+        sealed: String,
+        now: UnixTime,
+    ) -> Result<Step, NotFrom> {
+        let State::Approved { evidence, .. } = self.state else {
+            return Err(self.not_from());
+        };
+        self.credential = Some(hex(&credential.0));
+        let waiting = |_: &File| Progress::Waiting {
+            attempt: 0,
+            said: None,
+        };
+        let items = self.facts.items.iter();
+        self.state = State::Releasing {
+            evidence,
+            until: now.after(CREDENTIAL_SECONDS),
+            sealed,
+            progress: items
+                .map(|i| i.files.iter().map(waiting).collect())
+                .collect(),
+        };
+        let event = Event::Collected {
+            request: self.facts.id,
+            mode: Mode::Forward,
+        };
+        Ok(self.step(vec![event]))
+    }
+
+    /// The secret goes out (reveal): burnt at once.
+    pub fn reveal(mut self, sealed: String) -> Result<Step, NotFrom> {
+        let State::Approved { evidence, .. } = self.state else {
+            return Err(self.not_from());
+        };
+        let events = vec![
+            Event::Collected {
+                request: self.facts.id,
+                mode: Mode::Reveal,
+            },
+            Event::Revealed {
+                request: self.facts.id,
+                secret: self.facts.items.first().map(Item::name).unwrap_or_default(),
+            },
+        ];
+        self.state = State::Published {
+            evidence,
+            sealed,
+            read_back: self.facts.items.iter().map(|_| Vec::new()).collect(),
+        };
+        Ok(self.step(events))
+    }
+
+    /// Durable before the first byte leaves. Nothing more leaves once the registry showed other
+    /// bytes for one of the files.
+    pub fn sending(mut self, at: FileAt, now: UnixTime) -> Result<Step, NotFrom> {
+        if self.conflicts() {
+            return Err(self.not_from());
+        }
+        let attempt = match self.open_file(at) {
+            Some(p @ (Progress::Waiting { .. } | Progress::Settling { .. })) => {
+                let attempt = p.attempt() + 1;
+                *p = Progress::Sending {
+                    attempt,
+                    since: now,
+                };
+                attempt
+            }
+            _ => return Err(self.not_from()),
+        };
+        let event = Event::Releasing {
+            request: self.facts.id,
+            item: number(at.item),
+            file: number(at.file),
+            attempt,
+        };
+        Ok(self.step(vec![event]))
+    }
+
+    /// The answer was unclear.
+    pub fn unclear(mut self, at: FileAt, now: UnixTime) -> Result<Step, NotFrom> {
+        match self.open_file(at) {
+            Some(p @ Progress::Sending { .. }) => {
+                *p = Progress::Settling {
+                    attempt: p.attempt(),
+                    since: now,
+                };
+            }
+            _ => return Err(self.not_from()),
+        }
+        let event = self.settling(at);
+        Ok(self.step(vec![event]))
+    }
+
+    /// The registry said no and shows nothing: the same bytes may be sent again.
+    pub fn absent(mut self, at: FileAt, said: Option<String>) -> Result<Step, NotFrom> {
+        match self.open_file(at) {
+            Some(p @ (Progress::Sending { .. } | Progress::Settling { .. })) => {
+                *p = Progress::Waiting {
+                    attempt: p.attempt(),
+                    said,
+                };
+            }
+            _ => return Err(self.not_from()),
+        }
+        let event = self.settling(at);
+        Ok(self.finished(vec![event]))
+    }
+
+    /// The registry shows this digest for a file: the approved one, or another.
+    pub fn shows(mut self, at: FileAt, read_back: Digest) -> Result<Step, NotFrom> {
+        let Some(item) = self.facts.items.get(at.item) else {
+            return Err(self.not_from());
+        };
+        let name = item.name();
+        let same = item.files.get(at.file).map(|f| &f.digest) == Some(&read_back);
+        match self.open_file(at) {
+            Some(Progress::Published { .. } | Progress::Conflict { .. }) | None => {
+                return Err(self.not_from());
+            }
+            Some(p) if same => {
+                *p = Progress::Published {
+                    read_back: read_back.clone(),
+                };
+            }
+            Some(p) => {
+                *p = Progress::Conflict {
+                    read_back: read_back.clone(),
+                };
+            }
+        }
+        let event = if same {
+            Event::Published {
+                request: self.facts.id,
+                digest: self.digest,
+                name,
+                file: number(at.file),
+                read_back,
+            }
+        } else {
+            Event::Conflict {
+                request: self.facts.id,
+                item: number(at.item),
+                file: number(at.file),
+                read_back,
+            }
+        };
+        Ok(self.finished(vec![event]))
+    }
+
+    /// Ends a release whose files are all published, or one of which conflicts while none of the
+    /// others is on its way: what is still open then is read back before anything is final.
+    fn finished(mut self, mut events: Vec<Event>) -> Step {
+        let conflicts = self.conflicts();
+        self.state = match self.state {
+            State::Releasing {
+                evidence, progress, ..
+            } if conflicts && !progress.iter().flatten().any(Progress::on_its_way) => {
+                State::Conflict { evidence, progress }
+            }
+            State::Releasing {
+                evidence,
+                sealed,
+                progress,
+                until,
+            } => {
+                let read_back: Option<Vec<Vec<Digest>>> = progress
+                    .iter()
+                    .map(|files| files.iter().map(Progress::read_back).collect())
+                    .collect();
+                match read_back.filter(|_| !conflicts) {
+                    None => State::Releasing {
+                        evidence,
+                        until,
+                        sealed,
+                        progress,
+                    },
+                    Some(read_back) => {
+                        let items = self.facts.items.iter().zip(&read_back);
+                        events.push(Event::RequestPublished {
+                            request: self.facts.id,
+                            digest: self.digest,
+                            items: items
+                                .map(|(item, read_back)| PublishedItem {
+                                    name: item.name(),
+                                    read_back: read_back.clone(),
+                                })
+                                .collect(),
+                        });
+                        State::Published {
+                            evidence,
+                            sealed,
+                            read_back,
+                        }
+                    }
+                }
+            }
+            other => other,
+        };
+        self.step(events)
+    }
+
+    /// Whether the registry shows other bytes for one of the files.
+    pub fn conflicts(&self) -> bool {
+        match &self.state {
+            State::Releasing { progress, .. } | State::Conflict { progress, .. } => progress
+                .iter()
+                .flatten()
+                .any(|p| matches!(p, Progress::Conflict { .. })),
+            _ => false,
+        }
+    }
+
+    fn open_file(&mut self, at: FileAt) -> Option<&mut Progress> {
+        match &mut self.state {
+            State::Releasing { progress, .. } => progress.get_mut(at.item)?.get_mut(at.file),
+            _ => None,
+        }
+    }
+
+    fn settling(&self, at: FileAt) -> Event {
+        Event::Settling {
+            request: self.facts.id,
+            item: number(at.item),
+            file: number(at.file),
+        }
+    }
+}
+
+impl Progress {
+    fn read_back(&self) -> Option<Digest> {
+        match self {
+            Self::Published { read_back } => Some(read_back.clone()),
+            _ => None,
+        }
+    }
+
+    /// Bytes may be at the registry without our knowing.
+    fn on_its_way(&self) -> bool {
+        matches!(self, Self::Sending { .. } | Self::Settling { .. })
+    }
+
+    /// Sends so far.
+    const fn attempt(&self) -> u32 {
+        match self {
+            Self::Waiting { attempt, .. }
+            | Self::Sending { attempt, .. }
+            | Self::Settling { attempt, .. } => *attempt,
+            Self::Published { .. } | Self::Conflict { .. } => 0,
+        }
+    }
+}
+
+fn number(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}

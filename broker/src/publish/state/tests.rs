@@ -1,0 +1,146 @@
+use super::*;
+use proto::{
+    bearer::BearerHash,
+    digest::Algorithm,
+    request::{CallerFacts, File, Item},
+};
+
+const NOW: UnixTime = UnixTime(1_000_000);
+
+fn digest(of: &str) -> Digest {
+    Digest::of(Algorithm::Sha256, of.as_bytes())
+}
+
+fn at(item: usize, file: usize) -> FileAt {
+    FileAt { item, file }
+}
+
+/// `one` with two files and `two` with one; the credential is out.
+fn releasing() -> Record {
+    let file = |name: &str| File {
+        name: name.into(),
+        size: 1,
+        digest: digest(name),
+    };
+    let item = |package: &str, files: &[&str]| Item {
+        registry: "npm".parse().unwrap(),
+        package: package.parse().unwrap(),
+        version: "1.0.0".parse().unwrap(),
+        tag: None,
+        files: files.iter().map(|f| file(f)).collect(),
+    };
+    let facts = RequestFacts {
+        id: "0198c0de-0000-7000-8000-000000000001".parse().unwrap(),
+        items: vec![item("one", &["a", "b"]), item("two", &["c"])],
+        caller: CallerFacts {
+            issuer: "github".into(),
+            subject: "1".into(),
+            claims: BTreeMap::new(),
+            run_url: None,
+        },
+        policy: digest("policy"),
+        job_key: String::new(),
+        expires: NOW,
+    };
+    let record = Record {
+        digest: facts.digest(),
+        facts,
+        opened: NOW,
+        note: None,
+        actor: None,
+        limits: None,
+        ticket: String::new(),
+        credential: None,
+        idempotency: String::new(),
+        quorum: 1,
+        factors: vec![],
+        answers_seconds: 60,
+        mode: Mode::Forward,
+        bound: String::new(),
+        leaf_from: None,
+        revision: 1,
+        state: State::Approved {
+            evidence: vec![],
+            collect_by: NOW.after(60),
+        },
+    };
+    after(record.collect(BearerHash([0; 32]), "sealed".into(), NOW))
+}
+
+fn after(step: Result<Step, NotFrom>) -> Record {
+    step.unwrap().into_parts().0
+}
+
+#[test]
+fn a_release_is_published_when_its_last_file_is() {
+    let mut record = releasing();
+    assert_eq!(record.files().count(), 3);
+    for (place, name) in [(at(0, 1), "b"), (at(1, 0), "c")] {
+        record = after(record.sending(place, NOW));
+        record = after(record.shows(place, digest(name)));
+        assert_eq!(record.name(), StateName::Releasing);
+    }
+    let told = record.status().items;
+    assert_eq!(told[0].state, StateName::Releasing);
+    assert_eq!(told[0].files[1].read_back, Some(digest("b")));
+    assert_eq!(told[1].state, StateName::Published);
+    let (record, events) = record.shows(at(0, 0), digest("a")).unwrap().into_parts();
+    assert_eq!(record.name(), StateName::Published);
+    let Some(Event::RequestPublished { items, .. }) = events.last() else {
+        panic!("{events:?}");
+    };
+    assert_eq!(items[0].read_back, [digest("a"), digest("b")]);
+    let told = record.status().items;
+    assert_eq!(told[0].files[0].read_back, Some(digest("a")));
+    assert!(record.sending(at(0, 0), NOW).is_err());
+}
+
+/// What left for another file is read back before the request is final, and nothing more leaves.
+#[test]
+fn a_conflict_waits_for_what_is_on_its_way() {
+    let mut record = releasing();
+    record = after(record.sending(at(0, 0), NOW));
+    record = after(record.shows(at(1, 0), digest("evil")));
+    assert_eq!(record.name(), StateName::Releasing);
+    assert!(record.clone().sending(at(0, 1), NOW).is_err());
+    assert_eq!(record.status().items[1].state, StateName::Conflict);
+    record = after(record.unclear(at(0, 0), NOW));
+    assert_eq!(record.name(), StateName::Settling);
+    record = after(record.shows(at(0, 0), digest("a")));
+    assert_eq!(record.name(), StateName::Conflict);
+    let told = record.status().items;
+    assert_eq!(told[0].files[0].state, StateName::Published);
+    assert_eq!(told[0].files[0].read_back, Some(digest("a")));
+    assert_eq!(told[1].files[0].read_back, Some(digest("evil")));
+    // The other way round: nothing came of it.
+    let mut record = after(releasing().sending(at(0, 0), NOW));
+    record = after(record.shows(at(1, 0), digest("evil")));
+    record = after(record.absent(at(0, 0), None));
+    assert_eq!(record.name(), StateName::Conflict);
+}
+
+#[test]
+fn what_was_published_of_a_batch_stays_told_when_its_time_is_over() {
+    let mut record = after(releasing().sending(at(1, 0), NOW));
+    record = after(record.shows(at(1, 0), digest("c")));
+    let late = NOW.after(CREDENTIAL_SECONDS);
+    assert!(record.clone().expire(NOW).is_err());
+    record = after(record.expire(late));
+    assert_eq!(record.name(), StateName::Expired);
+    let told = record.status().items;
+    assert_eq!(told[1].state, StateName::Published);
+    assert_eq!(told[1].files[0].read_back, Some(digest("c")));
+    assert_eq!(told[0].state, StateName::Expired);
+}
+
+#[test]
+fn other_bytes_in_the_place_of_any_file_are_a_conflict() {
+    for file in [at(0, 0), at(0, 1), at(1, 0)] {
+        // Another approved file's digest is still the wrong one here.
+        let other = if file == at(0, 0) { "b" } else { "a" };
+        let record = after(releasing().shows(file, digest(other)));
+        assert_eq!(record.name(), StateName::Conflict, "{file:?}");
+    }
+    assert!(releasing().shows(at(0, 2), digest("a")).is_err());
+    assert!(releasing().sending(at(2, 0), NOW).is_err());
+}

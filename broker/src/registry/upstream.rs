@@ -1,0 +1,237 @@
+//! A registry as the verbs see it: what it shows, and the one request that publishes.
+//!
+//! Each adapter implements [`Upstream`]. What all of them must keep to is done here once: the token
+//! goes to the configured address only, no redirect is followed and no proxy variable is read (attack
+//! 39), and no error carries a request.
+
+use super::Publish;
+use crate::secret::Secret;
+use proto::{
+    digest::{Algorithm, Digest},
+    ids::{PackageName, VersionText},
+    request::File,
+    text,
+};
+use reqwest::{Client, Response};
+use std::{collections::BTreeMap, future::Future, pin::Pin, time::Duration};
+use thiserror::Error;
+use url::Url;
+
+/// Longest answer that is read beside a package's document.
+const MAX_REPLY: usize = 64 << 10;
+/// Longest text of the registry that is shown to people, in characters.
+const MAX_SAID: usize = 300;
+
+/// An answer that is on its way.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// One registry.
+pub trait Upstream: Send + Sync {
+    /// Everything published of a package; a copy of some minutes' age will do.
+    fn versions<'a>(
+        &'a self,
+        package: &'a PackageName,
+        token: Option<&'a Secret<String>>,
+    ) -> BoxFuture<'a, Result<Published, ReadError>> {
+        self.shows(package, token)
+    }
+
+    /// Everything that the registry shows of a package right now, past its caches.
+    fn shows<'a>(
+        &'a self,
+        package: &'a PackageName,
+        token: Option<&'a Secret<String>>,
+    ) -> BoxFuture<'a, Result<Published, ReadError>>;
+
+    /// Whose token this is.
+    fn whoami<'a>(&'a self, token: &'a Secret<String>)
+    -> BoxFuture<'a, Result<Account, ReadError>>;
+
+    /// Sends the publish, once, within the given time. The token is in memory for this call only.
+    fn publish<'a>(
+        &'a self,
+        publish: &'a mut Publish,
+        token: &'a Secret<String>,
+        within: Duration,
+    ) -> BoxFuture<'a, Sent>;
+}
+
+/// How long a registry may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// For a connection.
+    pub connect: Duration,
+    /// For a whole question and its answer; a publish has its own.
+    pub read: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            read: Duration::from_mins(1),
+        }
+    }
+}
+
+/// Why an address cannot be a registry's.
+#[derive(Debug, Error)]
+pub enum BaseError {
+    /// Something other than a scheme, a host and a path.
+    #[error("a registry's address is http(s)://host/path/, without user, query or fragment")]
+    Address,
+    /// The TLS client could not be made.
+    #[error("the HTTPS client could not be made")]
+    Client,
+}
+
+/// Why the registry's state is not known.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// No connection, or it broke.
+    #[error("the registry could not be reached")]
+    Unreachable,
+    /// It took too long.
+    #[error("the registry did not answer in time")]
+    TimedOut,
+    /// It answered with this status.
+    #[error("the registry answered with status {0}")]
+    Status(u16),
+    /// Its answer is longer than a package's document.
+    #[error("the registry's answer is too long")]
+    TooLarge,
+    /// Its answer is not what such a registry says.
+    #[error("the registry's answer was not understood")]
+    NotUnderstood,
+    /// It shows the file without a digest that could be compared.
+    #[error("the registry shows the file without a {} digest", .0.name())]
+    NoDigest(Algorithm),
+}
+
+/// Whose a token is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Account {
+    /// This account's.
+    Named(String),
+    /// The registry does not know the token.
+    Unknown,
+    /// The registry has no way to ask.
+    CannotAsk,
+}
+
+/// What came of sending a publish. Only a read-back says whether it is published: a registry that
+/// refuses may have taken an earlier attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// The registry said yes.
+    Accepted,
+    /// The registry said no to this request.
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// What it said, made harmless for display.
+        said: String,
+    },
+    /// Nobody knows: read back.
+    Unclear,
+}
+
+/// What is published of a package. Empty when the package is unknown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    /// The files of every version.
+    pub versions: BTreeMap<VersionText, Vec<ShownFile>>,
+    /// The newest version by the registry's own order.
+    pub newest: Option<VersionText>,
+}
+
+/// One file that a registry shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownFile {
+    /// Its name, where a version may have several files; `None`: the version's only file.
+    pub name: Option<String>,
+    /// Its digest in the registry's own algorithm, where the registry tells it.
+    pub digest: Option<Digest>,
+}
+
+/// What the registry shows for one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadBack {
+    /// Nothing (yet).
+    Absent,
+    /// A file with this digest.
+    Shows(Digest),
+}
+
+impl Published {
+    /// What is shown in the place of this file.
+    pub fn file(&self, version: &VersionText, file: &File) -> Result<ReadBack, ReadError> {
+        let same = |shown: &&ShownFile| shown.name.as_ref().is_none_or(|n| *n == file.name);
+        let mut files = self.versions.get(version).into_iter().flatten();
+        match files.find(same) {
+            None => Ok(ReadBack::Absent),
+            Some(ShownFile {
+                digest: Some(digest),
+                ..
+            }) => Ok(ReadBack::Shows(digest.clone())),
+            Some(ShownFile { digest: None, .. }) => {
+                Err(ReadError::NoDigest(file.digest.algorithm()))
+            }
+        }
+    }
+}
+
+/// A configured address, with a slash at its end.
+pub(super) fn base(mut base: Url) -> Result<Url, BaseError> {
+    let plain = base.username().is_empty()
+        && base.password().is_none()
+        && base.query().is_none()
+        && base.fragment().is_none()
+        && base.host_str().is_some_and(|h| !h.is_empty());
+    if !plain || !["http", "https"].contains(&base.scheme()) {
+        return Err(BaseError::Address);
+    }
+    if !base.path().ends_with('/') {
+        base.set_path(&format!("{}/", base.path()));
+    }
+    Ok(base)
+}
+
+/// The HTTP client of one registry. Plain HTTP only where the configured address says so.
+pub(super) fn client(base: &Url, timeouts: Timeouts) -> Result<Client, BaseError> {
+    Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .https_only(base.scheme() == "https")
+        .connect_timeout(timeouts.connect)
+        .user_agent(concat!("countersign/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|_| BaseError::Client)
+}
+
+/// The registry's words, in a form that may be shown. It might repeat what it was sent.
+pub(super) fn said(words: &str, token: &Secret<String>) -> String {
+    let words = words.replace(token.expose().as_str(), "[token]");
+    text::harmless(&words.chars().take(MAX_SAID).collect::<String>())
+}
+
+/// The whole of a short answer.
+pub(super) async fn short_reply(mut reply: Response) -> Result<Vec<u8>, ReadError> {
+    let mut out = Vec::new();
+    while let Some(piece) = reply.chunk().await.map_err(|e| failed(&e))? {
+        out.extend_from_slice(&piece);
+        if out.len() > MAX_REPLY {
+            return Err(ReadError::TooLarge);
+        }
+    }
+    Ok(out)
+}
+
+/// The library's error names the address and perhaps more: only its kind is kept.
+pub(super) fn failed(e: &reqwest::Error) -> ReadError {
+    if e.is_timeout() {
+        ReadError::TimedOut
+    } else {
+        ReadError::Unreachable
+    }
+}
