@@ -187,6 +187,10 @@ pub struct InboxLine {
     pub title: String,
     /// How many items.
     pub items: usize,
+    /// Their packages (`npm:@acme/left`), each once.
+    pub packages: Vec<String>,
+    /// The digest, so that many can be denied at once. Whoever approves computes it himself.
+    pub request_digest: RequestDigest,
     /// Who asks.
     pub caller: String,
     /// Opened.

@@ -165,6 +165,43 @@ async fn pnpm_and_yarn_publish_what_was_approved() {
 }
 
 #[tokio::test]
+async fn attack_54_one_action_denies_a_flood_and_leaves_the_request_that_is_ours() {
+    let team = Team::start().await.unwrap();
+    let mut flood = Vec::new();
+    for version in ["1.0.0", "1.0.1"] {
+        let dir = team.package("@acme/left", version).unwrap();
+        let job = team.publish(&[&dir.display().to_string()]).await;
+        flood.push(job.unwrap());
+    }
+    let publish = async |name: &str, version: &str| {
+        let dir = team.package(name, version).unwrap();
+        team.publish(&[&dir.display().to_string()]).await.unwrap()
+    };
+    let ours = publish("@acme/left", "1.1.0").await;
+    let other = publish("@acme/other", "1.0.0").await;
+    let deny = [
+        "deny",
+        "--all",
+        "npm:@acme/left",
+        "--but",
+        &ours.id,
+        "--reason",
+        "not ours",
+    ];
+    let done = team.run(&team.maintainers[0], &deny, &[]).await.unwrap();
+    assert_eq!(done.stdout.trim(), "denied 2 requests");
+    for job in &mut flood {
+        assert_eq!(job.end().await.unwrap(), Some(3), "{}", job.text());
+        assert!(job.text().contains("not ours"), "{}", job.text());
+    }
+    team.approve_both(&ours).await.unwrap();
+    published(&team, ours, "@acme/left", "1.1.0").await;
+    let inbox = team.run(&team.maintainers[1], &["inbox"], &[]).await;
+    let inbox = inbox.unwrap().stdout;
+    assert!(inbox.contains(&other.id), "{inbox}");
+}
+
+#[tokio::test]
 async fn a_denial_tells_the_job_who_and_why_and_a_freeze_needs_two_to_thaw() {
     let team = Team::start().await.unwrap();
     let dir = team

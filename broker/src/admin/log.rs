@@ -7,7 +7,7 @@ use crate::{
     store::history::whole_log_read,
 };
 use proto::{
-    api::{LogLine, ReceiptBody, StateName},
+    api::{LogLine, Mode, ReceiptBody, StateName},
     digest::hex,
     log::receipt,
 };
@@ -34,6 +34,11 @@ fn line(index: u64, leaf: Vec<u8>) -> Result<LogLine, Refusal> {
 pub async fn receipt(desk: &Desk, record: &Record) -> Result<String, Refusal> {
     if record.name() != StateName::Published {
         return Err(Refusal::State(record.name(), record.status().reason));
+    }
+    if record.mode == Mode::Reveal {
+        // Nothing was shown by a registry, so there is nothing to prove offline.
+        let why = "a secret was revealed and nothing published; the log has who approved it";
+        return Err(Refusal::BadRequest(why.to_owned()));
     }
     let (size, checkpoint) = desk.checkpoint().await?;
     let (index, leaf) = published_leaf(desk, record, size)?;

@@ -1,15 +1,13 @@
-//! Answering: an enrolled device's signed statement becomes evidence, a charge, or a denial.
+//! Answering: an enrolled device's signed statement becomes evidence, a charge, or (in [`deny`]) a
+//! denial.
 
 use super::{
-    Refusal, close, judge,
-    ledger::{self, APPROVED, FROZEN, Freeze, Held},
+    Refusal, close, deny, judge,
+    ledger::{self, APPROVED, Held},
     state::{MATCH_TRIES, Record, State, Tries},
 };
 use crate::{
-    audit::{
-        event::{Event, leaf},
-        reason::{AnswerRefusal, DenyCause},
-    },
+    audit::{event::Event, reason::AnswerRefusal},
     challenge::totp::{self, NoCode, TotpState},
     desk::{
         Desk, Fault,
@@ -24,11 +22,10 @@ use proto::{
     api::{AnswerRequest, Answered, StateName},
     device::CALL_WINDOW,
     digest::hex,
-    ids::{PersonId, RequestId},
+    ids::RequestId,
     text,
     time::UnixTime,
 };
-use std::collections::BTreeSet;
 
 /// Attempts to store an answer when others answer at the same moment.
 const RACES_MAX: usize = 100;
@@ -79,8 +76,8 @@ async fn once(
     let evidence = evidence(desk, &held.record, person, given, now).await?;
     match given.statement.decision {
         Decision::Approve => approve(desk, held, person, given, evidence, now).await,
-        Decision::Deny => deny(desk, held, evidence, given, false, now).await,
-        Decision::DenyAndFreeze => deny(desk, held, evidence, given, true, now).await,
+        Decision::Deny => deny::deny(desk, held, evidence, given, false, now).await,
+        Decision::DenyAndFreeze => deny::deny(desk, held, evidence, given, true, now).await,
     }
 }
 
@@ -342,96 +339,6 @@ fn taken_by(name: &str) -> Refusal {
     Refusal::VersionTaken(format!("another request for {name} was approved"))
 }
 
-async fn deny(
-    desk: &Desk,
-    held: Held,
-    evidence: Evidence,
-    given: &AnswerRequest,
-    freeze: bool,
-    now: UnixTime,
-) -> Result<Answered, Refusal> {
-    if !may_deny(desk, &held.record, &evidence)? {
-        return Err(Refusal::NotAllowed(
-            "only people whom the policy names for this package, and admins, deny it".to_owned(),
-        ));
-    }
-    let decision = evidence.statement.decision;
-    let (mut batch, mut frozen) = (Batch::new(), Vec::new());
-    if freeze {
-        (batch, frozen) = freezing(desk, &held.record, &evidence.person, now)?;
-    }
-    let id = held.record.facts.id;
-    let answer = match held
-        .record
-        .deny(Some(&evidence), given.reason.clone(), DenyCause::Person)
-    {
-        Ok(step) => {
-            let record = ledger::persist(desk, held.version, step, batch, now).await?;
-            Ok(answered(&record, decision))
-        }
-        // The credential is out, or it ended: the freeze still stops what has not left yet.
-        Err(too_late) if frozen.is_empty() => Err(too_late.into()),
-        Err(_) => {
-            let record = ledger::find(desk, id)?.ok_or(Refusal::NotFound)?;
-            let (alone, _) = freezing(desk, &record, &evidence.person, now)?;
-            desk.commit(alone, &[], now).await?;
-            Ok(answered(&record, decision))
-        }
-    };
-    desk.metrics.answers.inc();
-    for package in &frozen {
-        close::deny_frozen(desk, package, now).await?;
-    }
-    answer
-}
-
-/// Freezes the packages of a request that are this person's business, and no others.
-fn freezing(
-    desk: &Desk,
-    record: &Record,
-    by: &PersonId,
-    now: UnixTime,
-) -> Result<(Batch, Vec<String>), Fault> {
-    let (mut batch, mut frozen) = (Batch::new(), Vec::new());
-    let Some(person) = desk.person(by)? else {
-        return Ok((batch, frozen));
-    };
-    let mine: BTreeSet<String> = record
-        .facts
-        .items
-        .iter()
-        .filter(|i| person.value.admin || super::question::approves(desk, i, &person.value.groups))
-        .map(proto::request::Item::package_key)
-        .collect();
-    for package in mine {
-        if ledger::freeze(desk, &package)?.is_none() {
-            let row = Freeze {
-                by: by.clone(),
-                since: now,
-                thawing: Vec::new(),
-            };
-            let bytes = serde_json::to_vec(&row).map_err(|_| Fault::Damaged("a freeze"))?;
-            let event = Event::Frozen {
-                package: package.clone(),
-                by: by.clone(),
-            };
-            batch = batch
-                .create(FROZEN, package.as_bytes(), bytes)
-                .append(leaf(&event, now));
-            frozen.push(package);
-        }
-    }
-    Ok((batch, frozen))
-}
-
-/// Denying is easier than approving: anybody of an approving group, and any admin.
-fn may_deny(desk: &Desk, record: &Record, evidence: &Evidence) -> Result<bool, Fault> {
-    let Some(person) = desk.person(&evidence.person)? else {
-        return Ok(false);
-    };
-    Ok(super::question::concerns(desk, record, &person.value))
-}
-
 async fn charge(
     desk: &Desk,
     held: Held,
@@ -474,7 +381,7 @@ async fn note(
     Ok(())
 }
 
-fn answered(record: &Record, decision: Decision) -> Answered {
+pub(super) fn answered(record: &Record, decision: Decision) -> Answered {
     let status = record.status();
     Answered {
         state: status.state,

@@ -6,6 +6,7 @@
 pub mod answer;
 pub mod archive;
 pub mod close;
+mod deny;
 pub mod forward;
 pub mod judge;
 pub mod ledger;

@@ -8,7 +8,7 @@ use proto::{
     request::Item,
     time::UnixTime,
 };
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 /// Most lines of an inbox.
 const INBOX_MAX: usize = 200;
@@ -41,6 +41,8 @@ pub fn inbox(desk: &Desk, person: &Person, now: UnixTime) -> Result<Inbox, Refus
                 id: r.facts.id,
                 title: r.facts.items.first().map(Item::name).unwrap_or_default(),
                 items: r.facts.items.len(),
+                packages: packages(&r),
+                request_digest: r.digest,
                 caller: caller_line(&r),
                 opened: r.opened,
                 expires: r.expires(),
@@ -50,6 +52,12 @@ pub fn inbox(desk: &Desk, person: &Person, now: UnixTime) -> Result<Inbox, Refus
         }
     }
     Ok(Inbox { requests })
+}
+
+fn packages(record: &Record) -> Vec<String> {
+    let items = record.facts.items.iter();
+    let packages: BTreeSet<_> = items.map(Item::package_key).collect();
+    packages.into_iter().collect()
 }
 
 /// Whether a request is any business of this person's.

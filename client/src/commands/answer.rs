@@ -11,12 +11,14 @@ use crate::{
 };
 use proto::{
     answer::{Decision, Factor, Statement},
-    api::{AnswerRequest, Answered, BrokerStatus, Devices, Inbox, Question, StateName},
+    api::{AnswerRequest, Answered, BrokerStatus, Devices, Inbox, InboxLine, Question, StateName},
     digest::hex,
     ids::RequestId,
+    problem::Exit,
     request::RequestDigest,
     text::harmless,
 };
+use std::collections::BTreeSet;
 
 mod screen;
 
@@ -56,15 +58,23 @@ pub(crate) struct ApproveArgs {
     digest: Option<RequestDigest>,
 }
 
-/// Deny a request. One denial ends it.
+/// Deny a request, or all of a package. One denial ends a request.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   countersign deny 0197… --reason 'wrong branch'
-  countersign deny 0197… --freeze --reason 'nobody started this'")]
+  countersign deny 0197… --freeze --reason 'nobody started this'
+  countersign deny --all npm:@acme/left --but 0198…  # a flood: keep the one that is ours")]
 pub(crate) struct DenyArgs {
     /// The request
-    id: RequestId,
+    #[arg(required_unless_present = "all")]
+    id: Option<RequestId>,
+    /// Every pending request of this package instead of one
+    #[arg(long, value_name = "PACKAGE", conflicts_with_all = ["id", "freeze"])]
+    all: Option<String>,
+    /// … but this one; may be given several times
+    #[arg(long, value_name = "ID", requires = "all")]
+    but: Vec<RequestId>,
     /// Freeze its packages too: nothing of them is released until two people thaw them
     #[arg(long)]
     freeze: bool,
@@ -129,7 +139,7 @@ pub(crate) async fn approve(context: &Context, args: &ApproveArgs) -> Result<(),
     }
     if question.state != StateName::Pending {
         return Err(Failure::new(
-            proto::problem::Exit::Conflict,
+            Exit::Conflict,
             format!("The request is {} already.", question.state.text()),
             "Nothing is left to answer.",
         ));
@@ -176,7 +186,12 @@ pub(crate) async fn deny(context: &Context, args: &DenyArgs) -> Result<(), Failu
             .map_err(|e| Failure::usage(format!("The reason {e}."), "Shorten or clean it."))?;
     }
     let device = context.device()?;
-    let (_, digest) = question(&device, args.id).await?;
+    let id = match (args.id, &args.all) {
+        (Some(id), _) => id,
+        (None, Some(package)) => return deny_all(context, &device, package, args).await,
+        (None, None) => return Err(Failure::usage("Nothing to deny.", "Name a request.")),
+    };
+    let (_, digest) = question(&device, id).await?;
     let decision = if args.freeze {
         Decision::DenyAndFreeze
     } else {
@@ -184,7 +199,67 @@ pub(crate) async fn deny(context: &Context, args: &DenyArgs) -> Result<(), Failu
     };
     let mut answer = sign(&device, decision, digest)?;
     answer.reason.clone_from(&args.reason);
-    send(context, &device, args.id, &answer).await
+    send(context, &device, id, &answer).await
+}
+
+/// What `deny --all` did.
+#[derive(serde::Serialize)]
+struct DeniedAll<'a> {
+    package: &'a str,
+    denied: Vec<RequestId>,
+    kept: &'a [RequestId],
+}
+
+/// Denies whatever waits for a package, each by a signed denial of its own.
+async fn deny_all(
+    context: &Context,
+    device: &Device,
+    package: &str,
+    args: &DenyArgs,
+) -> Result<(), Failure> {
+    let mut denied = Vec::new();
+    let mut passed = BTreeSet::new();
+    // An inbox is told in pages: what was denied makes room for the next.
+    loop {
+        let inbox: Inbox = device.broker.get("/v1/inbox", device.proof()).await?;
+        let wanted = |line: &&InboxLine| {
+            line.packages.iter().any(|p| p == package)
+                && !args.but.contains(&line.id)
+                && !passed.contains(&line.id)
+        };
+        let lines: Vec<_> = inbox.requests.iter().filter(wanted).collect();
+        if lines.is_empty() {
+            break;
+        }
+        let mut now_passed = Vec::new();
+        for line in lines {
+            now_passed.push(line.id);
+            let mut answer = sign(device, Decision::Deny, line.request_digest)?;
+            answer.reason.clone_from(&args.reason);
+            match answered(device, line.id, &answer).await {
+                Ok(_) => denied.push(line.id),
+                // Somebody else ended it first.
+                Err(failure) if failure.exit == Exit::Conflict => {}
+                Err(failure) => {
+                    let so_far = format!("{} denied so far", denied.len());
+                    context.out.note(&so_far);
+                    return Err(failure);
+                }
+            }
+        }
+        passed.extend(now_passed);
+    }
+    let text = match denied.len() {
+        0 => format!("nothing of {} waits", harmless(package)),
+        1 => "denied 1 request".to_owned(),
+        n => format!("denied {n} requests"),
+    };
+    let done = DeniedAll {
+        package,
+        denied,
+        kept: &args.but,
+    };
+    context.out.result(&done, &text)
 }
 
 /// `countersign devices`
@@ -286,22 +361,7 @@ async fn send(
     id: RequestId,
     answer: &AnswerRequest,
 ) -> Result<(), Failure> {
-    let path = format!("/v1/requests/{id}/answer");
-    let done: Answered = device.broker.post(&path, answer, device.proof()).await?;
-    if done.decision != answer.statement.decision {
-        return Err(Failure::refused(
-            "The broker recorded another decision than the one that was signed.",
-            "Tell the broker's admin at once.",
-        ));
-    }
-    let denies = answer.statement.decision != Decision::Approve;
-    if denies != (done.state == StateName::Denied) {
-        return Err(Failure::new(
-            proto::problem::Exit::Conflict,
-            format!("After the answer the request is {}.", done.state.text()),
-            "Look at it with `countersign show`.",
-        ));
-    }
+    let done = answered(device, id, answer).await?;
     let text = match answer.statement.decision {
         Decision::Approve => format!(
             "approved: {} of {}, now {}",
@@ -313,6 +373,31 @@ async fn send(
         Decision::DenyAndFreeze => "denied and frozen".to_owned(),
     };
     context.out.result(&done, &text)
+}
+
+/// Sends an answer; what the broker says came of it must be what was signed.
+async fn answered(
+    device: &Device,
+    id: RequestId,
+    answer: &AnswerRequest,
+) -> Result<Answered, Failure> {
+    let path = format!("/v1/requests/{id}/answer");
+    let done: Answered = device.broker.post(&path, answer, device.proof()).await?;
+    if done.decision != answer.statement.decision {
+        return Err(Failure::refused(
+            "The broker recorded another decision than the one that was signed.",
+            "Tell the broker's admin at once.",
+        ));
+    }
+    let denies = answer.statement.decision != Decision::Approve;
+    if denies != (done.state == StateName::Denied) {
+        return Err(Failure::new(
+            Exit::Conflict,
+            format!("After the answer the request is {}.", done.state.text()),
+            "Look at it with `countersign show`.",
+        ));
+    }
+    Ok(done)
 }
 
 #[cfg(test)]
