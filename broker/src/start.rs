@@ -8,7 +8,9 @@ use broker::{
     audit::{event::Event, tree::Tree},
     caller::Issuers,
     config::{self, Config},
-    desk::{Desk, Place, Registry, ration::Ration, uploads::Uploads, waiters::Waiters},
+    desk::{
+        Desk, Place, Registry, guests::Guests, ration::Ration, uploads::Uploads, waiters::Waiters,
+    },
     http::{auth::Signatures, listen, operations, registry as origin, routes},
     policy::Policy,
     publish::{archive, close, settle},
@@ -297,6 +299,7 @@ fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk> {
         tree,
         waiters: Waiters::default(),
         uploads: Uploads::default(),
+        guests: Guests::default(),
         refusals: Ration::default(),
         unsealing: tokio::sync::Semaphore::new(1),
         metrics: Metrics::default(),

@@ -1,6 +1,7 @@
 //! This device: its folder, its profile and its key.
 //!
-//! The key lies in an age file under a passphrase. The system's keyring is not used.
+//! The key lies in an age file under a passphrase. Where the passphrase is kept is the person's
+//! choice: in the head, in a file, or in the system's keyring, which its own command reads.
 
 use crate::{edge, edge::Env, fail::Failure};
 use age::secrecy::SecretString;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     io::{IsTerminal as _, Read as _, Write as _},
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 use zeroize::Zeroizing;
 
@@ -142,7 +144,8 @@ pub(crate) fn not_enrolled() -> Failure {
     )
 }
 
-/// The passphrase: from `COUNTERSIGN_PASSPHRASE`, `COUNTERSIGN_PASSPHRASE_FILE` or the terminal.
+/// The passphrase: from `COUNTERSIGN_PASSPHRASE`, `COUNTERSIGN_PASSPHRASE_FILE`, what
+/// `COUNTERSIGN_PASSPHRASE_COMMAND` prints, or the terminal.
 pub(crate) fn passphrase(env: &Env, new: bool) -> Result<SecretString, Failure> {
     if let Some(text) = env.get("COUNTERSIGN_PASSPHRASE") {
         return Ok(SecretString::from(text.to_owned()));
@@ -151,6 +154,9 @@ pub(crate) fn passphrase(env: &Env, new: bool) -> Result<SecretString, Failure> 
         let text = edge::read_secret(Path::new(path))?;
         return Ok(SecretString::from(text.as_str().to_owned()));
     }
+    if let Some(command) = env.get("COUNTERSIGN_PASSPHRASE_COMMAND") {
+        return passphrase_of(command);
+    }
     let text = ask_secret(
         if new {
             "New passphrase for this device's key"
@@ -158,9 +164,33 @@ pub(crate) fn passphrase(env: &Env, new: bool) -> Result<SecretString, Failure> 
             "Passphrase of this device's key"
         },
         new,
-        "Set COUNTERSIGN_PASSPHRASE_FILE (or COUNTERSIGN_PASSPHRASE) where nobody can type.",
+        "Set COUNTERSIGN_PASSPHRASE_COMMAND (a keyring's) or COUNTERSIGN_PASSPHRASE_FILE where nobody can type.",
     )?;
     Ok(SecretString::from(text.as_str().to_owned()))
+}
+
+/// What a command prints, up to the first line's end. It may ask on the terminal by itself.
+fn passphrase_of(command: &str) -> Result<SecretString, Failure> {
+    let next = "Run the command of COUNTERSIGN_PASSPHRASE_COMMAND by hand: it must print the passphrase and exit with 0.";
+    let failed = |what: String| Failure::failed(what, next);
+    let out = Command::new("sh")
+        .args(["-c", command])
+        .stdin(Stdio::inherit())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|e| failed(format!("The passphrase command could not be started: {e}.")))?;
+    let printed = Zeroizing::new(out.stdout);
+    if !out.status.success() {
+        return Err(failed(format!(
+            "The passphrase command failed ({}).",
+            out.status
+        )));
+    }
+    let line = printed.split(|b| *b == b'\n').next().unwrap_or_default();
+    match std::str::from_utf8(line).map(|l| l.trim_end_matches('\r')) {
+        Ok(text) if !text.is_empty() => Ok(SecretString::from(text.to_owned())),
+        _ => Err(failed("The passphrase command printed nothing.".to_owned())),
+    }
 }
 
 /// Asks for a secret on the terminal; it is not echoed.
@@ -270,6 +300,20 @@ mod tests {
         };
         home.store_profile(&profile).unwrap();
         assert_eq!(home.profile().unwrap(), Some(profile));
+    }
+
+    #[test]
+    fn the_passphrase_may_come_from_a_keyrings_command() {
+        use age::secrecy::ExposeSecret as _;
+        let read = |command: &str| {
+            let env = Env::from([("COUNTERSIGN_PASSPHRASE_COMMAND", command)]);
+            passphrase(&env, false).map(|p| p.expose_secret().to_owned())
+        };
+        let printed = read("printf 'correct horse\\nsecond line\\n'");
+        assert_eq!(printed.ok().as_deref(), Some("correct horse"));
+        for bad in ["exit 3", "true", "echo; echo late", "echo x; exit 1"] {
+            assert_eq!(read(bad).err().unwrap().exit as u8, 1, "{bad}");
+        }
     }
 
     #[test]

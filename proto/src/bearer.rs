@@ -1,6 +1,6 @@
 //! Bearer secrets: a prefix that a secret scanner can find, 256 random bits, a checksum.
 //!
-//! `cst_…` ticket, `csc_…` credential, `csi_…` invite. The broker stores and logs their SHA-256 only.
+//! `cst_…` ticket, `csc_…` credential, `csg_…` guest token, `csi_…` invite. The broker stores and logs their SHA-256 only.
 
 use aws_lc_rs::{constant_time, digest};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -15,6 +15,8 @@ pub enum Kind {
     Ticket,
     /// One publish of approved bytes, at the broker's own registry endpoint.
     Credential,
+    /// Ask for a publish by uploading it, at the broker's own registry endpoint.
+    Guest,
     /// Enrol one person's device, once.
     Invite,
 }
@@ -24,6 +26,7 @@ impl Kind {
         match self {
             Self::Ticket => "cst_",
             Self::Credential => "csc_",
+            Self::Guest => "csg_",
             Self::Invite => "csi_",
         }
     }

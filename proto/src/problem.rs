@@ -72,6 +72,8 @@ codes! {
     Cancelled = "cancelled", 410, Expired;
     /// Nobody answered yet.
     NotApproved = "not-approved", 409, Expired;
+    /// People have been asked; the same upload works when they have approved.
+    ApprovalNeeded = "approval-needed", 403, Expired;
     /// The typed match code is another one.
     MatchCodeWrong = "match-code-wrong", 403, Refused;
     /// The second factor did not hold.

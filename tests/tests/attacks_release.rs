@@ -327,6 +327,7 @@ answers = "1m"
         tree,
         waiters: Waiters::default(),
         uploads: broker::desk::uploads::Uploads::default(),
+        guests: broker::desk::guests::Guests::default(),
         refusals: broker::desk::ration::Ration::default(),
         unsealing: tokio::sync::Semaphore::new(1),
         metrics: Metrics::default(),

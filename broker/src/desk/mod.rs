@@ -1,6 +1,7 @@
 //! The parts that the verbs work with. Whatever a test replaces comes in through here; the daemon
 //! has no global and no test door.
 
+pub mod guests;
 pub mod people;
 pub mod ration;
 pub mod uploads;
@@ -52,6 +53,8 @@ pub struct Desk {
     pub waiters: waiters::Waiters,
     /// Uploads on their way.
     pub uploads: uploads::Uploads,
+    /// Clients that announced nothing.
+    pub guests: guests::Guests,
     /// Refusals that are recorded one by one.
     pub refusals: ration::Ration,
     /// One unseal at a time: it takes a second and 256 MB.

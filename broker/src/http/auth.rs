@@ -200,15 +200,19 @@ pub fn ticket(headers: &HeaderMap) -> Result<Bearer, Failed> {
 /// The caller behind `Authorization: Bearer <IdToken>`.
 pub async fn caller(desk: &Desk, headers: &HeaderMap, now: UnixTime) -> Result<Caller, Failed> {
     let text = bearer(headers)?;
-    desk.issuers.verify(text, now).await.map_err(|why| {
-        tracing::info!(reason = %why, "a caller was refused");
-        let code = if matches!(why, CallerRefused::NotYetValid) {
-            Code::ClockWrong
-        } else {
-            Code::Unauthenticated
-        };
-        Failed::new(code, why.to_string(), "")
-    })
+    let verified = desk.issuers.verify(text, now).await;
+    verified.map_err(|why| refused(&why))
+}
+
+/// What a caller is told whose token does not hold.
+pub fn refused(why: &CallerRefused) -> Failed {
+    tracing::info!(reason = %why, "a caller was refused");
+    let code = if matches!(why, CallerRefused::NotYetValid) {
+        Code::ClockWrong
+    } else {
+        Code::Unauthenticated
+    };
+    Failed::new(code, why.to_string(), "")
 }
 
 fn bearer(headers: &HeaderMap) -> Result<&str, Failed> {

@@ -1,7 +1,7 @@
 //! `policy.toml`: what it may say, and nothing else.
 
 use super::{
-    callers::CallerEntry,
+    callers::{CallerEntry, Match},
     pattern::{Closeness, PackagePattern},
     read::{PolicyError, Source, Table, Value},
     reason::Reason,
@@ -11,6 +11,7 @@ use proto::{
     api::Mode,
     digest::{Algorithm, Digest},
     ids::{GroupName, PackageName, RegistryId, VersionText},
+    request::CallerFacts,
 };
 
 /// Most people that a policy may ask for.
@@ -88,6 +89,21 @@ pub enum VersionForm {
     Any,
 }
 
+impl Entry {
+    /// Whether one of its callers is this one, in all that the entry says of it.
+    pub fn names(&self, caller: &CallerFacts) -> Result<(), Reason> {
+        let mut other = None;
+        for known in &self.callers {
+            match known.matches(caller) {
+                Match::Yes => return Ok(()),
+                Match::NotThis(key) => other = other.or(Some(key)),
+                Match::Stranger => {}
+            }
+        }
+        Err(other.map_or(Reason::Stranger, |key| Reason::OtherJob { key }))
+    }
+}
+
 impl Policy {
     /// Reads a document; `file` is its name in errors.
     pub fn parse(text: &str, file: &str) -> Result<Self, PolicyError> {
@@ -128,6 +144,17 @@ impl Policy {
     /// SHA-256 of the document's exact text.
     pub const fn digest(&self) -> &Digest {
         &self.digest
+    }
+
+    /// Whether this caller may ask for the package at all. Taken before a body is taken from him; all
+    /// the rules are asked when the request is opened.
+    pub fn may_ask(
+        &self,
+        registry: &RegistryId,
+        package: &PackageName,
+        caller: &CallerFacts,
+    ) -> Result<(), Reason> {
+        self.entry(registry, package)?.names(caller)
     }
 
     /// The entry that decides about a package: the closest match. Two equally close ones are a no,

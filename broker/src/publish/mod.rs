@@ -15,6 +15,7 @@ pub mod question;
 pub mod release;
 pub mod settle;
 pub mod state;
+pub mod unannounced;
 
 use crate::{
     desk::Fault,
@@ -22,6 +23,7 @@ use crate::{
 };
 use proto::{
     api::StateName,
+    ids::RequestId,
     problem::{Code, Problem},
 };
 use thiserror::Error;
@@ -56,6 +58,16 @@ pub enum Refusal {
     /// Not enough answers yet.
     #[error("{0}")]
     NotApproved(String),
+    /// A client that announced nothing: people have just been asked.
+    #[error("this waits for approval: {page} (match code {match_code}, request {id})")]
+    Asked {
+        /// The request.
+        id: RequestId,
+        /// The question's address.
+        page: String,
+        /// What this job's output must show.
+        match_code: String,
+    },
     /// The typed match code is another one.
     #[error("this is not the match code in the job's output")]
     MatchCodeWrong,
@@ -134,6 +146,10 @@ pub fn problem(refusal: &Refusal) -> Problem {
             (Code::AlreadySettled, "Look at its status.")
         }
         Refusal::NotApproved(_) => (Code::NotApproved, "Wait until enough people have approved."),
+        Refusal::Asked { .. } => (
+            Code::ApprovalNeeded,
+            "When it is approved, run this job again: the same bytes are published then.",
+        ),
         Refusal::MatchCodeWrong => (
             Code::MatchCodeWrong,
             "Type the six digits that this job's output shows.",

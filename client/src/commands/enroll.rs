@@ -25,16 +25,20 @@ const NAME_MAX: usize = 60;
 /// Make this machine one of your devices. An admin gives you the invite (single use, 24 h).
 ///
 /// A key is made here and never leaves this machine: it lies in COUNTERSIGN_HOME in an age file under
-/// a passphrase (the system's keyring is not used). Then the broker gives a second factor for your
-/// authenticator, and its first code finishes the enrolment.
+/// a passphrase, which you type or which your keyring's own command gives. Then the broker gives a
+/// second factor for your authenticator, and its first code finishes the enrolment.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   countersign --broker https://broker.example.org enroll --name laptop
   COUNTERSIGN_INVITE=csi_… countersign enroll --totp-file totp.txt
 
-Without a terminal: COUNTERSIGN_PASSPHRASE or COUNTERSIGN_PASSPHRASE_FILE, COUNTERSIGN_INVITE or
---invite-file, and --totp-file (the first code is then made from that file).")]
+With a keyring: COUNTERSIGN_PASSPHRASE_COMMAND is run and prints the passphrase, for example
+  secret-tool lookup app countersign                       (Linux: Secret Service)
+  security find-generic-password -s countersign -w         (macOS: Keychain)
+
+Without a terminal: COUNTERSIGN_PASSPHRASE, COUNTERSIGN_PASSPHRASE_FILE or
+COUNTERSIGN_PASSPHRASE_COMMAND, COUNTERSIGN_INVITE or --invite-file, and --totp-file (the first code is then made from that file).")]
 pub(crate) struct Args {
     /// A name for this device
     #[arg(long, default_value = "laptop")]

@@ -7,7 +7,7 @@ mod npm;
 
 use super::reply::Failed;
 use crate::{
-    desk::Desk,
+    desk::{Desk, uploads},
     publish::{Refusal, forward, problem},
     registry::{Kind, Publish},
 };
@@ -15,8 +15,8 @@ use axum::{Router, body::Body, extract::Request};
 use futures_util::StreamExt as _;
 use http::header;
 use proto::{
-    bearer::{Bearer, Kind as BearerKind},
-    ids::{PackageName, RegistryId},
+    bearer::Bearer,
+    ids::{PackageName, RegistryId, RequestId},
     problem::Code,
 };
 use std::{
@@ -51,8 +51,8 @@ pub fn router(desk: &Arc<Desk>, registry: RegistryId) -> Option<Router> {
     }
 }
 
-/// Takes one upload and publishes it. `package` is what the address names, if it names one; `read` is
-/// the adapter's parser, and runs on a thread where it may block.
+/// Takes one upload for a credential and publishes it. `package` is what the address names, if it
+/// names one; `read` is the adapter's parser.
 async fn take<R>(
     desk: Arc<Desk>,
     registry: RegistryId,
@@ -66,18 +66,33 @@ where
 {
     // The credential is judged before a byte of the body is taken (attack 53).
     let admission = forward::admit(&desk, &registry, credential.hash(), package)?;
+    let id = admission.id;
+    let (_place, upload) = receive(&desk, id, admission.bytes_max, request, read).await?;
+    carried_out(forward::forward(desk, id, registry, upload)).await
+}
+
+/// Receives and reads an upload of at most so many bytes; `slot` limits how many arrive at once.
+async fn receive<R>(
+    desk: &Desk,
+    slot: RequestId,
+    most: u64,
+    request: Request,
+    read: R,
+) -> Result<(uploads::Place, Publish), Failed>
+where
+    R: FnOnce(SpooledTempFile, &Path) -> Result<Publish, String> + Send + 'static,
+{
     let declared = request
         .headers()
         .get(header::CONTENT_LENGTH)
         .and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    let most = admission.bytes_max.min(UPLOAD_MAX);
+    let most = most.min(UPLOAD_MAX);
     if declared.is_some_and(|n| n > most) {
         return Err(too_large(most));
     }
-    let id = admission.id;
-    let _place = desk
+    let place = desk
         .uploads
-        .enter(id)
+        .enter(slot)
         .ok_or_else(|| Failed::from(Refusal::Busy))?;
     let reading = spool(request.into_body(), desk.place.spool.clone(), most);
     let spool = tokio::time::timeout(UPLOAD_TIME, reading)
@@ -90,17 +105,23 @@ where
             )
         })??;
     let folder = desk.place.spool.clone();
-    let upload = match tokio::task::spawn_blocking(move || read(spool, &folder)).await {
-        Ok(Ok(upload)) => upload,
-        Ok(Err(why)) => return Err(Refusal::Upload(why).into()),
-        Err(_) => return Err(Refusal::Upload("the upload cannot be read".to_owned()).into()),
-    };
-    // In a task of its own: a client that hangs up changes nothing about what was begun.
-    let task = tokio::spawn(forward::forward(desk, id, registry, upload));
-    match task.await {
+    // On a thread where it may block.
+    match tokio::task::spawn_blocking(move || read(spool, &folder)).await {
+        Ok(Ok(upload)) => Ok((place, upload)),
+        Ok(Err(why)) => Err(Refusal::Upload(why).into()),
+        Err(_) => Err(Refusal::Upload("the upload cannot be read".to_owned()).into()),
+    }
+}
+
+/// Runs a verb in a task of its own: a client that hangs up changes nothing about what was begun.
+async fn carried_out<F>(verb: F) -> Result<(), Failed>
+where
+    F: Future<Output = Result<(), Refusal>> + Send + 'static,
+{
+    match tokio::spawn(verb).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(refusal)) => {
-            tracing::info!(%id, %refusal, "an upload was not published");
+            tracing::info!(%refusal, "an upload was not published");
             Err(Failed(problem(&refusal), None))
         }
         Err(_) => Err(Refusal::Unsettled.into()),
@@ -146,11 +167,11 @@ fn too_large(most: u64) -> Failed {
     )
 }
 
-/// The credential in the one `Authorization` header; `text` cuts it out of the header's value.
-fn bearer(request: &Request, text: impl Fn(&str) -> Option<&str>) -> Option<Bearer> {
+/// What stands in the one `Authorization` header behind `scheme`.
+fn authorization<'r>(request: &'r Request, scheme: &str) -> Option<&'r str> {
     let mut values = request.headers().get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
         return None;
     };
-    Bearer::parse(BearerKind::Credential, text(value.to_str().ok()?)?).ok()
+    value.to_str().ok()?.strip_prefix(scheme)
 }

@@ -1,9 +1,11 @@
 //! What an unmodified npm, pnpm or Yarn finds at the registry origin.
 
-use super::{bearer, take};
+use super::{authorization, carried_out, receive, take};
 use crate::{
-    desk::Desk,
-    http::reply::Failed,
+    caller::{Caller, CallerRefused},
+    desk::{Desk, Registry},
+    http::{auth, reply::Failed},
+    publish::unannounced,
     registry::npm::{self, name},
 };
 use axum::{
@@ -12,8 +14,17 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, Method, StatusCode};
-use proto::{bearer::Bearer, ids::RegistryId, problem::Code};
-use std::sync::Arc;
+use proto::{
+    bearer::{Bearer, Kind},
+    ids::RegistryId,
+    problem::Code,
+    time::UnixTime,
+};
+use std::{path::Path, sync::Arc};
+use zeroize::Zeroizing;
+
+/// Where these clients exchange their id token; the package's name follows.
+const EXCHANGE: &str = "/-/npm/v1/oidc/token/exchange/package/";
 
 /// Answers one request.
 pub(super) async fn serve(
@@ -25,7 +36,8 @@ pub(super) async fn serve(
     match (request.method(), path.as_str()) {
         (&Method::GET, "/-/ping") => Ok(Json(serde_json::json!({})).into_response()),
         (&Method::GET, "/-/whoami") => {
-            credential(&request)?;
+            let token = authorization(&request, "Bearer ").ok_or_else(missing)?;
+            Bearer::parse(Kind::Credential, token).map_err(|_| missing())?;
             Ok(Json(serde_json::json!({"username": "countersign"})).into_response())
         }
         (&Method::GET, p) if p.starts_with("/-/package/") && p.ends_with("/visibility") => {
@@ -34,6 +46,13 @@ pub(super) async fn serve(
         // What exists is the registry's to say; a client that is told nothing goes on to the publish.
         (&Method::GET | &Method::HEAD, p) if !p.starts_with("/-/") => {
             Err(Failed::new(Code::NotFound, "no such package", ""))
+        }
+        (&Method::POST, p) if p.starts_with(EXCHANGE) => {
+            let package = p.get(EXCHANGE.len()..).unwrap_or_default();
+            let token = authorization(&request, "Bearer ").ok_or_else(missing)?;
+            let token = Zeroizing::new(token.to_owned());
+            drop(request);
+            exchange(&desk, &registry, package, &token).await
         }
         (&Method::PUT, p) if !p.starts_with("/-/") => publish(desk, registry, p, request).await,
         _ => Err(Failed::new(
@@ -44,6 +63,49 @@ pub(super) async fn serve(
     }
 }
 
+/// What npm, pnpm and Yarn ask for by themselves in a job that has an id token.
+async fn exchange(
+    desk: &Desk,
+    registry: &RegistryId,
+    package: &str,
+    token: &str,
+) -> Result<Response, Failed> {
+    let package = package_of(&format!("/{package}"))?;
+    let now = desk.world.now();
+    let caller = caller(desk, registry, token, now).await?;
+    let (token, until) = unannounced::exchange(desk, registry, package, caller, now).await?;
+    let reply = serde_json::json!({
+        "token_type": "oidc", "token": token.expose(),
+        "created": now.rfc3339(), "expires": until.rfc3339(),
+    });
+    Ok((StatusCode::CREATED, Json(reply)).into_response())
+}
+
+/// The caller behind an id token whose audience is this origin: npm and pnpm leave the port out, Yarn
+/// does not. A token made for the API's audience is none for this place, nor the other way round.
+async fn caller(
+    desk: &Desk,
+    registry: &RegistryId,
+    token: &str,
+    now: UnixTime,
+) -> Result<Caller, Failed> {
+    let Some(Registry::Forward { endpoint, .. }) = desk.registries.get(registry) else {
+        return Err(missing());
+    };
+    let host = endpoint.host_str().unwrap_or_default();
+    let mut audiences = vec![format!("npm:{host}")];
+    audiences.extend(endpoint.port().map(|port| format!("npm:{host}:{port}")));
+    let mut refused = CallerRefused::Audience;
+    for audience in audiences {
+        match desk.issuers.for_audience(audience).verify(token, now).await {
+            Ok(caller) => return Ok(caller),
+            Err(CallerRefused::Audience) => {}
+            Err(why) => refused = why,
+        }
+    }
+    Err(auth::refused(&refused))
+}
+
 async fn publish(
     desk: Arc<Desk>,
     registry: RegistryId,
@@ -51,12 +113,23 @@ async fn publish(
     request: Request,
 ) -> Result<Response, Failed> {
     let package = package_of(path)?;
-    let credential = credential(&request)?;
+    let token = authorization(&request, "Bearer ").ok_or_else(missing)?;
+    let guest = Bearer::parse(Kind::Guest, token).ok();
+    let credential = Bearer::parse(Kind::Credential, token).ok();
     let named = package.clone();
-    let read = move |spool, folder: &std::path::Path| {
-        npm::read(spool, &named, folder).map_err(|e| e.to_string())
-    };
-    take(desk, registry, &credential, Some(&package), request, read).await?;
+    let read =
+        move |spool, folder: &Path| npm::read(spool, &named, folder).map_err(|e| e.to_string());
+    if let Some(token) = guest {
+        let guest = unannounced::admit(&desk, &registry, &token, &package)?;
+        let slot = guest.slot;
+        let most = unannounced::UPLOAD_MAX;
+        let (_place, upload) = receive(&desk, slot, most, request, read).await?;
+        let name = name::file_name(upload.package(), upload.version());
+        carried_out(unannounced::publish(desk, guest, upload, name)).await?;
+    } else {
+        let token = credential.ok_or_else(missing)?;
+        take(desk, registry, &token, Some(&package), request, read).await?;
+    }
     let reply = serde_json::json!({"ok": true, "success": true});
     Ok((StatusCode::CREATED, Json(reply)).into_response())
 }
@@ -65,14 +138,12 @@ fn package_of(path: &str) -> Result<proto::ids::PackageName, Failed> {
     name::from_path(path).map_err(|e| Failed::new(Code::BadRequest, e.to_string(), ""))
 }
 
-fn credential(request: &Request) -> Result<Bearer, Failed> {
-    bearer(request, |value| value.strip_prefix("Bearer ")).ok_or_else(|| {
-        Failed::new(
-            Code::Unauthenticated,
-            "no Countersign credential",
-            "Publish with: countersign publish npm <file or folder>",
-        )
-    })
+fn missing() -> Failed {
+    Failed::new(
+        Code::Unauthenticated,
+        "no Countersign credential",
+        "Publish with: countersign publish npm <file or folder>",
+    )
 }
 
 /// npm prints `error` and the `npm-notice` header. Never a 2xx, and nothing that it repeats, unless

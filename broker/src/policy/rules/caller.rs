@@ -1,24 +1,15 @@
 //! The job must be one that the policy names.
 
 use super::Finding;
-use crate::policy::{
-    callers::{CLIENT_KEY_ISSUER, Match},
-    case::Case,
-    reason::Reason,
-};
+use crate::policy::{callers::CLIENT_KEY_ISSUER, case::Case, reason::Reason};
 
 /// One entry of `callers` must match in all it says; a client key must also be registered for the
 /// package (attack 11).
 pub(super) fn rule(case: &Case<'_>) -> Finding {
-    let mut other = None;
-    for entry in &case.entry.callers {
-        match entry.matches(case.caller) {
-            Match::Yes => return package(case),
-            Match::NotThis(key) => other = other.or(Some(key)),
-            Match::Stranger => {}
-        }
+    match case.entry.names(case.caller) {
+        Ok(()) => package(case),
+        Err(reason) => Finding::Deny(reason),
     }
-    Finding::Deny(other.map_or(Reason::Stranger, |key| Reason::OtherJob { key }))
 }
 
 fn package(case: &Case<'_>) -> Finding {

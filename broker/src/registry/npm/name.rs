@@ -1,6 +1,9 @@
 //! Package names by npm's rules, and the one way from a request's path to a name.
 
-use proto::{ids::PackageName, text};
+use proto::{
+    ids::{PackageName, VersionText},
+    text,
+};
 use thiserror::Error;
 
 /// Longest name that the registry takes, scope included.
@@ -65,6 +68,12 @@ pub fn parse(name: &str) -> Result<PackageName, NameError> {
 /// The name as one path segment, as npm's clients write it.
 pub fn escaped(name: &PackageName) -> String {
     name.as_str().replace('/', "%2f")
+}
+
+/// The name that npm's own `npm pack` gives an archive; shown to people, never compared.
+pub fn file_name(name: &PackageName, version: &VersionText) -> String {
+    let flat = name.as_str().trim_start_matches('@').replace('/', "-");
+    format!("{flat}-{version}.tgz")
 }
 
 /// A leading dot would make `..`, a leading hyphen a route (`/-/`) or a command's option.

@@ -1,0 +1,68 @@
+//! Guests: callers who exchanged their id token at a registry origin, as npm, pnpm and Yarn do by
+//! themselves. What a guest holds lets him ask, and hand over bytes that were approved; nothing else.
+//!
+//! They live in memory alone. After a restart of the broker a client is told to run again, which
+//! gets it a new token.
+
+use crate::caller::Caller;
+use proto::{
+    bearer::BearerHash,
+    ids::{PackageName, RegistryId, RequestId},
+    time::UnixTime,
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
+
+/// Seconds that a guest may upload.
+pub const GUEST_SECONDS: u64 = 15 * 60;
+/// Guests of one project at once. A run that publishes many packages is one for each.
+const PER_SUBJECT: usize = 200;
+/// Guests at once.
+const ALL: usize = 10_000;
+
+/// One guest.
+pub struct Guest {
+    /// Who: verified at the exchange.
+    pub caller: Caller,
+    /// The origin where he is.
+    pub registry: RegistryId,
+    /// The package that he named.
+    pub package: PackageName,
+    /// Where his uploads are counted: all guests of a project share it.
+    pub slot: RequestId,
+    /// Until when.
+    pub until: UnixTime,
+    /// The request that became of it.
+    pub request: OnceLock<RequestId>,
+}
+
+/// The guests, by the hash of what they hold.
+#[derive(Default)]
+pub struct Guests(Mutex<HashMap<[u8; 32], Arc<Guest>>>);
+
+impl Guests {
+    /// Lets one in. `false`: too many are in already; none of them is put out for him.
+    #[must_use]
+    pub fn enter(&self, token: BearerHash, guest: Guest, now: UnixTime) -> bool {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        map.retain(|_, g| now < g.until);
+        let facts = guest.caller.facts();
+        let same = |g: &&Arc<Guest>| {
+            let other = g.caller.facts();
+            other.issuer == facts.issuer && other.subject == facts.subject
+        };
+        if map.len() >= ALL || map.values().filter(same).count() >= PER_SUBJECT {
+            return false;
+        }
+        map.insert(token.0, Arc::new(guest));
+        true
+    }
+
+    /// The guest with this token.
+    pub fn find(&self, token: BearerHash, now: UnixTime) -> Option<Arc<Guest>> {
+        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        map.get(&token.0).filter(|g| now < g.until).cloned()
+    }
+}

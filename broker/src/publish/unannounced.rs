@@ -1,0 +1,206 @@
+//! A publish that nobody announced: npm, pnpm or Yarn as they are, with the broker as their registry.
+//!
+//! The client exchanges its id token and uploads. The first run opens a request for exactly these
+//! bytes and is told no, with the address of the question. After the approval the same run, run
+//! again, uploads the same bytes, and they are published. An approval belongs to the run that asked.
+
+use super::{
+    Refusal, forward,
+    ledger::{self, BY_PACKAGE_ASKER, Held},
+    open, release,
+    state::{Record, State},
+};
+use crate::{
+    audit::{event::Event, reason::RefusalReason},
+    caller::Caller,
+    desk::{
+        Desk, Fault,
+        guests::{GUEST_SECONDS, Guest},
+    },
+    policy,
+    registry::Publish,
+    store::Batch,
+    vault::match_code::{match_code, ticket},
+};
+use proto::{
+    api::{Mode, OpenRequest},
+    bearer::{Bearer, Kind},
+    canonical::Canonical,
+    digest::hex,
+    ids::{PackageName, RegistryId, RequestId},
+    request::{File, Item},
+    time::UnixTime,
+};
+use std::sync::{Arc, OnceLock};
+
+/// Most bytes of an upload that nobody announced, as the client encodes it.
+pub const UPLOAD_MAX: u64 = 140 * 1024 * 1024;
+/// Open requests looked at for one upload; the quotas allow no more.
+const LOOK_MAX: usize = 100;
+/// The claim that tells one run of a workflow from another, where the issuer has one.
+const RUN: &str = "run_id";
+
+/// Lets a caller upload one package for a while. Policy is asked first: whoever may not ask for the
+/// package gets nothing (attack 53).
+pub async fn exchange(
+    desk: &Desk,
+    registry: &RegistryId,
+    package: PackageName,
+    caller: Caller,
+    now: UnixTime,
+) -> Result<(Bearer, UnixTime), Refusal> {
+    let policy = desk.policy.load();
+    if let Err(reason) = policy.may_ask(registry, &package, caller.facts()) {
+        desk.metrics.refused.inc();
+        if desk.refusals.take(now) {
+            let event = Event::RequestRefused {
+                reason: RefusalReason::Policy,
+            };
+            desk.commit(Batch::new(), &[event], now).await?;
+        }
+        let item = Some(format!("{registry}:{package}"));
+        return Err(Refusal::Policy(policy::Refusal { item, reason }));
+    }
+    let token = Bearer::from_entropy(Kind::Guest, desk.world.random().map_err(Fault::from)?);
+    let until = now.after(GUEST_SECONDS);
+    let guest = Guest {
+        slot: slot(&caller),
+        caller,
+        registry: registry.clone(),
+        package,
+        until,
+        request: OnceLock::new(),
+    };
+    if desk.guests.enter(token.hash(), guest, now) {
+        Ok((token, until))
+    } else {
+        Err(Refusal::Busy)
+    }
+}
+
+/// One place in the count of uploads for all guests of a project.
+fn slot(caller: &Caller) -> RequestId {
+    let facts = caller.facts();
+    let hash = Canonical::new("countersign/guest-slot/v1")
+        .text(&facts.issuer)
+        .text(&facts.subject)
+        .sha256();
+    let bytes = hash.first_chunk::<16>().copied().unwrap_or_default();
+    RequestId(uuid::Builder::from_custom_bytes(bytes).into_uuid())
+}
+
+/// The guest who may upload this package here.
+pub fn admit(
+    desk: &Desk,
+    registry: &RegistryId,
+    token: &Bearer,
+    package: &PackageName,
+) -> Result<Arc<Guest>, Refusal> {
+    let guest = desk.guests.find(token.hash(), desk.world.now());
+    guest
+        .filter(|g| g.registry == *registry && g.package == *package)
+        .ok_or(Refusal::NotFound)
+}
+
+/// Publishes what was approved, or asks. `name` is what people are shown as the file's name.
+pub async fn publish(
+    desk: Arc<Desk>,
+    guest: Arc<Guest>,
+    upload: Publish,
+    name: String,
+) -> Result<(), Refusal> {
+    let item = Item {
+        registry: guest.registry.clone(),
+        package: upload.package().clone(),
+        version: upload.version().clone(),
+        tag: upload.tag().cloned(),
+        files: vec![File {
+            name: upload.name().map_or(name, str::to_owned),
+            size: upload.size(),
+            digest: upload.digest().clone(),
+        }],
+    };
+    let id = match asked_before(&desk, &guest, &item)? {
+        Some(id) => id,
+        None => ask(&desk, &guest, item).await?,
+    };
+    // Two uploads of one guest at once: the first one's request is his.
+    let id = *guest.request.get_or_init(|| id);
+    let record = ledger::find(&desk, id)?.ok_or(Refusal::NotFound)?;
+    match &record.state {
+        State::Pending { .. } => Err(Refusal::Asked {
+            id,
+            page: format!("{}/r/{id}", desk.place.public_url),
+            match_code: match_code(&desk.vault, id).map_err(Fault::from)?,
+        }),
+        State::Approved { .. } => {
+            // The credential is sealed to a key that nobody holds: it is these bytes, uploaded by
+            // this run, that spend the approval.
+            let ticket = ticket(&desk.vault, id).map_err(Fault::from)?;
+            release::collect(&desk, id, &ticket, desk.world.now()).await?;
+            forward::forward(desk, id, guest.registry.clone(), upload).await
+        }
+        State::Releasing { .. } | State::Published { .. } if record.mode == Mode::Forward => {
+            forward::forward(desk, id, guest.registry.clone(), upload).await
+        }
+        _ => Err(Refusal::State(record.name(), record.status().reason)),
+    }
+}
+
+/// An open request of the same run for the same bytes: this guest's own, or an earlier attempt's.
+fn asked_before(desk: &Desk, guest: &Guest, item: &Item) -> Result<Option<RequestId>, Fault> {
+    let same = |record: &Record| {
+        let [other] = record.facts.items.as_slice() else {
+            return false;
+        };
+        let run = |claims: &std::collections::BTreeMap<String, String>| claims.get(RUN).cloned();
+        same_bytes(item, other)
+            && run(&record.facts.caller.claims) == run(&guest.caller.facts().claims)
+    };
+    if let Some(id) = guest.request.get() {
+        return Ok(ledger::find(desk, *id)?.filter(same).map(|_| *id));
+    }
+    let facts = guest.caller.facts();
+    let prefix = ledger::prefix(&[&item.package_key(), &facts.issuer, &facts.subject]);
+    for (key, _) in desk.live.range(BY_PACKAGE_ASKER, &prefix, None, LOOK_MAX)? {
+        let id = key.get(prefix.len()..).and_then(ledger::id_of);
+        let held: Option<Held> = id.map(|id| ledger::live(desk, id)).transpose()?.flatten();
+        if let Some(held) = held.filter(|h| same(&h.record)) {
+            return Ok(Some(held.record.facts.id));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether two items are one wish; a file's name is the client's own business where the registry's
+/// upload does not carry it.
+fn same_bytes(one: &Item, other: &Item) -> bool {
+    let ([a], [b]) = (one.files.as_slice(), other.files.as_slice()) else {
+        return false;
+    };
+    one.registry == other.registry
+        && one.package == other.package
+        && one.version == other.version
+        && one.tag == other.tag
+        && a.digest == b.digest
+        && a.size == b.size
+}
+
+async fn ask(desk: &Desk, guest: &Guest, item: Item) -> Result<RequestId, Refusal> {
+    if guest.request.get().is_some() {
+        return Err(Refusal::BytesDiffer(format!(
+            "this run has asked for other bytes of {} already",
+            item.package_key()
+        )));
+    }
+    let key: [u8; 16] = desk.world.random().map_err(Fault::from)?;
+    let asked = OpenRequest {
+        items: vec![item],
+        // Nobody holds its identity.
+        job_key: age::x25519::Identity::generate().to_public().to_string(),
+        idempotency_key: format!("unannounced-{}", hex(&key)),
+        note: None,
+    };
+    let opened = open::open(desk, &guest.caller, asked, desk.world.now()).await?;
+    Ok(opened.id)
+}

@@ -1,0 +1,255 @@
+//! No client of ours in the job: npm, pnpm and Yarn as they are, with the broker as their registry.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "what is missing fails the test, as it should"
+)]
+
+use serde_json::{Value, json};
+use stand::{
+    Output, http, packages, parts,
+    people::publish_document,
+    run,
+    team::{PUBLISH, Team},
+};
+use std::{path::Path, time::Duration};
+
+/// The claims of the release job, for whatever audience its client asks.
+fn claims(run: &str) -> Value {
+    let mut claims = parts::github_claims("");
+    claims["run_id"] = run.into();
+    // Of a public repository npm would make a provenance statement, with a service that is not here.
+    claims["repository_visibility"] = "private".into();
+    claims.as_object_mut().unwrap().remove("aud");
+    claims
+}
+
+/// Runs a client in a job of the release workflow. It has no token and no Countersign.
+async fn job(team: &Team, run_id: &str, words: &[&str], folder: &Path) -> Output {
+    team.issuer.set_actions_claims(&claims(run_id)).unwrap();
+    let mut env = team.issuer.actions_env();
+    env.extend([
+        ("CI", "true".to_owned()),
+        ("npm_config_registry", team.daemon.registry_url.clone()),
+        ("npm_config_fetch_retries", "0".to_owned()),
+        ("npm_config_userconfig", "/dev/null".to_owned()),
+        ("YARN_NPM_REGISTRY_SERVER", team.daemon.registry_url.clone()),
+        ("YARN_UNSAFE_HTTP_WHITELIST", "127.0.0.1".to_owned()),
+        ("YARN_ENABLE_TELEMETRY", "0".to_owned()),
+    ]);
+    let env: Vec<_> = env.iter().map(|(k, v)| (*k, v.as_str())).collect();
+    run(Path::new(words[0]), &words[1..], &env, folder, PUBLISH)
+        .await
+        .unwrap()
+}
+
+/// The request's id and match code, as the job's log shows them.
+fn asked(out: &Output) -> (String, String) {
+    let text = format!("{}{}", out.stdout, out.stderr);
+    assert!(!out.success(), "{text}");
+    // pnpm breaks long lines, and draws a bar beside them.
+    let text = text.replace('│', " ");
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let after = |what: &str| {
+        let rest = text
+            .split_once(what)
+            .unwrap_or_else(|| panic!("no {what}: {text}"))
+            .1;
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+        rest[..end.unwrap_or(rest.len())].to_owned()
+    };
+    (after("request "), after("match code "))
+}
+
+async fn approve(team: &Team, id: &str, match_code: &str) {
+    for person in &team.maintainers {
+        for _ in 0..3 {
+            let code = team.code(person).await.unwrap();
+            let args = ["approve", id, "--match-code", match_code, "--totp", &code];
+            let out = team.run(person, &args, &[]).await.unwrap();
+            if out.success() {
+                break;
+            }
+            // The code of this half minute was used before.
+            assert!(out.stderr.contains("used before"), "{out}");
+            tokio::time::sleep(Duration::from_secs(31)).await;
+        }
+    }
+}
+
+async fn shown(team: &Team, name: &str) -> Option<String> {
+    team.registry.integrity(name, "1.0.0").await.unwrap()
+}
+
+#[tokio::test]
+async fn plain_npm_pnpm_and_yarn_ask_at_the_first_run_and_publish_at_the_second() {
+    let team = Team::start().await.unwrap();
+    let pnpm = parts::client("pnpm").unwrap().display().to_string();
+    let yarn = parts::client("yarn").unwrap().display().to_string();
+    let clients: [(&str, Vec<&str>); 3] = [
+        ("@acme/by-npm", vec!["npm", "publish"]),
+        ("@acme/by-pnpm", vec![&pnpm, "publish", "--no-git-checks"]),
+        ("@acme/by-yarn", vec![&yarn, "npm", "publish"]),
+    ];
+    let mut waiting = Vec::new();
+    for (name, words) in &clients {
+        let folder = team.package(name, "1.0.0").unwrap();
+        // Without a token; pnpm reads its registry from here.
+        let settings = format!("registry={}/\n", team.daemon.registry_url);
+        std::fs::write(folder.join(".npmrc"), settings).unwrap();
+        if name.ends_with("yarn") {
+            std::fs::write(folder.join("yarn.lock"), "").unwrap();
+            let offline = [
+                ("YARN_ENABLE_TELEMETRY", "0"),
+                ("YARN_ENABLE_IMMUTABLE_INSTALLS", "0"),
+            ];
+            let installed = run(&yarn, &["install"], &offline, &folder, PUBLISH).await;
+            installed.unwrap().ok().unwrap();
+        }
+        let (id, code) = asked(&job(&team, "1", words, &folder).await);
+        // Run again before anybody answered: the same request.
+        assert_eq!(asked(&job(&team, "1", words, &folder).await).0, id);
+        assert_eq!(shown(&team, name).await, None);
+        waiting.push((name, words, folder, id, code));
+    }
+    for (name, words, folder, id, code) in waiting {
+        approve(&team, &id, &code).await;
+        assert_eq!(shown(&team, name).await, None, "nobody has uploaded yet");
+        job(&team, "1", words, &folder).await.ok().unwrap();
+        assert!(shown(&team, name).await.is_some(), "{name}");
+    }
+}
+
+/// A guest token as npm gets it.
+async fn exchange(team: &Team, token: &str, package: &str) -> Result<String, u16> {
+    let url = format!(
+        "{}/-/npm/v1/oidc/token/exchange/package/{}",
+        team.daemon.registry_url,
+        package.replace('/', "%2f")
+    );
+    let reply = http().unwrap().post(url).bearer_auth(token).send().await;
+    let reply = reply.unwrap();
+    let status = reply.status().as_u16();
+    if status != 201 {
+        return Err(status);
+    }
+    let reply: Value = reply.json().await.unwrap();
+    Ok(reply["token"].as_str().unwrap().to_owned())
+}
+
+async fn id_token(team: &Team, audience: &str, run: &str) -> String {
+    let mut claims = claims(run);
+    claims["aud"] = audience.into();
+    team.issuer.mint(claims).await.unwrap()
+}
+
+#[tokio::test]
+async fn attack_03_a_token_for_one_door_opens_no_other() {
+    let team = Team::start().await.unwrap();
+    let port = team.daemon.registry_url.rsplit(':').next().unwrap();
+    for right in ["npm:127.0.0.1".to_owned(), format!("npm:127.0.0.1:{port}")] {
+        let token = id_token(&team, &right, "1").await;
+        assert!(exchange(&team, &token, "@acme/left").await.is_ok());
+    }
+    for wrong in [
+        team.daemon.url.as_str(),
+        "npm:127.0.0.1:1",
+        "npm:127.0.0.10",
+        "NPM:127.0.0.1",
+        "npm:localhost",
+        "npm:127.0.0.1 ",
+        "npm:",
+        "",
+    ] {
+        let token = id_token(&team, wrong, "1").await;
+        let refused = exchange(&team, &token, "@acme/left").await;
+        assert!(refused.is_err(), "{wrong:?}");
+    }
+    // The API does not take a token that was made for the registry's origin.
+    let token = id_token(&team, "npm:127.0.0.1", "1").await;
+    let dir = team.package("@acme/left", "1.0.0").unwrap();
+    let env = [("COUNTERSIGN_ID_TOKEN", token.as_str())];
+    let out = team.publish_as(&[&dir.display().to_string()], &env).await;
+    assert!(format!("{:#}", out.err().unwrap()).contains("audience"));
+    // Nor does a job that the policy does not name get anything, nor one for another package.
+    let mut stranger = claims("1");
+    stranger["aud"] = "npm:127.0.0.1".into();
+    stranger["repository_id"] = "666".into();
+    let stranger = team.issuer.mint(stranger).await.unwrap();
+    assert_eq!(exchange(&team, &stranger, "@acme/left").await, Err(403));
+    let token = id_token(&team, "npm:127.0.0.1", "1").await;
+    assert_eq!(exchange(&team, &token, "@other/left").await, Err(403));
+}
+
+/// Uploads what `npm publish` would, with a token.
+async fn put(team: &Team, token: &str, name: &str, tarball: &[u8]) -> (u16, String) {
+    let document = publish_document(name, "1.0.0", &team.daemon.registry_url, tarball);
+    let url = format!("{}/{}", team.daemon.registry_url, name.replace('/', "%2f"));
+    let put = http().unwrap().put(url).bearer_auth(token);
+    let reply = put.json(&document).send().await.unwrap();
+    (reply.status().as_u16(), reply.text().await.unwrap())
+}
+
+fn tarball(name: &str, readme: &str) -> Vec<u8> {
+    let manifest = json!({"name": name, "version": "1.0.0"}).to_string();
+    packages::tarball(&[
+        ("package/package.json", manifest.as_bytes()),
+        ("package/README.md", readme.as_bytes()),
+    ])
+    .unwrap()
+}
+
+#[tokio::test]
+async fn attack_09_12_37_a_guest_publishes_nothing_but_what_was_approved_for_his_run() {
+    let team = Team::start().await.unwrap();
+    let name = "@acme/left";
+    let (ours, evil) = (tarball(name, "ours"), tarball(name, "evil"));
+    let guest = async |run: &str, package: &str| {
+        let token = id_token(&team, "npm:127.0.0.1", run).await;
+        exchange(&team, &token, package).await.unwrap()
+    };
+    // A perfect token, and nobody was asked: 403, and the registry sees nothing.
+    let token = guest("1", name).await;
+    let (status, text) = put(&team, &token, name, &ours).await;
+    assert_eq!(status, 403, "{text}");
+    let (id, code) = asked(&Output {
+        status: Some(1),
+        stdout: text,
+        stderr: String::new(),
+    });
+    // The same guest with other bytes: refused, and no second question.
+    let (status, text) = put(&team, &token, name, &evil).await;
+    assert_eq!(status, 403, "{text}");
+    assert!(text.contains("other bytes"), "{text}");
+    // A guest of one package is none of another.
+    let (status, _) = put(&team, &token, "@acme/other", &ours).await;
+    assert_eq!(status, 403);
+    approve(&team, &id, &code).await;
+    // Approved for run 1: the bytes from run 2 ask again, the other bytes from run 1 too.
+    for (run, bytes) in [("2", &ours), ("1", &evil)] {
+        let (status, text) = put(&team, &guest(run, name).await, name, bytes).await;
+        assert_eq!(status, 403, "{text}");
+        assert!(!text.contains(&id), "{text}");
+        assert_eq!(shown(&team, name).await, None);
+    }
+    // Other calls with such a token are refused (attack 20).
+    let token = guest("1", name).await;
+    for (method, path) in [
+        ("DELETE", "/@acme%2fleft/-rev/1"),
+        ("PUT", "/-/package/@acme%2fleft/dist-tags/latest"),
+        ("GET", "/-/npm/v1/tokens"),
+        ("GET", "/-/whoami"),
+    ] {
+        let url = format!("{}{path}", team.daemon.registry_url);
+        let call = http().unwrap().request(method.parse().unwrap(), url);
+        let reply = call.bearer_auth(&token).send().await.unwrap();
+        assert!(reply.status().is_client_error(), "{method} {path}");
+    }
+    // The approved bytes, uploaded again by run 1: published; sent again: the recorded outcome.
+    for _ in 0..2 {
+        let (status, text) = put(&team, &token, name, &ours).await;
+        assert_eq!(status, 201, "{text}");
+    }
+    assert!(shown(&team, name).await.is_some());
+}
