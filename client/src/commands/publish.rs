@@ -56,7 +56,8 @@ Examples:
 Who asks: in GitHub Actions `permissions: id-token: write` is enough; elsewhere COUNTERSIGN_ID_TOKEN
 (an OIDC token for the broker's URL) or COUNTERSIGN_CLIENT_KEY (a file by `admin client-key new`).
 The command gets the credential in its environment and in a temporary npm settings file; it gets no
-COUNTERSIGN_* and no ACTIONS_ID_TOKEN_* variable.")]
+COUNTERSIGN_* variable, and no ACTIONS_ID_TOKEN_* one unless it is told to make a provenance statement:
+  countersign publish npm . -- npm publish --provenance")]
 pub(crate) struct Args {
     #[command(flatten)]
     what: What,

@@ -155,7 +155,7 @@ impl Plan {
             set: Vec::new(),
             remove: env
                 .names()
-                .filter(|n| is_withheld(n))
+                .filter(|n| is_withheld(n) && !(wants_id_token(words) && is_id_token(n)))
                 .map(str::to_owned)
                 .collect(),
             folder: folder.map(Path::to_owned),
@@ -187,12 +187,25 @@ impl Plan {
     }
 }
 
-/// Variables that no child sees: Countersign's own, the right to ask for IdTokens (npm would exchange
-/// one at the registry and ignore the credential), and whatever names another registry.
+/// The right to ask for IdTokens.
+fn is_id_token(name: &str) -> bool {
+    name.to_ascii_lowercase().starts_with("actions_id_token_")
+}
+
+/// A provenance statement is signed with an IdToken of the command's own. It identifies the job to
+/// whoever it is made for, and publishes nothing.
+fn wants_id_token(words: &[String]) -> bool {
+    words
+        .iter()
+        .any(|w| w == "--provenance" || w == "--provenance=true")
+}
+
+/// Variables that no child sees: Countersign's own, the right to ask for IdTokens, and whatever names
+/// another registry.
 fn is_withheld(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     lower.starts_with("countersign_")
-        || lower.starts_with("actions_id_token_")
+        || is_id_token(name)
         || lower == "npm_id_token"
         || (lower.starts_with("npm_config_")
             && ["registry", "_auth", "userconfig"]

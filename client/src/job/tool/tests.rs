@@ -59,6 +59,11 @@ fn the_credential_is_never_an_argument_and_own_secrets_do_not_reach_the_child() 
         }
         assert!(!plan.remove.iter().any(|r| r == "PATH"));
     }
+    // A provenance statement needs an id token of the command's own, and nothing else of ours.
+    let stated = words("npm publish --provenance");
+    let plan = Plan::command(&stated, None, &target(), &env).unwrap();
+    assert!(!plan.remove.iter().any(|r| r.starts_with("ACTIONS_")));
+    assert!(plan.remove.iter().any(|r| r == "COUNTERSIGN_PASSPHRASE"));
     let text = |p: &Plan| p.args.join(" ".as_ref()).into_string().unwrap();
     assert_eq!(
         text(&plans[0]),
