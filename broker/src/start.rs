@@ -9,11 +9,12 @@ use broker::{
     caller::Issuers,
     config::{self, Config},
     desk::{
-        Desk, Place, Registry, guests::Guests, ration::Ration, uploads::Uploads, waiters::Waiters,
+        Desk, Place, Registry, guests::Guests, in_hand::InHand, ration::Ration, uploads::Uploads,
+        waiters::Waiters,
     },
     http::{auth::Signatures, listen, operations, registry as origin, routes},
     policy::Policy,
-    publish::{archive, close, settle},
+    publish::{archive, close, deposit, settle},
     registry::{Address, Timeouts},
     secret::Secret,
     store::{
@@ -77,11 +78,13 @@ pub(crate) async fn init(
             data.display()
         );
     }
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(data.join("spool"))
-        .with_context(|| format!("{}: cannot be created", data.display()))?;
+    for folder in ["spool", "deposits"] {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(data.join(folder))
+            .with_context(|| format!("{}: cannot be created", data.display()))?;
+    }
     let world = World::system();
     let (method, unseal, told) = first_secret(config, &world)?;
     let key_file = Vault::init(&world, &[method])?;
@@ -300,6 +303,7 @@ fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk> {
         waiters: Waiters::default(),
         uploads: Uploads::default(),
         guests: Guests::default(),
+        in_hand: InHand::default(),
         refusals: Ration::default(),
         unsealing: tokio::sync::Semaphore::new(1),
         metrics: Metrics::default(),
@@ -332,6 +336,8 @@ pub(crate) async fn serve(config: Config, path: PathBuf) -> Result<()> {
     };
     desk.commit(Batch::new(), &[Event::BrokerStarted, loaded], now)
         .await?;
+
+    deposit::remove_strays(&desk)?;
 
     let (stop, stopping) = watch::channel(false);
     let mut tasks = tokio::task::JoinSet::new();
@@ -454,11 +460,13 @@ async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
         let forgotten = close::forget_burnt(&desk, now).await;
         let destroyed = tokens::destroy_expired(&desk, now).await;
         let archived = archive::archive(&desk, now).await;
+        let deposited = deposit::sweep(&desk).await;
         for why in [
             swept.err(),
             forgotten.err(),
             destroyed.err(),
             archived.err(),
+            deposited.err(),
         ]
         .into_iter()
         .flatten()

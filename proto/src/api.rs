@@ -42,6 +42,9 @@ pub struct Opened {
     pub page: String,
     /// The registry endpoint to publish to, per registry.
     pub registry_url: std::collections::BTreeMap<RegistryId, String>,
+    /// Deposit: the credential by which the registry's client hands the files over, now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deposit: Option<String>,
 }
 
 /// A request's state in one word.
@@ -165,8 +168,10 @@ pub struct SealedRelease {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
-    /// The broker publishes with its own token.
+    /// The broker publishes with its own token what is uploaded after the approval.
     Forward,
+    /// The broker keeps what is uploaded before the approval, and publishes it afterwards.
+    Deposit,
     /// The job gets the stored secret.
     Reveal,
 }

@@ -328,6 +328,7 @@ answers = "1m"
         waiters: Waiters::default(),
         uploads: broker::desk::uploads::Uploads::default(),
         guests: broker::desk::guests::Guests::default(),
+        in_hand: broker::desk::in_hand::InHand::default(),
         refusals: broker::desk::ration::Ration::default(),
         unsealing: tokio::sync::Semaphore::new(1),
         metrics: Metrics::default(),

@@ -100,6 +100,17 @@ pub enum Event {
         /// Which.
         request: RequestId,
     },
+    /// A job handed a file over; it waits, encrypted, until people have approved.
+    Deposited {
+        /// Of which request.
+        request: RequestId,
+        /// Which item, from 0.
+        item: u32,
+        /// Which of its files, from 0.
+        file: u32,
+        /// Its digest.
+        digest: Digest,
+    },
     /// The job fetched what the permit gives; the permit is burnt.
     Collected {
         /// Which.

@@ -2,6 +2,7 @@
 //! has no global and no test door.
 
 pub mod guests;
+pub mod in_hand;
 pub mod people;
 pub mod ration;
 pub mod uploads;
@@ -55,6 +56,8 @@ pub struct Desk {
     pub uploads: uploads::Uploads,
     /// Clients that announced nothing.
     pub guests: guests::Guests,
+    /// Deposits that are being published.
+    pub in_hand: in_hand::InHand,
     /// Refusals that are recorded one by one.
     pub refusals: ration::Ration,
     /// One unseal at a time: it takes a second and 256 MB.

@@ -274,11 +274,10 @@ fn version(value: Value<'_, '_>) -> Result<VersionForm, PolicyError> {
 fn mode(value: Value<'_, '_>) -> Result<Mode, PolicyError> {
     match value.text()? {
         "forward" => Ok(Mode::Forward),
+        "deposit" => Ok(Mode::Deposit),
         "reveal" => Ok(Mode::Reveal),
-        "deposit" | "mint" => {
-            Err(value.error("is not in this version; use \"forward\" or \"reveal\""))
-        }
-        _ => Err(value.error("must be \"forward\" or \"reveal\"")),
+        "mint" => Err(value.error("is not in this version; use \"forward\" or \"deposit\"")),
+        _ => Err(value.error("must be \"forward\", \"deposit\" or \"reveal\"")),
     }
 }
 

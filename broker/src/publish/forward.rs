@@ -4,7 +4,7 @@
 //! recorded outcome again; other bytes are refused and the registry sees nothing (attack 12).
 
 use super::{
-    Refusal, judge, ledger, release, settle,
+    Refusal, deposit, judge, ledger, release, settle,
     state::{COLLECT_SECONDS, CREDENTIAL_SECONDS, FileAt, Record, State},
 };
 use crate::{
@@ -41,6 +41,8 @@ const BESIDE_ARCHIVE: u64 = 3 * 1024 * 1024;
 pub struct Admission {
     /// The request.
     pub id: RequestId,
+    /// Whether the upload is kept until people have approved.
+    pub deposit: bool,
     /// Most bytes of the upload: the approved file as base64, with what stands beside it. A stolen
     /// credential must not fill the disk (attack 53).
     pub bytes_max: u64,
@@ -61,6 +63,7 @@ pub fn admit(
         .expires
         .after(COLLECT_SECONDS + CREDENTIAL_SECONDS + REPEAT_SECONDS);
     match &record.state {
+        _ if deposit::takes(&record) && !record.overdue(now) => {}
         State::Releasing { until, .. } if now < *until => {}
         State::Published { .. } if now < repeat_until => {}
         State::Releasing { .. } | State::Published { .. } => {
@@ -73,6 +76,7 @@ pub fn admit(
     match items.flat_map(|i| &i.files).map(|f| f.size).max() {
         Some(size) => Ok(Admission {
             id: record.facts.id,
+            deposit: deposit::takes(&record),
             bytes_max: size
                 .saturating_mul(4)
                 .div_ceil(3)
@@ -92,18 +96,7 @@ pub async fn forward(
     registry: RegistryId,
     mut upload: Publish,
 ) -> Result<(), Refusal> {
-    let record = ledger::find(&desk, id)?.ok_or(Refusal::NotFound)?;
-    let at = match approved_file(&record, &registry, &upload) {
-        Ok(at) => at,
-        Err(refusal) => {
-            let event = Event::RequestRefused {
-                reason: RefusalReason::BytesDiffer,
-            };
-            desk.commit(Batch::new(), &[event], desk.world.now())
-                .await?;
-            return Err(refusal);
-        }
-    };
+    let at = approved_place(&desk, id, &registry, &upload).await?;
     for _ in 0..SENDS_MAX {
         let shown = match settle::settled(&desk, id, at).await? {
             settle::Outcome::Published => return Ok(()),
@@ -120,6 +113,27 @@ pub async fn forward(
         settle::Outcome::Published => Ok(()),
         settle::Outcome::Conflict => Err(Refusal::RegistryConflict),
         settle::Outcome::Unclear | settle::Outcome::MaySend(_) => Err(Refusal::Unsettled),
+    }
+}
+
+/// The file of a request whose bytes these are; other bytes are refused on the record.
+pub(super) async fn approved_place(
+    desk: &Desk,
+    id: RequestId,
+    registry: &RegistryId,
+    upload: &Publish,
+) -> Result<FileAt, Refusal> {
+    let record = ledger::find(desk, id)?.ok_or(Refusal::NotFound)?;
+    match approved_file(&record, registry, upload) {
+        Ok(at) => Ok(at),
+        Err(refusal) => {
+            let event = Event::RequestRefused {
+                reason: RefusalReason::BytesDiffer,
+            };
+            desk.commit(Batch::new(), &[event], desk.world.now())
+                .await?;
+            Err(refusal)
+        }
     }
 }
 
@@ -209,10 +223,13 @@ async fn send(
         Verdict::Wait(missing) => return Err(Refusal::NotApproved(missing.to_string())),
         Verdict::Deny(reason) => return Err(Refusal::Policy(reason)),
     };
-    let (token, stored) =
-        vault::release(&desk.vault, &*desk.live, permit, &wish, Mode::Forward, now)
-            .map_err(Fault::from)?
-            .ok_or_else(|| Refusal::NoToken(wish.package_key()))?;
+    let mode = match held.record.mode {
+        Mode::Reveal => return Err(Refusal::NotFound),
+        mode => mode,
+    };
+    let (token, stored) = vault::release(&desk.vault, &*desk.live, permit, &wish, mode, now)
+        .map_err(Fault::from)?
+        .ok_or_else(|| Refusal::NoToken(wish.package_key()))?;
     let step = held.record.sending(at, now)?;
     let used = release::token_used(id, &stored.record);
     let batch = judge::unless_frozen(Batch::new(), &step.record().facts).append(leaf(&used, now));

@@ -7,6 +7,7 @@ pub mod answer;
 pub mod archive;
 pub mod close;
 mod deny;
+pub mod deposit;
 pub mod forward;
 pub mod judge;
 pub mod ledger;
@@ -61,6 +62,18 @@ pub enum Refusal {
     /// A client that announced nothing: people have just been asked.
     #[error("this waits for approval: {page} (match code {match_code}, request {id})")]
     Asked {
+        /// The request.
+        id: RequestId,
+        /// The question's address.
+        page: String,
+        /// What this job's output must show.
+        match_code: String,
+    },
+    /// A client that announced nothing handed its files over.
+    #[error(
+        "handed over, and published as soon as it is approved: {page} (match code {match_code}, request {id})"
+    )]
+    HandedOver {
         /// The request.
         id: RequestId,
         /// The question's address.
@@ -146,6 +159,10 @@ pub fn problem(refusal: &Refusal) -> Problem {
             (Code::AlreadySettled, "Look at its status.")
         }
         Refusal::NotApproved(_) => (Code::NotApproved, "Wait until enough people have approved."),
+        Refusal::HandedOver { .. } => (
+            Code::ApprovalNeeded,
+            "Nothing is left for this job to do; nothing is published yet.",
+        ),
         Refusal::Asked { .. } => (
             Code::ApprovalNeeded,
             "When it is approved, run this job again: the same bytes are published then.",

@@ -1,8 +1,8 @@
 //! Opening: a verified caller's wish becomes a pending request, or a recorded refusal.
 
 use super::{
-    Refusal, judge,
-    ledger::{self, BURNT, BY_ACTOR, BY_SUBJECT, IDEMPOTENCY},
+    Refusal, deposit, judge,
+    ledger::{self, BURNT, BY_ACTOR, BY_SUBJECT, CREDENTIALS, IDEMPOTENCY},
     state::{Opening, Record},
 };
 use crate::{
@@ -13,10 +13,10 @@ use crate::{
     caller::Caller,
     desk::{Desk, Fault, Registry},
     store::{Batch, history},
-    vault::match_code::{match_code, ticket},
+    vault::match_code::{deposit_credential, match_code, ticket},
 };
 use proto::{
-    api::{OpenRequest, Opened},
+    api::{Mode, OpenRequest, Opened},
     canonical::Canonical,
     ids::RegistryId,
     request::{FILES_MAX, ITEMS_MAX, Item, RequestFacts},
@@ -119,22 +119,31 @@ pub async fn open(
     facts.expires = now.after(admitted.answers_seconds);
 
     let ticket = ticket(&desk.vault, id).map_err(Fault::from)?;
+    let deposit = (admitted.mode == Mode::Deposit)
+        .then(|| deposit_credential(&desk.vault, id))
+        .transpose()
+        .map_err(Fault::from)?;
+    let deposit = deposit.map(|credential| credential.hash());
     let step = Record::open(Opening {
         facts,
         caller,
         admitted: &admitted,
         note: asked.note,
         ticket: ticket.hash(),
+        credential: deposit,
         idempotency: &key,
         now,
     });
     let remembered =
         serde_json::to_vec(&Remembered { id, body }).map_err(|_| Fault::Damaged("a key"))?;
     // The token is burnt in the commit that opens the request: used twice at once, one wins (attack 4).
-    let batch =
+    let mut batch =
         Batch::new()
             .create(BURNT, burnt, id.0.as_bytes())
             .create(IDEMPOTENCY, key, remembered);
+    if let Some(hash) = deposit {
+        batch = batch.create(CREDENTIALS, hash.0.as_slice(), id.0.as_bytes());
+    }
     match ledger::create(desk, step, batch, now).await {
         Ok(record) => {
             desk.metrics.opened.inc();
@@ -186,6 +195,11 @@ fn opened(desk: &Desk, record: &Record) -> Result<Opened, Refusal> {
         match_code: match_code(&desk.vault, id).map_err(Fault::from)?,
         page: format!("{}/r/{id}", desk.place.public_url),
         registry_url,
+        deposit: deposit::takes(record)
+            .then(|| deposit_credential(&desk.vault, id))
+            .transpose()
+            .map_err(Fault::from)?
+            .map(|credential| credential.expose()),
     })
 }
 

@@ -12,6 +12,7 @@ use crate::{
     policy::{Permit, Verdict},
     store::Batch,
     vault::{
+        match_code::deposit_credential,
         release as vault, spent,
         tokens::{self, StoredToken, TokenRecord},
     },
@@ -91,15 +92,20 @@ async fn once(desk: &Desk, held: Held, now: UnixTime) -> Result<Collected, Refus
         Verdict::Deny(reason) => return Err(Refusal::Policy(reason)),
     };
     match record.mode {
-        Mode::Forward => forward(desk, held, now).await,
+        Mode::Forward | Mode::Deposit => forward(desk, held, now).await,
         Mode::Reveal => reveal(desk, held, permit, now).await,
     }
 }
 
 async fn forward(desk: &Desk, held: Held, now: UnixTime) -> Result<Collected, Refusal> {
     let id = held.record.facts.id;
-    let credential =
-        Bearer::from_entropy(Kind::Credential, desk.world.random().map_err(Fault::from)?);
+    // The job of a deposit has held its credential from the beginning: it stays the same.
+    let deposit = held.record.mode == Mode::Deposit;
+    let credential = if deposit {
+        deposit_credential(&desk.vault, id).map_err(Fault::from)?
+    } else {
+        Bearer::from_entropy(Kind::Credential, desk.world.random().map_err(Fault::from)?)
+    };
     let mut text = credential.expose();
     let sealed = seal(
         &held.record.facts.job_key,
@@ -109,18 +115,19 @@ async fn forward(desk: &Desk, held: Held, now: UnixTime) -> Result<Collected, Re
         },
     )?;
     text.zeroize();
-    let batch = judge::unless_frozen(Batch::new(), &held.record.facts).create(
-        CREDENTIALS,
-        credential.hash().0.as_slice(),
-        id.0.as_bytes(),
-    );
+    let mut batch = judge::unless_frozen(Batch::new(), &held.record.facts);
+    if !deposit {
+        let hash = credential.hash();
+        batch = batch.create(CREDENTIALS, hash.0.as_slice(), id.0.as_bytes());
+    }
+    let mode = held.record.mode;
     let step = held
         .record
         .collect(credential.hash(), sealed.clone(), now)?;
     let record = ledger::persist(desk, held.version, step, batch, now).await?;
     Ok(Collected {
         sealed,
-        mode: Mode::Forward,
+        mode,
         expires: record.expires(),
     })
 }

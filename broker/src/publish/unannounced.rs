@@ -5,7 +5,7 @@
 //! again, uploads the same bytes, and they are published. An approval belongs to the run that asked.
 
 use super::{
-    Refusal, forward,
+    Refusal, deposit, forward,
     ledger::{self, BY_PACKAGE_ASKER, Held},
     open, release,
     state::{Record, State},
@@ -18,7 +18,7 @@ use crate::{
         guests::{GUEST_SECONDS, Guest},
     },
     policy,
-    registry::Publish,
+    registry::{Head, Publish},
     store::Batch,
     vault::match_code::{match_code, ticket},
 };
@@ -32,6 +32,7 @@ use proto::{
     time::UnixTime,
 };
 use std::sync::{Arc, OnceLock};
+use tempfile::SpooledTempFile;
 
 /// Most bytes of an upload that nobody announced, as the client encodes it.
 pub const UPLOAD_MAX: u64 = 140 * 1024 * 1024;
@@ -102,13 +103,27 @@ pub fn admit(
         .ok_or(Refusal::NotFound)
 }
 
-/// Publishes what was approved, or asks. `name` is what people are shown as the file's name.
-pub async fn publish(
-    desk: Arc<Desk>,
-    guest: Arc<Guest>,
-    upload: Publish,
-    name: String,
-) -> Result<(), Refusal> {
+/// An upload that arrived.
+pub struct Arrived {
+    /// As its adapter read it.
+    pub upload: Publish,
+    /// As it came.
+    pub body: SpooledTempFile,
+    /// What its head said.
+    pub head: Head,
+    /// What people are shown as the file's name, where the upload has none.
+    pub name: String,
+}
+
+/// Publishes what was approved, or asks; where the package is published by deposit, what was uploaded
+/// is kept, and the job has nothing left to do.
+pub async fn publish(desk: Arc<Desk>, guest: Arc<Guest>, arrived: Arrived) -> Result<(), Refusal> {
+    let Arrived {
+        upload,
+        body,
+        head,
+        name,
+    } = arrived;
     let item = Item {
         registry: guest.registry.clone(),
         package: upload.package().clone(),
@@ -127,11 +142,23 @@ pub async fn publish(
     // Two uploads of one guest at once: the first one's request is his.
     let id = *guest.request.get_or_init(|| id);
     let record = ledger::find(&desk, id)?.ok_or(Refusal::NotFound)?;
+    let page = format!("{}/r/{id}", desk.place.public_url);
+    let match_code = match_code(&desk.vault, id).map_err(Fault::from)?;
     match &record.state {
+        _ if deposit::takes(&record) => {
+            let registry = guest.registry.clone();
+            deposit::hand_over(desk, id, registry, upload, body, head).await?;
+            // Never a 2xx: the client would tell its user that it is published.
+            Err(Refusal::HandedOver {
+                id,
+                page,
+                match_code,
+            })
+        }
         State::Pending { .. } => Err(Refusal::Asked {
             id,
-            page: format!("{}/r/{id}", desk.place.public_url),
-            match_code: match_code(&desk.vault, id).map_err(Fault::from)?,
+            page,
+            match_code,
         }),
         State::Approved { .. } => {
             // The credential is sealed to a key that nobody holds: it is these bytes, uploaded by
@@ -140,7 +167,7 @@ pub async fn publish(
             release::collect(&desk, id, &ticket, desk.world.now()).await?;
             forward::forward(desk, id, guest.registry.clone(), upload).await
         }
-        State::Releasing { .. } | State::Published { .. } if record.mode == Mode::Forward => {
+        State::Releasing { .. } | State::Published { .. } if record.mode != Mode::Reveal => {
             forward::forward(desk, id, guest.registry.clone(), upload).await
         }
         _ => Err(Refusal::State(record.name(), record.status().reason)),

@@ -17,7 +17,8 @@ use proto::{
     ids::{PackageName, VersionText},
     request::Item,
 };
-use std::{fmt, io, sync::Arc};
+use serde::{Deserialize, Serialize};
+use std::{fmt, io, path::Path, sync::Arc};
 use tempfile::SpooledTempFile;
 use url::Url;
 
@@ -44,8 +45,23 @@ pub struct KindRow {
     pub package: fn(&str) -> Result<PackageName, String>,
     /// Whether an item could be published there at all: its version, its files.
     pub item: fn(&Item) -> Result<(), String>,
+    /// Reads an upload, blocking; `None` where the broker cannot forward.
+    pub read: Option<Read>,
     /// The adapter for a configured address; `None` where the broker cannot forward.
     pub connect: Option<Connect>,
+}
+
+/// Reads an upload: the body at its start, what its head said, and a folder for temporary files.
+pub type Read = fn(&mut SpooledTempFile, &Head, &Path) -> Result<Publish, String>;
+
+/// What the head of an upload says, as far as its body cannot be read without it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Head {
+    /// The package that the address names, where it names one.
+    pub package: Option<PackageName>,
+    /// The media type, where it has parameters that count.
+    pub media_type: Option<String>,
 }
 
 /// Makes an adapter.
@@ -70,6 +86,7 @@ pub const KINDS: [KindRow; 2] = [
             [] => Ok(()),
             _ => Err(format!("{}: a secret has no files", item.name())),
         },
+        read: None,
         connect: None,
     },
 ];

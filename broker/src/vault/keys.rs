@@ -18,6 +18,7 @@ pub(super) struct Keys {
     pub(super) totp_mac: [u8; KEY_BYTES],
     pub(super) match_code: [u8; KEY_BYTES],
     pub(super) ticket: [u8; KEY_BYTES],
+    pub(super) deposit: [u8; KEY_BYTES],
     pub(super) fingerprint: [u8; KEY_BYTES],
 }
 
@@ -41,6 +42,7 @@ impl Keys {
             totp_mac: zero,
             match_code: zero,
             ticket: zero,
+            deposit: zero,
             fingerprint: zero,
         });
         fill(&mut keys.data)?;
@@ -51,6 +53,7 @@ impl Keys {
             ("totp", &mut keys.totp_mac),
             ("match code", &mut keys.match_code),
             ("ticket", &mut keys.ticket),
+            ("deposit", &mut keys.deposit),
             ("token fingerprint", &mut keys.fingerprint),
         ] {
             // The name keeps the purposes apart: a MAC that a match code shows in part says nothing
@@ -95,10 +98,11 @@ mod tests {
                     k.totp_mac,
                     k.match_code,
                     k.ticket,
+                    k.deposit,
                     k.fingerprint,
                 ]
             })
             .collect();
-        assert_eq!(all.len(), 14);
+        assert_eq!(all.len(), 16);
     }
 }

@@ -37,6 +37,12 @@ pub fn ticket(vault: &Vault, id: RequestId) -> Result<Bearer, Sealed> {
     Ok(Bearer::from_entropy(Kind::Ticket, entropy))
 }
 
+/// The credential by which the job of a deposit hands its files over, before anybody has approved.
+pub fn deposit_credential(vault: &Vault, id: RequestId) -> Result<Bearer, Sealed> {
+    let entropy = vault.mac(Domain::Deposit, id.0.as_bytes())?;
+    Ok(Bearer::from_entropy(Kind::Credential, entropy))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

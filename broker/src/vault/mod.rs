@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`seal`] (unsealing), [`key_file`] (what unseals), [`envelope`] (how a row is sealed
 //! and bound to its place), [`rows`] (rows that are plain but authentic), [`tokens`] (the stored
-//! RegistryTokens and their rotation), [`spent`] (what was given out once), [`match_code`] (what is
+//! RegistryTokens and their rotation), [`spent`] (what was given out once),
+//! [`payload`] (uploads that wait for approval), [`match_code`] (what is
 //! derived for one request), [`harden`] (the process around the keys).
 //!
 //! What if an attacker writes here? Who writes the database can delete rows and roll the whole of it
@@ -15,6 +16,7 @@ pub mod harden;
 pub mod key_file;
 mod keys;
 pub mod match_code;
+pub mod payload;
 pub mod release;
 pub mod rows;
 pub mod seal;

@@ -27,6 +27,8 @@ pub enum Domain {
     MatchCode,
     /// Tickets.
     Ticket,
+    /// Credentials for handing files over.
+    Deposit,
     /// The fingerprint by which people tell tokens apart.
     TokenFingerprint,
 }
@@ -129,6 +131,7 @@ fn mac_key(keys: &Keys, domain: Domain) -> hmac::Key {
         Domain::Totp => &keys.totp_mac,
         Domain::MatchCode => &keys.match_code,
         Domain::Ticket => &keys.ticket,
+        Domain::Deposit => &keys.deposit,
         Domain::TokenFingerprint => &keys.fingerprint,
     };
     hmac::Key::new(hmac::HMAC_SHA256, key)

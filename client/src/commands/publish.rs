@@ -78,13 +78,24 @@ pub(crate) struct Args {
 #[command(after_help = "\
 Example:
   countersign request npm . --out request.json
-  countersign wait --ticket-file request.json && countersign collect --ticket-file request.json")]
+  countersign wait --ticket-file request.json && countersign collect --ticket-file request.json
+
+Deposit: hand the files over, end the job, look later from anywhere:
+  countersign request npm . --hand-over --out request.json
+  countersign wait --published --ticket-file request.json")]
 pub(crate) struct RequestArgs {
     #[command(flatten)]
     what: What,
     /// Where to write the request (mode 0600)
     #[arg(long)]
     out: PathBuf,
+    /// Hand the files over too, where the policy's mode is `deposit`: the broker publishes them itself
+    /// when they are approved, and this job may end
+    #[arg(long)]
+    hand_over: bool,
+    /// With --hand-over: the registry's client [default: npm publish]
+    #[arg(last = true, requires = "hand_over")]
+    command: Vec<String>,
 }
 
 /// What was read from disk.
@@ -108,6 +119,18 @@ pub(crate) async fn publish(context: &Context, args: &Args) -> Result<(), Failur
         return Err(f);
     }
     session.show(context, &shown)?;
+    let folder = ready.folder.as_deref();
+    if session.deposit.is_some() {
+        hand_over(
+            context,
+            &broker,
+            &session,
+            &args.command,
+            folder,
+            &mut signals,
+        )
+        .await?;
+    }
     session
         .wait_or_cancel(context, &broker, args.timeout, &mut signals)
         .await?;
@@ -116,7 +139,7 @@ pub(crate) async fn publish(context: &Context, args: &Args) -> Result<(), Failur
         &broker,
         &session,
         &args.command,
-        ready.folder.as_deref(),
+        folder,
         &mut signals,
     )
     .await?;
@@ -129,8 +152,15 @@ pub(crate) async fn publish(context: &Context, args: &Args) -> Result<(), Failur
 /// `countersign request`
 pub(crate) async fn request(context: &Context, args: &RequestArgs) -> Result<(), Failure> {
     let broker = context.broker()?;
-    let ready = prepare(context, &args.what, &[]).await?;
+    let ready = prepare(context, &args.what, &args.command).await?;
     let (mut session, shown) = open(context, &broker, &args.what, &ready).await?;
+    if args.hand_over && session.deposit.is_none() {
+        let _ = session.cancel(&broker).await;
+        return Err(Failure::refused(
+            "The policy's mode for this package is not `deposit`; the request is cancelled.",
+            "Publish with `countersign publish`, or ask an admin of the broker.",
+        ));
+    }
     // The packed tarballs must outlive this command.
     let folder = args.out.parent().unwrap_or(Path::new("")).to_owned();
     for path in &mut session.tarballs {
@@ -143,7 +173,21 @@ pub(crate) async fn request(context: &Context, args: &RequestArgs) -> Result<(),
         }
     }
     super::ticket::store(&session, &args.out)?;
-    session.show(context, &shown)
+    session.show(context, &shown)?;
+    if args.hand_over {
+        let mut signals = Signals::new();
+        let folder = ready.folder.as_deref();
+        hand_over(
+            context,
+            &broker,
+            &session,
+            &args.command,
+            folder,
+            &mut signals,
+        )
+        .await?;
+    }
+    Ok(())
 }
 
 /// Packs folders, reads tarballs, and looks for settings that publish past the broker.
@@ -263,7 +307,8 @@ pub(crate) async fn release(
     signals: &mut Signals,
 ) -> Result<(), Failure> {
     let status = session.poll(broker, None, 0).await?;
-    if status.state == StateName::Published {
+    // What was handed over is published by the broker itself.
+    if status.state == StateName::Published || session.deposit.is_some() {
         return settle::settle(context, broker, session, None).await;
     }
     let (mode, mut release) = session.collect(broker).await?;
@@ -278,6 +323,31 @@ pub(crate) async fn release(
     };
     let failed = run_all(context, session, command, folder, &credential, signals).await?;
     settle::settle(context, broker, session, failed).await
+}
+
+/// Runs the registry's client now: the broker keeps what it uploads until people have approved. The
+/// client says that it published; nothing is published yet.
+async fn hand_over(
+    context: &Context,
+    broker: &Broker,
+    session: &Session,
+    command: &[String],
+    folder: Option<&Path>,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
+    let credential = session.deposit.as_deref().unwrap_or_default();
+    let failed = run_all(context, session, command, folder, credential, signals).await?;
+    if let Some(what) = failed {
+        let _ = session.cancel(broker).await;
+        return Err(Failure::failed(
+            format!("{what}; the files were not handed over, and the request is cancelled."),
+            "Read the command's output above.",
+        ));
+    }
+    context
+        .out
+        .note("  handed over: the broker publishes the files when they are approved. Nothing is published yet.");
+    Ok(())
 }
 
 /// Runs the client for every item, or the user's command once. Says which one failed, if any.

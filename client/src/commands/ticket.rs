@@ -8,6 +8,7 @@ use crate::{
     http::Broker,
     job::{
         session::{Event, Secrets, Session},
+        settle,
         signals::Signals,
     },
 };
@@ -50,6 +51,9 @@ pub(crate) struct WaitArgs {
     /// Stop waiting after this many seconds (the request stays open)
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
+    /// Wait until it is published and read back, not just approved
+    #[arg(long)]
+    published: bool,
 }
 
 /// Collect an approved request and publish it.
@@ -72,6 +76,9 @@ pub(crate) struct CollectArgs {
 pub(crate) async fn wait(context: &Context, args: &WaitArgs) -> Result<(), Failure> {
     let (session, broker) = load(context, &args.which)?;
     let status = session.wait(context, &broker, args.timeout).await?;
+    if args.published {
+        return settle::settle(context, &broker, &session, None).await;
+    }
     let event = Event {
         event: "done",
         status: &status,
@@ -158,6 +165,7 @@ pub(crate) fn load(context: &Context, args: &Args) -> Result<(Session, Broker), 
         },
         items: Vec::new(),
         tarballs: Vec::new(),
+        deposit: None,
         registry_url: std::collections::BTreeMap::default(),
         // Unknown until the first answer; a broker that is away now is a failure now.
         expires: UnixTime(0),

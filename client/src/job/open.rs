@@ -75,6 +75,7 @@ pub(crate) async fn open(
         },
         items: asked.items,
         tarballs: Vec::new(),
+        deposit: opened.deposit,
         registry_url: opened.registry_url,
         expires: opened.facts.expires,
     };
@@ -121,6 +122,13 @@ fn check(asked: &OpenRequest, opened: &Opened) -> Result<(), Failure> {
         (
             Bearer::parse(Kind::Ticket, &opened.ticket).is_err(),
             "its ticket is damaged",
+        ),
+        (
+            opened
+                .deposit
+                .as_deref()
+                .is_some_and(|c| Bearer::parse(Kind::Credential, c).is_err()),
+            "its credential is damaged",
         ),
         (
             http::web_address(&opened.page, "page").is_err(),

@@ -47,6 +47,9 @@ pub(crate) struct Session {
     pub(crate) items: Vec<Item>,
     /// Where the items' tarballs lie, in the items' order; empty for a secret that is revealed.
     pub(crate) tarballs: Vec<PathBuf>,
+    /// Deposit: the credential by which the files are handed over before the approval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) deposit: Option<String>,
     /// The registry endpoint of each registry.
     pub(crate) registry_url: BTreeMap<RegistryId, String>,
     /// Answers are taken until.

@@ -161,6 +161,7 @@ mod tests {
             },
             items: vec![item],
             tarballs: vec![],
+            deposit: None,
             registry_url: std::collections::BTreeMap::default(),
             expires: UnixTime(0),
         };

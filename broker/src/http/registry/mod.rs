@@ -8,20 +8,20 @@ mod npm;
 use super::reply::Failed;
 use crate::{
     desk::{Desk, uploads},
-    publish::{Refusal, forward, problem},
-    registry::{Kind, Publish},
+    publish::{Refusal, deposit, forward, problem},
+    registry::{Head, Kind, Publish},
 };
 use axum::{Router, body::Body, extract::Request};
 use futures_util::StreamExt as _;
 use http::header;
 use proto::{
     bearer::Bearer,
-    ids::{PackageName, RegistryId, RequestId},
+    ids::{RegistryId, RequestId},
     problem::Code,
 };
 use std::{
     io::{Seek as _, Write as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -51,37 +51,36 @@ pub fn router(desk: &Arc<Desk>, registry: RegistryId) -> Option<Router> {
     }
 }
 
-/// Takes one upload for a credential and publishes it. `package` is what the address names, if it
-/// names one; `read` is the adapter's parser.
-async fn take<R>(
+/// Takes one upload for a credential, and publishes it or (deposit) keeps it. The package in the head
+/// is what the address names, if it names one.
+async fn take(
     desk: Arc<Desk>,
     registry: RegistryId,
     credential: &Bearer,
-    package: Option<&PackageName>,
+    head: Head,
     request: Request,
-    read: R,
-) -> Result<(), Failed>
-where
-    R: FnOnce(SpooledTempFile, &Path) -> Result<Publish, String> + Send + 'static,
-{
+) -> Result<(), Failed> {
     // The credential is judged before a byte of the body is taken (attack 53).
-    let admission = forward::admit(&desk, &registry, credential.hash(), package)?;
+    let admission = forward::admit(&desk, &registry, credential.hash(), head.package.as_ref())?;
     let id = admission.id;
-    let (_place, upload) = receive(&desk, id, admission.bytes_max, request, read).await?;
-    carried_out(forward::forward(desk, id, registry, upload)).await
+    let arriving = receive(&desk, id, admission.bytes_max, request);
+    let (_place, body) = arriving.await?;
+    let (upload, body) = read(&desk, &registry, head.clone(), body).await?;
+    if admission.deposit {
+        let kept = deposit::hand_over(desk, id, registry, upload, body, head);
+        carried_out(kept).await
+    } else {
+        carried_out(forward::forward(desk, id, registry, upload)).await
+    }
 }
 
-/// Receives and reads an upload of at most so many bytes; `slot` limits how many arrive at once.
-async fn receive<R>(
+/// Receives an upload of at most so many bytes; `slot` limits how many arrive at once.
+async fn receive(
     desk: &Desk,
     slot: RequestId,
     most: u64,
     request: Request,
-    read: R,
-) -> Result<(uploads::Place, Publish), Failed>
-where
-    R: FnOnce(SpooledTempFile, &Path) -> Result<Publish, String> + Send + 'static,
-{
+) -> Result<(uploads::Place, SpooledTempFile), Failed> {
     let declared = request
         .headers()
         .get(header::CONTENT_LENGTH)
@@ -95,7 +94,7 @@ where
         .enter(slot)
         .ok_or_else(|| Failed::from(Refusal::Busy))?;
     let reading = spool(request.into_body(), desk.place.spool.clone(), most);
-    let spool = tokio::time::timeout(UPLOAD_TIME, reading)
+    let body = tokio::time::timeout(UPLOAD_TIME, reading)
         .await
         .map_err(|_| {
             Failed::new(
@@ -104,11 +103,25 @@ where
                 "Run the same command again.",
             )
         })??;
+    Ok((place, body))
+}
+
+/// Reads an upload by the registry's adapter, on a thread where it may block.
+async fn read(
+    desk: &Desk,
+    registry: &RegistryId,
+    head: Head,
+    mut body: SpooledTempFile,
+) -> Result<(Publish, SpooledTempFile), Failed> {
+    let known = desk.registries.get(registry);
+    let reader = known.and_then(|r| r.kind().row().read);
+    let reader = reader.ok_or(Refusal::NotFound)?;
     let folder = desk.place.spool.clone();
-    // On a thread where it may block.
-    match tokio::task::spawn_blocking(move || read(spool, &folder)).await {
-        Ok(Ok(upload)) => Ok((place, upload)),
-        Ok(Err(why)) => Err(Refusal::Upload(why).into()),
+    let task = tokio::task::spawn_blocking(move || {
+        reader(&mut body, &head, &folder).map(|upload| (upload, body))
+    });
+    match task.await {
+        Ok(read) => read.map_err(|why| Refusal::Upload(why).into()),
         Err(_) => Err(Refusal::Upload("the upload cannot be read".to_owned()).into()),
     }
 }

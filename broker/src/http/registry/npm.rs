@@ -1,12 +1,12 @@
 //! What an unmodified npm, pnpm or Yarn finds at the registry origin.
 
-use super::{authorization, carried_out, receive, take};
+use super::{authorization, carried_out, read, receive, take};
 use crate::{
     caller::{Caller, CallerRefused},
     desk::{Desk, Registry},
     http::{auth, reply::Failed},
-    publish::unannounced,
-    registry::npm::{self, name},
+    publish::unannounced::{self, Arrived},
+    registry::{Head, npm::name},
 };
 use axum::{
     Json,
@@ -20,7 +20,7 @@ use proto::{
     problem::Code,
     time::UnixTime,
 };
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// Where these clients exchange their id token; the package's name follows.
@@ -116,19 +116,27 @@ async fn publish(
     let token = authorization(&request, "Bearer ").ok_or_else(missing)?;
     let guest = Bearer::parse(Kind::Guest, token).ok();
     let credential = Bearer::parse(Kind::Credential, token).ok();
-    let named = package.clone();
-    let read =
-        move |spool, folder: &Path| npm::read(spool, &named, folder).map_err(|e| e.to_string());
+    let head = Head {
+        package: Some(package.clone()),
+        media_type: None,
+    };
     if let Some(token) = guest {
         let guest = unannounced::admit(&desk, &registry, &token, &package)?;
         let slot = guest.slot;
         let most = unannounced::UPLOAD_MAX;
-        let (_place, upload) = receive(&desk, slot, most, request, read).await?;
+        let (_place, body) = receive(&desk, slot, most, request).await?;
+        let (upload, body) = read(&desk, &registry, head.clone(), body).await?;
         let name = name::file_name(upload.package(), upload.version());
-        carried_out(unannounced::publish(desk, guest, upload, name)).await?;
+        let arrived = Arrived {
+            upload,
+            body,
+            head,
+            name,
+        };
+        carried_out(unannounced::publish(desk, guest, arrived)).await?;
     } else {
         let token = credential.ok_or_else(missing)?;
-        take(desk, registry, &token, Some(&package), request, read).await?;
+        take(desk, registry, &token, head, request).await?;
     }
     let reply = serde_json::json!({"ok": true, "success": true});
     Ok((StatusCode::CREATED, Json(reply)).into_response())

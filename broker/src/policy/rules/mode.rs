@@ -9,7 +9,7 @@ pub(super) fn rule(case: &Case<'_>) -> Finding {
     if case.at_open.is_some_and(|a| a.mode != case.entry.mode) {
         return Finding::Deny(Reason::ModeChanged);
     }
-    if case.entry.mode == Mode::Forward && case.item.files.is_empty() {
+    if case.entry.mode != Mode::Reveal && case.item.files.is_empty() {
         return Finding::Deny(Reason::NoFiles);
     }
     Finding::Pass

@@ -28,6 +28,8 @@ pub struct Opening<'a> {
     pub note: Option<String>,
     /// The ticket's hash.
     pub ticket: BearerHash,
+    /// The credential's hash, where one is out from the beginning (deposit).
+    pub credential: Option<BearerHash>,
     /// The idempotency row's key.
     pub idempotency: &'a [u8],
     /// Now.
@@ -43,6 +45,7 @@ impl Record {
             admitted,
             note,
             ticket,
+            credential,
             idempotency,
             now,
         } = opening;
@@ -61,7 +64,7 @@ impl Record {
             actor: caller.actor().map(str::to_owned),
             limits: caller.limits().map(<[String]>::to_vec),
             ticket: hex(&ticket.0),
-            credential: None,
+            credential: credential.map(|c| hex(&c.0)),
             idempotency: hex(idempotency),
             quorum: admitted.quorum,
             factors: admitted.factors.clone(),

@@ -274,6 +274,7 @@ impl Record {
             .number(self.answers_seconds)
             .text(match self.mode {
                 Mode::Forward => "forward",
+                Mode::Deposit => "deposit",
                 Mode::Reveal => "reveal",
             })
             .number(self.factors.len() as u64);

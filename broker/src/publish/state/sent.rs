@@ -39,7 +39,7 @@ impl Record {
         };
         let event = Event::Collected {
             request: self.facts.id,
-            mode: Mode::Forward,
+            mode: self.mode,
         };
         Ok(self.step(vec![event]))
     }

@@ -37,6 +37,13 @@ pub const ROW: KindRow = KindRow {
     tags: true,
     package: |text| name::parse(text).map_err(|e| e.to_string()),
     item: check_item,
+    read: Some(|body, head, folder| {
+        let package = head
+            .package
+            .as_ref()
+            .ok_or("the address names no package")?;
+        read(body, package, folder).map_err(|e| e.to_string())
+    }),
     connect: Some(|address, timeouts| Ok(Arc::new(Npm::new(address.url, timeouts)?))),
 };
 

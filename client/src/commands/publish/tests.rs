@@ -121,6 +121,7 @@ fn open_reply(f: &mut Fake, body: &[u8]) -> String {
         match_code: "471102".into(),
         page: format!("{}/r/1", f.base),
         registry_url: BTreeMap::from([("npm".parse().unwrap(), format!("{}/npm/", f.base))]),
+        deposit: None,
     };
     serde_json::to_string(&opened).unwrap()
 }

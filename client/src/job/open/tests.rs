@@ -50,6 +50,7 @@ fn honest() -> (OpenRequest, Opened) {
             "npm".parse().unwrap(),
             "https://b.example:8444/npm/".into(),
         )]),
+        deposit: None,
     };
     (asked, opened)
 }

@@ -1,0 +1,382 @@
+//! Deposit: the usual client hands its publish over before anybody has approved, and the job may end.
+//! The broker keeps the upload encrypted, and publishes it when people have approved.
+
+use super::{
+    Refusal, forward,
+    ledger::{self, REQUESTS},
+    release,
+    state::{FileAt, Progress, Record, State},
+};
+use crate::{
+    audit::event::Event,
+    desk::{Desk, Fault},
+    registry::{Head, Publish},
+    store::{Batch, Row, Table},
+    vault::{
+        Binding,
+        match_code::ticket,
+        payload::{self, PayloadError},
+    },
+};
+use proto::{
+    api::{Mode, StateName},
+    digest::{Digest, hex, unhex},
+    ids::{RegistryId, RequestId},
+    time::UnixTime,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Seek as _,
+    path::PathBuf,
+    sync::Arc,
+};
+use tempfile::SpooledTempFile;
+
+/// Kept uploads: id, item and file (both big-endian).
+pub const DEPOSITS: Table = Table("deposits");
+/// Bytes that all kept uploads may have.
+const ALL_MAX: u64 = 8 << 30;
+/// Bytes that the kept uploads of one project may have.
+const PER_SUBJECT_MAX: u64 = 1 << 30;
+/// Rows looked at in one go.
+const LOOK_MAX: usize = 5000;
+/// Uploads up to this size stay in memory.
+const SPOOL_MEMORY: usize = 64 * 1024;
+
+/// One kept upload.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    /// The file's name in the folder of deposits.
+    path: String,
+    /// Its identity, sealed, hex.
+    key: String,
+    /// Bytes as uploaded.
+    size: u64,
+    /// Whose it counts as.
+    subject: String,
+    /// What the upload's head said, for the adapter.
+    head: Head,
+}
+
+/// Keeps an upload until people have approved. The same bytes again are the same deposit.
+pub async fn hand_over(
+    desk: Arc<Desk>,
+    id: RequestId,
+    registry: RegistryId,
+    upload: Publish,
+    mut body: SpooledTempFile,
+    head: Head,
+) -> Result<(), Refusal> {
+    let at = forward::approved_place(&desk, id, &registry, &upload).await?;
+    let digest = upload.digest().clone();
+    drop(upload);
+    let key = key(id, at);
+    if desk
+        .live
+        .get(DEPOSITS, &key)
+        .map_err(Fault::from)?
+        .is_some()
+    {
+        return Ok(());
+    }
+    let record = ledger::find(&desk, id)?.ok_or(Refusal::NotFound)?;
+    let size = body.seek(std::io::SeekFrom::End(0)).map_err(disk)?;
+    body.rewind().map_err(disk)?;
+    let subject = subject(&record);
+    room(&desk, &subject, size)?;
+
+    let name: [u8; 16] = desk.world.random().map_err(Fault::from)?;
+    let path = hex(&name);
+    let place = folder(&desk).join(&path);
+    let (own, own_key, own_place) = (Arc::clone(&desk), key.clone(), place.clone());
+    let kept = tokio::task::spawn_blocking(move || {
+        payload::keep(&own.vault, &binding(&own_key), &mut body, &own_place)
+    });
+    let kept = kept.await.map_err(|_| Fault::Damaged("an upload"))?;
+    let sealed = match kept {
+        Ok(sealed) => sealed,
+        Err(why) => {
+            remove(&place);
+            return Err(refusal(&why));
+        }
+    };
+    let row = Kept {
+        path,
+        key: hex(&sealed),
+        size,
+        subject,
+        head,
+    };
+    let stored = store(&desk, id, at, &key, &row, digest).await;
+    if stored.is_err() {
+        remove(&place);
+    }
+    stored
+}
+
+/// In one commit: the row, the event, and the request still waiting.
+async fn store(
+    desk: &Desk,
+    id: RequestId,
+    at: FileAt,
+    key: &[u8],
+    row: &Kept,
+    digest: Digest,
+) -> Result<(), Refusal> {
+    let value = serde_json::to_vec(row).map_err(|_| Fault::Damaged("a deposit"))?;
+    for _ in 0..20 {
+        let held = ledger::live(desk, id)?.ok_or(Refusal::NotFound)?;
+        match held.record.state {
+            State::Pending { .. } | State::Approved { .. } => {}
+            _ => {
+                let record = &held.record;
+                return Err(Refusal::State(record.name(), record.status().reason));
+            }
+        }
+        let batch = Batch::new()
+            .require(REQUESTS, id.0.as_bytes(), held.version)
+            .create(DEPOSITS, key, value.clone());
+        let event = Event::Deposited {
+            request: id,
+            item: number(at.item),
+            file: number(at.file),
+            digest: digest.clone(),
+        };
+        match desk.commit(batch, &[event], desk.world.now()).await {
+            Ok(_) => return Ok(()),
+            // The same bytes were handed over twice at once.
+            Err(Fault::Conflict(DEPOSITS, _)) => return Err(Refusal::Busy),
+            Err(Fault::Conflict(..)) => {}
+            Err(other) => return Err(other.into()),
+        }
+    }
+    Err(Refusal::Busy)
+}
+
+/// Looks at everything that was handed over: publishes what is approved and complete, destroys what
+/// has ended.
+pub async fn sweep(desk: &Arc<Desk>) -> Result<(), Fault> {
+    let mut by_request: BTreeMap<RequestId, Vec<(Vec<u8>, Row)>> = BTreeMap::new();
+    for (key, row) in desk.live.range(DEPOSITS, b"", None, LOOK_MAX)? {
+        if let Some(id) = key.get(..16).and_then(ledger::id_of) {
+            by_request.entry(id).or_default().push((key, row));
+        }
+    }
+    let now = desk.world.now();
+    for (id, rows) in by_request {
+        let record = ledger::find(desk, id)?;
+        let Some(record) = record.filter(|r| !r.name().is_final()) else {
+            destroy(desk, rows, now).await?;
+            desk.in_hand.forget(id);
+            continue;
+        };
+        let ready = matches!(
+            record.state,
+            State::Approved { .. } | State::Releasing { .. }
+        );
+        let complete = rows.len() == record.files().count();
+        if ready && complete && !desk.vault.is_sealed() && desk.in_hand.begin(id, now) {
+            let desk = Arc::clone(desk);
+            tokio::spawn(async move {
+                if let Err(why) = publish(&desk, id).await {
+                    tracing::warn!(%id, %why, "a deposit is not published yet");
+                }
+                desk.in_hand.end(id);
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Publishes all files of an approved request in their order; what is out already is passed over.
+async fn publish(desk: &Arc<Desk>, id: RequestId) -> Result<(), Refusal> {
+    // The decision is taken again here, as at every collect, and once more before each file leaves.
+    let ticket = ticket(&desk.vault, id).map_err(Fault::from)?;
+    release::collect(desk, id, &ticket, desk.world.now()).await?;
+    let record = ledger::find(desk, id)?.ok_or(Refusal::NotFound)?;
+    for at in record.files() {
+        let now = ledger::find(desk, id)?.ok_or(Refusal::NotFound)?;
+        match now.progress(at) {
+            Some(Progress::Published { .. }) => continue,
+            // The registry has said no to these very bytes: nobody asks it again unasked.
+            Some(Progress::Waiting {
+                said: Some(said), ..
+            }) => {
+                return Err(Refusal::RegistryRefused(said.clone()));
+            }
+            _ => {}
+        }
+        let Some(item) = record.facts.items.get(at.item) else {
+            return Err(Refusal::NotFound);
+        };
+        let upload = read(desk, id, at, item.registry.clone()).await?;
+        forward::forward(Arc::clone(desk), id, item.registry.clone(), upload).await?;
+    }
+    Ok(())
+}
+
+/// A kept upload, read by its adapter again: nothing is believed because it was believed before.
+async fn read(
+    desk: &Arc<Desk>,
+    id: RequestId,
+    at: FileAt,
+    registry: RegistryId,
+) -> Result<Publish, Refusal> {
+    let key = key(id, at);
+    let row = desk.live.get(DEPOSITS, &key).map_err(Fault::from)?;
+    let row = row.ok_or(Refusal::NotFound)?;
+    let kept: Kept = serde_json::from_slice(&row.value).map_err(|_| Fault::Damaged("a deposit"))?;
+    let reader = desk.registries.get(&registry).map(|r| r.kind().row().read);
+    let reader = reader.flatten().ok_or(Refusal::NotFound)?;
+    let own = Arc::clone(desk);
+    let task = tokio::task::spawn_blocking(move || {
+        let sealed = unhex(&kept.key).unwrap_or_default();
+        let mut body = tempfile::spooled_tempfile_in(SPOOL_MEMORY, &own.place.spool);
+        let path = folder(&own).join(&kept.path);
+        payload::open(&own.vault, &binding(&key), &sealed, &path, &mut body)
+            .map_err(|why| refusal(&why))?;
+        body.rewind().map_err(disk)?;
+        reader(&mut body, &kept.head, &own.place.spool).map_err(Refusal::Upload)
+    });
+    task.await.map_err(|_| Fault::Damaged("a deposit"))?
+}
+
+/// Which files of a request were handed over.
+pub fn kept(desk: &Desk, id: RequestId) -> Result<usize, Fault> {
+    let rows = desk.live.range(DEPOSITS, id.0.as_bytes(), None, LOOK_MAX)?;
+    Ok(rows.len())
+}
+
+/// Removes files that no row names: a crash between file and row leaves one. At start, before anybody
+/// hands anything over.
+pub fn remove_strays(desk: &Desk) -> Result<(), Fault> {
+    let mut known = BTreeSet::new();
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let rows = desk.live.range(DEPOSITS, b"", after.as_deref(), LOOK_MAX)?;
+        let Some((last, _)) = rows.last() else { break };
+        after = Some(last.clone());
+        for (_, row) in &rows {
+            if let Ok(kept) = serde_json::from_slice::<Kept>(&row.value) {
+                known.insert(kept.path);
+            }
+        }
+    }
+    let folder = folder(desk);
+    let Ok(files) = std::fs::read_dir(&folder) else {
+        return Ok(());
+    };
+    for file in files.flatten() {
+        if !file.file_name().to_str().is_some_and(|n| known.contains(n)) {
+            remove(&file.path());
+        }
+    }
+    Ok(())
+}
+
+/// Rows first: a file without a row is a stray, a row without a file would be a publish that fails.
+async fn destroy(desk: &Desk, rows: Vec<(Vec<u8>, Row)>, now: UnixTime) -> Result<(), Fault> {
+    let mut batch = Batch::new();
+    let mut files = Vec::new();
+    for (key, row) in rows {
+        if let Ok(kept) = serde_json::from_slice::<Kept>(&row.value) {
+            files.push(folder(desk).join(kept.path));
+        }
+        batch = batch.delete(DEPOSITS, key, row.version);
+    }
+    match desk.commit(batch, &[], now).await {
+        Ok(_) => files.iter().for_each(|f| remove(f)),
+        Err(Fault::Conflict(..)) => {}
+        Err(other) => return Err(other),
+    }
+    Ok(())
+}
+
+/// Refuses what would fill the disk.
+fn room(desk: &Desk, subject: &str, size: u64) -> Result<(), Refusal> {
+    let (mut all, mut own) = (size, size);
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let rows = desk
+            .live
+            .range(DEPOSITS, b"", after.as_deref(), LOOK_MAX)
+            .map_err(Fault::from)?;
+        let Some((last, _)) = rows.last() else { break };
+        after = Some(last.clone());
+        for (_, row) in &rows {
+            if let Ok(kept) = serde_json::from_slice::<Kept>(&row.value) {
+                all = all.saturating_add(kept.size);
+                if kept.subject == subject {
+                    own = own.saturating_add(kept.size);
+                }
+            }
+        }
+    }
+    if all > ALL_MAX || own > PER_SUBJECT_MAX {
+        return Err(Refusal::Busy);
+    }
+    Ok(())
+}
+
+fn subject(record: &Record) -> String {
+    let caller = &record.facts.caller;
+    format!("{}\n{}", caller.issuer, caller.subject)
+}
+
+/// Whether uploads to this request are kept instead of being passed on.
+pub fn takes(record: &Record) -> bool {
+    record.mode == Mode::Deposit
+        && matches!(record.name(), StateName::Pending | StateName::Approved)
+}
+
+fn key(id: RequestId, at: FileAt) -> Vec<u8> {
+    let mut key = id.0.as_bytes().to_vec();
+    key.extend_from_slice(&number(at.item).to_be_bytes());
+    key.extend_from_slice(&number(at.file).to_be_bytes());
+    key
+}
+
+fn number(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}
+
+const fn binding(key: &[u8]) -> Binding<'_> {
+    Binding {
+        table: DEPOSITS.0,
+        record: key,
+        purpose: "payload",
+        registry: None,
+        scope: None,
+        version: 0,
+    }
+}
+
+fn folder(desk: &Desk) -> PathBuf {
+    desk.place.data.join("deposits")
+}
+
+fn remove(path: &std::path::Path) {
+    if let Err(why) = std::fs::remove_file(path) {
+        tracing::warn!(%why, "a deposit's file stays");
+    }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "an adapter for map_err")]
+fn disk(why: std::io::Error) -> Refusal {
+    tracing::error!(%why, "an upload could not be kept");
+    Fault::Damaged("an upload").into()
+}
+
+fn refusal(why: &PayloadError) -> Refusal {
+    match why {
+        PayloadError::Seal(crate::vault::envelope::SealRowError::Sealed(_))
+        | PayloadError::Open(crate::vault::envelope::OpenRowError::Sealed(_)) => {
+            Fault::Sealed.into()
+        }
+        other => {
+            tracing::error!(why = %other, "an upload could not be kept or opened");
+            Fault::Damaged("a deposit").into()
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Deposit: the files are handed over first, the job ends, people approve, the broker publishes.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "what is missing fails the test, as it should"
+)]
+
+use serde_json::{Value, json};
+use stand::{
+    http, packages,
+    people::publish_document,
+    team::{POLICY, Team, Waiting},
+};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+async fn team() -> Team {
+    let policy = POLICY.replacen("quorum = 2", "quorum = 2\nmode = \"deposit\"", 1);
+    Team::with_policy(&policy).await.unwrap()
+}
+
+/// A job that asks, hands over, and ends. Its ticket is in the file.
+async fn hand_over(team: &Team, what: &Path, more: &[&str]) -> (Waiting, PathBuf) {
+    let token = team.id_token().await.unwrap();
+    let file = team
+        .folder()
+        .join(format!("{}.json", stand::free_port().unwrap()));
+    let (what, out) = (what.display().to_string(), file.display().to_string());
+    let mut args = vec!["request", "npm", &what, "--out", &out];
+    args.extend_from_slice(more);
+    let env = [("COUNTERSIGN_ID_TOKEN", token.as_str())];
+    let mut job = team.job_as(&args, &env).await.unwrap();
+    assert_eq!(job.end().await.unwrap(), Some(0), "{}", job.text());
+    (job, file)
+}
+
+async fn shown(team: &Team, name: &str) -> Option<String> {
+    team.registry.integrity(name, "1.0.0").await.unwrap()
+}
+
+/// Waits from somewhere else, with the ticket alone.
+async fn wait(team: &Team, file: &Path) -> stand::Output {
+    let file = file.display().to_string();
+    let args = ["wait", "--published", "--ticket-file", &file];
+    team.run(&team.admin, &args, &[]).await.unwrap()
+}
+
+fn kept(team: &Team) -> Vec<PathBuf> {
+    let files = fs::read_dir(team.daemon.dir().join("data/deposits")).unwrap();
+    files.map(|f| f.unwrap().path()).collect()
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < LIMIT, "{what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_job_ends_and_the_broker_publishes_after_the_approval() {
+    let team = team().await;
+    let dir = team.package("@acme/left", "1.0.0").unwrap();
+    let (job, ticket) = hand_over(&team, &dir, &["--hand-over"]).await;
+    assert!(job.text().contains("Nothing is published yet"));
+    let [payload] = kept(&team).try_into().unwrap();
+    // Neither the document nor the tarball can be read there.
+    let bytes = fs::read(payload).unwrap();
+    for plain in [&b"_attachments"[..], b"H4sI", b"\x1f\x8b\x08"] {
+        assert!(!bytes.windows(plain.len()).any(|w| w == plain));
+    }
+    assert_eq!(shown(&team, "@acme/left").await, None);
+    team.approve_both(&job).await.unwrap();
+    wait(&team, &ticket).await.ok().unwrap();
+    assert!(shown(&team, "@acme/left").await.is_some());
+    until("the payload is destroyed", || kept(&team).is_empty()).await;
+
+    // A job that waits itself needs nothing more.
+    let dir = team.package("@acme/right", "1.0.0").unwrap();
+    let mut job = team.publish(&[&dir.display().to_string()]).await.unwrap();
+    team.approve_both(&job).await.unwrap();
+    assert_eq!(job.end().await.unwrap(), Some(0), "{}", job.text());
+    assert!(shown(&team, "@acme/right").await.is_some());
+}
+
+async fn put(team: &Team, token: &str, name: &str, tarball: &[u8]) -> (u16, String) {
+    let document = publish_document(name, "1.0.0", &team.daemon.registry_url, tarball);
+    let url = format!("{}/{}", team.daemon.registry_url, name.replace('/', "%2f"));
+    let put = http().unwrap().put(url).bearer_auth(token);
+    let reply = put.json(&document).send().await.unwrap();
+    (reply.status().as_u16(), reply.text().await.unwrap())
+}
+
+fn tarball(name: &str, readme: &str) -> Vec<u8> {
+    let manifest = json!({"name": name, "version": "1.0.0"}).to_string();
+    packages::tarball(&[
+        ("package/package.json", manifest.as_bytes()),
+        ("package/README.md", readme.as_bytes()),
+    ])
+    .unwrap()
+}
+
+#[tokio::test]
+async fn attack_12_16_only_the_bytes_of_the_request_are_kept_and_a_denial_destroys_them() {
+    let team = team().await;
+    let name = "@acme/left";
+    let (ours, evil) = (tarball(name, "ours"), tarball(name, "evil"));
+    let file = team.folder().join("left.tgz");
+    fs::write(&file, &ours).unwrap();
+    let (job, ticket) = hand_over(&team, &file, &[]).await;
+    let session: Value = serde_json::from_slice(&fs::read(&ticket).unwrap()).unwrap();
+    let credential = session["deposit"].as_str().unwrap();
+    for (package, bytes) in [(name, &evil), ("@acme/other", &ours)] {
+        let (status, text) = put(&team, credential, package, bytes).await;
+        assert!((400..500).contains(&status), "{status} {text}");
+        assert!(kept(&team).is_empty());
+    }
+    // The same bytes twice are one deposit.
+    for _ in 0..2 {
+        let (status, text) = put(&team, credential, name, &ours).await;
+        assert_eq!(status, 201, "{text}");
+        assert_eq!(kept(&team).len(), 1);
+    }
+    let deny = ["deny", job.id.as_str(), "--reason", "not today"];
+    let denied = team.run(&team.maintainers[0], &deny, &[]).await.unwrap();
+    denied.ok().unwrap();
+    assert_eq!(wait(&team, &ticket).await.status, Some(3));
+    until("the payload is destroyed", || kept(&team).is_empty()).await;
+    assert_eq!(put(&team, credential, name, &ours).await.0, 403);
+    assert_eq!(shown(&team, name).await, None);
+}
+
+#[tokio::test]
+async fn attack_44_47_a_payload_survives_a_kill_and_no_change() {
+    let mut team = team().await;
+    let dir = team.package("@acme/left", "1.0.0").unwrap();
+    let (job, ticket) = hand_over(&team, &dir, &["--hand-over"]).await;
+    let dir = team.package("@acme/right", "1.0.0").unwrap();
+    let (changed, _) = hand_over(&team, &dir, &["--hand-over"]).await;
+    team.daemon.kill9();
+    // A stray of a crash between file and row goes; the newest payload is changed by one bit.
+    let deposits = team.daemon.dir().join("data/deposits");
+    fs::write(deposits.join("stray"), "x").unwrap();
+    let newest = |p: &PathBuf| fs::metadata(p).unwrap().modified().unwrap();
+    let mut files = kept(&team);
+    files.retain(|p| !p.ends_with("stray"));
+    let evil = files.into_iter().max_by_key(newest).unwrap();
+    let mut bytes = fs::read(&evil).unwrap();
+    let at = bytes.len() - 20;
+    bytes[at] ^= 1;
+    fs::write(&evil, bytes).unwrap();
+    team.daemon.restart().await.unwrap();
+    assert_eq!(kept(&team).len(), 2);
+    team.approve_both(&job).await.unwrap();
+    wait(&team, &ticket).await.ok().unwrap();
+    assert!(shown(&team, "@acme/left").await.is_some());
+    team.approve_both(&changed).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(shown(&team, "@acme/right").await, None);
+    assert!(team.daemon.log().contains("a deposit is not published yet"));
+}
