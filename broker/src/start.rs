@@ -49,6 +49,8 @@ const LIVE_CACHE: usize = 8 << 20;
 const HISTORY_CACHE: usize = 2 << 20;
 /// Pause between two sweeps.
 const SWEEP: Duration = Duration::from_secs(1);
+/// Uploads that are read at once.
+const READS_AT_ONCE: usize = 4;
 /// Pause between two looks at what is unclear.
 const SETTLE: Duration = Duration::from_secs(10);
 /// A passphrase that the daemon makes itself has this many random bytes (128 bits).
@@ -302,6 +304,7 @@ fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk> {
         tree,
         waiters: Waiters::default(),
         uploads: Uploads::default(),
+        reading: Arc::new(tokio::sync::Semaphore::new(READS_AT_ONCE)),
         guests: Guests::default(),
         in_hand: InHand::default(),
         refusals: Ration::default(),

@@ -215,6 +215,8 @@ pub struct Question {
     pub facts: RequestFacts,
     /// What the broker says it is.
     pub request_digest: RequestDigest,
+    /// What a yes does.
+    pub mode: Mode,
     /// Its state.
     pub state: StateName,
     /// When it was opened.

@@ -327,6 +327,7 @@ answers = "1m"
         tree,
         waiters: Waiters::default(),
         uploads: broker::desk::uploads::Uploads::default(),
+        reading: Arc::new(tokio::sync::Semaphore::new(4)),
         guests: broker::desk::guests::Guests::default(),
         in_hand: broker::desk::in_hand::InHand::default(),
         refusals: broker::desk::ration::Ration::default(),

@@ -252,4 +252,32 @@ async fn attack_09_12_37_a_guest_publishes_nothing_but_what_was_approved_for_his
         assert_eq!(status, 201, "{text}");
     }
     assert!(shown(&team, name).await.is_some());
+    // A later attempt of the same run (another package of it failed, say) is told the same.
+    let (status, text) = put(&team, &guest("1", name).await, name, &ours).await;
+    assert_eq!(status, 201, "{text}");
+}
+
+#[tokio::test]
+async fn attack_04_one_id_token_is_one_guest_and_asks_once() {
+    let team = Team::start().await.unwrap();
+    let name = "@acme/left";
+    let token = id_token(&team, "npm:127.0.0.1", "1").await;
+    let guest = exchange(&team, &token, name).await.unwrap();
+    for _ in 0..300 {
+        assert_eq!(exchange(&team, &token, name).await.unwrap(), guest);
+    }
+    let (status, text) = put(&team, &guest, name, &tarball(name, "ours")).await;
+    assert_eq!(status, 403, "{text}");
+    // Of another package it is another guest, and the token has asked already.
+    let other = exchange(&team, &token, "@acme/other").await.unwrap();
+    assert_ne!(other, guest);
+    let bytes = tarball("@acme/other", "ours");
+    let (status, text) = put(&team, &other, "@acme/other", &bytes).await;
+    assert_eq!(status, 401, "{text}");
+    assert!(text.contains("used before"), "{text}");
+    let asked = team
+        .run(&team.maintainers[0], &["inbox"], &[])
+        .await
+        .unwrap();
+    assert!(!asked.stdout.contains("@acme/other"), "{asked}");
 }

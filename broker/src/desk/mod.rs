@@ -54,6 +54,8 @@ pub struct Desk {
     pub waiters: waiters::Waiters,
     /// Uploads on their way.
     pub uploads: uploads::Uploads,
+    /// Uploads that are being read at once.
+    pub reading: Arc<tokio::sync::Semaphore>,
     /// Clients that announced nothing.
     pub guests: guests::Guests,
     /// Deposits that are being published.

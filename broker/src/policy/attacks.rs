@@ -360,5 +360,20 @@ fn a_batch_takes_the_strictest_of_its_items() {
             .policy
             .replace("quorum = 1\n", "quorum = 1\nmode = \"reveal\"\n");
     });
+    // What reads like a publish never hands out the secret itself.
+    assert_eq!(mixed.open().unwrap_err().reason.name(), "reveals-no-files");
+    let mixed = mixed.with(|s| s.items[1].files.clear());
     assert_eq!(mixed.open().unwrap_err().reason.name(), "mixed-modes");
+}
+
+#[test]
+fn attack_37_a_secret_is_never_revealed_under_the_name_of_a_publish() {
+    let reveals = EXAMPLE.replace("answers = \"1h\"", "mode = \"reveal\"");
+    let publish = Set::npm().with(|s| s.policy = reveals);
+    assert_eq!(
+        publish.open().unwrap_err().reason.name(),
+        "reveals-no-files"
+    );
+    let secret = publish.with(|s| s.items[0].files.clear());
+    assert_eq!(secret.open().unwrap().mode, Mode::Reveal);
 }

@@ -46,6 +46,11 @@ pub enum Reason {
     /// Nothing to publish.
     #[error("the item has no files; build first, and name the files to publish")]
     NoFiles,
+    /// Files, where the policy reveals a stored secret.
+    #[error(
+        "the policy's mode for this package is `reveal`, which hands out the stored secret and publishes no files; ask an admin to compare policy.toml"
+    )]
+    RevealsNoFiles,
     /// Items with different modes in one request.
     #[error("the items are handed out in different modes; ask for them in separate requests")]
     Modes,
@@ -125,6 +130,7 @@ impl Reason {
             Self::TooMany => "too-many-items",
             Self::Twice => "item-twice",
             Self::NoFiles => "no-files",
+            Self::RevealsNoFiles => "reveals-no-files",
             Self::Modes => "mixed-modes",
             Self::ModeChanged => "mode-changed",
             Self::PolicyChanged => "policy-changed",

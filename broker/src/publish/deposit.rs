@@ -39,6 +39,8 @@ pub const DEPOSITS: Table = Table("deposits");
 const ALL_MAX: u64 = 8 << 30;
 /// Bytes that the kept uploads of one project may have.
 const PER_SUBJECT_MAX: u64 = 1 << 30;
+/// Kept uploads of one project.
+const COUNT_PER_SUBJECT_MAX: usize = 400;
 /// Rows looked at in one go.
 const LOOK_MAX: usize = 5000;
 /// Uploads up to this size stay in memory.
@@ -158,11 +160,11 @@ async fn store(
 /// has ended.
 pub async fn sweep(desk: &Arc<Desk>) -> Result<(), Fault> {
     let mut by_request: BTreeMap<RequestId, Vec<(Vec<u8>, Row)>> = BTreeMap::new();
-    for (key, row) in desk.live.range(DEPOSITS, b"", None, LOOK_MAX)? {
+    each(desk, |key, row| {
         if let Some(id) = key.get(..16).and_then(ledger::id_of) {
             by_request.entry(id).or_default().push((key, row));
         }
-    }
+    })?;
     let now = desk.world.now();
     for (id, rows) in by_request {
         let record = ledger::find(desk, id)?;
@@ -233,7 +235,7 @@ async fn read(
     let task = tokio::task::spawn_blocking(move || {
         let sealed = unhex(&kept.key).unwrap_or_default();
         let mut body = tempfile::spooled_tempfile_in(SPOOL_MEMORY, &own.place.spool);
-        let path = folder(&own).join(&kept.path);
+        let path = place(&own, &kept).ok_or(Fault::Damaged("a deposit"))?;
         payload::open(&own.vault, &binding(&key), &sealed, &path, &mut body)
             .map_err(|why| refusal(&why))?;
         body.rewind().map_err(disk)?;
@@ -242,27 +244,30 @@ async fn read(
     task.await.map_err(|_| Fault::Damaged("a deposit"))?
 }
 
-/// Which files of a request were handed over.
-pub fn kept(desk: &Desk, id: RequestId) -> Result<usize, Fault> {
-    let rows = desk.live.range(DEPOSITS, id.0.as_bytes(), None, LOOK_MAX)?;
-    Ok(rows.len())
+/// Every kept upload.
+fn each(desk: &Desk, mut see: impl FnMut(Vec<u8>, Row)) -> Result<(), Fault> {
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let rows = desk.live.range(DEPOSITS, b"", after.as_deref(), LOOK_MAX)?;
+        let Some((last, _)) = rows.last() else {
+            return Ok(());
+        };
+        after = Some(last.clone());
+        for (key, row) in rows {
+            see(key, row);
+        }
+    }
 }
 
 /// Removes files that no row names: a crash between file and row leaves one. At start, before anybody
 /// hands anything over.
 pub fn remove_strays(desk: &Desk) -> Result<(), Fault> {
     let mut known = BTreeSet::new();
-    let mut after: Option<Vec<u8>> = None;
-    loop {
-        let rows = desk.live.range(DEPOSITS, b"", after.as_deref(), LOOK_MAX)?;
-        let Some((last, _)) = rows.last() else { break };
-        after = Some(last.clone());
-        for (_, row) in &rows {
-            if let Ok(kept) = serde_json::from_slice::<Kept>(&row.value) {
-                known.insert(kept.path);
-            }
+    each(desk, |_, row| {
+        if let Ok(kept) = serde_json::from_slice::<Kept>(&row.value) {
+            known.insert(kept.path);
         }
-    }
+    })?;
     let folder = folder(desk);
     let Ok(files) = std::fs::read_dir(&folder) else {
         return Ok(());
@@ -281,7 +286,7 @@ async fn destroy(desk: &Desk, rows: Vec<(Vec<u8>, Row)>, now: UnixTime) -> Resul
     let mut files = Vec::new();
     for (key, row) in rows {
         if let Ok(kept) = serde_json::from_slice::<Kept>(&row.value) {
-            files.push(folder(desk).join(kept.path));
+            files.extend(place(desk, &kept));
         }
         batch = batch.delete(DEPOSITS, key, row.version);
     }
@@ -295,25 +300,17 @@ async fn destroy(desk: &Desk, rows: Vec<(Vec<u8>, Row)>, now: UnixTime) -> Resul
 
 /// Refuses what would fill the disk.
 fn room(desk: &Desk, subject: &str, size: u64) -> Result<(), Refusal> {
-    let (mut all, mut own) = (size, size);
-    let mut after: Option<Vec<u8>> = None;
-    loop {
-        let rows = desk
-            .live
-            .range(DEPOSITS, b"", after.as_deref(), LOOK_MAX)
-            .map_err(Fault::from)?;
-        let Some((last, _)) = rows.last() else { break };
-        after = Some(last.clone());
-        for (_, row) in &rows {
-            if let Ok(kept) = serde_json::from_slice::<Kept>(&row.value) {
-                all = all.saturating_add(kept.size);
-                if kept.subject == subject {
-                    own = own.saturating_add(kept.size);
-                }
+    let (mut all, mut own, mut count) = (size, size, 0);
+    each(desk, |_, row| {
+        if let Ok(kept) = serde_json::from_slice::<Kept>(&row.value) {
+            all = all.saturating_add(kept.size);
+            if kept.subject == subject {
+                own = own.saturating_add(kept.size);
+                count += 1;
             }
         }
-    }
-    if all > ALL_MAX || own > PER_SUBJECT_MAX {
+    })?;
+    if all > ALL_MAX || own > PER_SUBJECT_MAX || count >= COUNT_PER_SUBJECT_MAX {
         return Err(Refusal::Busy);
     }
     Ok(())
@@ -354,6 +351,14 @@ const fn binding(key: &[u8]) -> Binding<'_> {
 
 fn folder(desk: &Desk) -> PathBuf {
     desk.place.data.join("deposits")
+}
+
+/// Where a kept upload lies. The row is not authenticated: whoever writes the database must not make
+/// us read or remove another file.
+fn place(desk: &Desk, kept: &Kept) -> Option<PathBuf> {
+    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    let good = kept.path.len() == 32 && kept.path.bytes().all(hex);
+    good.then(|| folder(desk).join(&kept.path))
 }
 
 fn remove(path: &std::path::Path) {

@@ -127,11 +127,13 @@ pub(super) async fn approved_place(
     match approved_file(&record, registry, upload) {
         Ok(at) => Ok(at),
         Err(refusal) => {
-            let event = Event::RequestRefused {
-                reason: RefusalReason::BytesDiffer,
-            };
-            desk.commit(Batch::new(), &[event], desk.world.now())
-                .await?;
+            let now = desk.world.now();
+            if desk.refusals.take(now) {
+                let event = Event::RequestRefused {
+                    reason: RefusalReason::BytesDiffer,
+                };
+                desk.commit(Batch::new(), &[event], now).await?;
+            }
             Err(refusal)
         }
     }

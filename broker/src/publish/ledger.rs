@@ -206,6 +206,16 @@ pub fn others_of_package(
     Ok(out)
 }
 
+/// The ids of open requests of a package.
+pub fn ids_of_package(desk: &Desk, package: &str, limit: usize) -> Result<Vec<RequestId>, Fault> {
+    let prefix = prefix(&[package]);
+    let rows = desk.live.range(BY_PACKAGE, &prefix, None, limit)?;
+    let ids = rows.iter();
+    Ok(ids
+        .filter_map(|(key, _)| id_of(key.get(prefix.len()..)?))
+        .collect())
+}
+
 /// A key of parts ending in NUL each, then the id. No part holds a NUL: names and claims are checked.
 pub fn index(parts: &[&str], id: RequestId) -> Vec<u8> {
     let mut key = prefix(parts);

@@ -10,7 +10,7 @@ use crate::{
         event::Event,
         reason::{CallerRefusal, RefusalReason},
     },
-    caller::Caller,
+    caller::{Burn, Caller},
     desk::{Desk, Fault, Registry},
     store::{Batch, history},
     vault::match_code::{deposit_credential, match_code, ticket},
@@ -18,7 +18,7 @@ use crate::{
 use proto::{
     api::{Mode, OpenRequest, Opened},
     canonical::Canonical,
-    ids::RegistryId,
+    ids::{RegistryId, RequestId},
     request::{FILES_MAX, ITEMS_MAX, Item, RequestFacts},
     text,
     time::UnixTime,
@@ -45,7 +45,7 @@ const REPLAYED: Event = Event::CallerRefused {
 
 #[derive(Serialize, Deserialize)]
 struct Remembered {
-    id: proto::ids::RequestId,
+    id: RequestId,
     body: String,
 }
 
@@ -54,6 +54,32 @@ pub async fn open(
     desk: &Desk,
     caller: &Caller,
     asked: OpenRequest,
+    now: UnixTime,
+) -> Result<Opened, Refusal> {
+    open_burning(desk, caller, asked, caller.burn(), now).await
+}
+
+/// The request that a caller's key opened before.
+pub(super) fn remembered(
+    desk: &Desk,
+    caller: &Caller,
+    key: &str,
+) -> Result<Option<RequestId>, Fault> {
+    let key = idempotency(caller, key);
+    let row = history::find(&*desk.live, &*desk.history, IDEMPOTENCY, &key)?;
+    let known = row.map(|value| serde_json::from_slice::<Remembered>(&value));
+    let known = known.transpose();
+    Ok(known
+        .map_err(|_| Fault::Damaged("an idempotency key"))?
+        .map(|known| known.id))
+}
+
+/// [`open`] for a caller whose token's use is remembered for longer.
+pub(super) async fn open_burning(
+    desk: &Desk,
+    caller: &Caller,
+    asked: OpenRequest,
+    burn: Burn,
     now: UnixTime,
 ) -> Result<Opened, Refusal> {
     check_shape(desk, &asked)?;
@@ -81,7 +107,6 @@ pub async fn open(
         job_key: asked.job_key,
         expires: now,
     };
-    let burn = caller.burn();
     let mut burnt = burn.keep_until.0.to_be_bytes().to_vec();
     burnt.extend_from_slice(&burn.key);
     if desk.live.get(BURNT, &burnt).map_err(Fault::from)?.is_some() {

@@ -1,7 +1,7 @@
 //! What a maintainer is shown.
 
 use super::{Refusal, judge, ledger, state::Record};
-use crate::desk::{Desk, people::Person};
+use crate::desk::{Desk, Fault, people::Person};
 use proto::{
     api::{Inbox, InboxLine, Question, StateName},
     ids::{GroupName, RequestId},
@@ -14,6 +14,8 @@ use std::{collections::BTreeSet, time::Duration};
 const INBOX_MAX: usize = 200;
 /// Rows looked at for one inbox.
 const LOOK_MAX: usize = 5000;
+/// Most rivals that are looked at.
+const RIVALS_MAX: usize = 100;
 /// How long the question waits for what the registry serves.
 const PREVIOUS_MAX: Duration = Duration::from_secs(3);
 
@@ -23,7 +25,7 @@ pub fn inbox(desk: &Desk, person: &Person, now: UnixTime) -> Result<Inbox, Refus
     for (key, _) in desk
         .live
         .range(ledger::REQUESTS, b"", None, LOOK_MAX)
-        .map_err(crate::desk::Fault::from)?
+        .map_err(Fault::from)?
     {
         if requests.len() >= INBOX_MAX {
             break;
@@ -90,10 +92,15 @@ pub async fn question(
         .ok_or(Refusal::NotFound)?;
     let mut previous = Vec::new();
     let mut warnings = Vec::new();
-    let mut rivals = Vec::new();
-    for item in &record.facts.items {
+    // All registries at once, within one budget of time: a batch has 200 items.
+    let items = &record.facts.items;
+    let reads = items.iter().map(|item| async {
         let read = tokio::time::timeout(PREVIOUS_MAX, judge::read(desk, item)).await;
-        previous.push(if let Ok(Ok(published)) = read {
+        read.ok().and_then(Result::ok)
+    });
+    let reads = futures_util::future::join_all(reads).await;
+    for (item, read) in items.iter().zip(reads) {
+        previous.push(if let Some(published) = read {
             if published.versions.is_empty() && !item.files.is_empty() {
                 warnings.push(format!("{} would be a new package", item.package_key()));
             }
@@ -102,19 +109,12 @@ pub async fn question(
             warnings.push(format!("the registry '{}' does not answer", item.registry));
             None
         });
-        for rival in ledger::of_package(desk, &item.package_key(), 100)? {
-            let r = &rival.record;
-            if r.facts.id != id
-                && r.name() == StateName::Pending
-                && r.facts.items.iter().any(|i| i.name() == item.name())
-            {
-                rivals.push(r.facts.id);
-            }
-        }
         if ledger::freeze(desk, &item.package_key())?.is_some() {
             warnings.insert(0, format!("{} is frozen", item.package_key()));
         }
     }
+    warnings.dedup();
+    let rivals = rivals(desk, &record)?;
     if !rivals.is_empty() {
         warnings.insert(
             0,
@@ -132,6 +132,7 @@ pub async fn question(
     }
     Ok(Question {
         request_digest: record.digest,
+        mode: record.mode,
         state: record.name(),
         opened: record.opened,
         note: record.note.clone(),
@@ -143,6 +144,26 @@ pub async fn question(
         rivals,
         warnings,
     })
+}
+
+/// Other pending requests for one of its versions.
+fn rivals(desk: &Desk, record: &Record) -> Result<Vec<RequestId>, Fault> {
+    let mut ids = BTreeSet::new();
+    for package in packages(record) {
+        ids.extend(ledger::ids_of_package(desk, &package, RIVALS_MAX)?);
+    }
+    ids.remove(&record.facts.id);
+    let names: BTreeSet<_> = record.facts.items.iter().map(Item::name).collect();
+    let mut rivals = Vec::new();
+    for id in ids.into_iter().take(RIVALS_MAX) {
+        let rival = ledger::live(desk, id)?.map(|held| held.record);
+        let same = |r: &Record| {
+            r.name() == StateName::Pending
+                && r.facts.items.iter().any(|i| names.contains(&i.name()))
+        };
+        rivals.extend(rival.filter(same).map(|_| id));
+    }
+    Ok(rivals)
 }
 
 fn caller_line(record: &Record) -> String {

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     audit::{event::Event, reason::RefusalReason},
-    caller::Caller,
+    caller::{Burn, Caller},
     desk::{
         Desk, Fault,
         guests::{GUEST_SECONDS, Guest},
@@ -20,22 +20,32 @@ use crate::{
     policy,
     registry::{Head, Publish},
     store::Batch,
-    vault::match_code::{match_code, ticket},
+    vault::{
+        Domain,
+        match_code::{match_code, ticket},
+    },
 };
 use proto::{
-    api::{Mode, OpenRequest},
+    api::{Mode, OpenRequest, StateName},
     bearer::{Bearer, Kind},
     canonical::Canonical,
     digest::hex,
-    ids::{PackageName, RegistryId, RequestId},
+    ids::{PackageName, RegistryId, RequestId, VersionText},
     request::{File, Item},
     time::UnixTime,
 };
-use std::sync::{Arc, OnceLock};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 use tempfile::SpooledTempFile;
 
 /// Most bytes of an upload that nobody announced, as the client encodes it.
 pub const UPLOAD_MAX: u64 = 140 * 1024 * 1024;
+/// Seconds that an upload of a guest may take.
+const UPLOAD_SECONDS: u64 = 15 * 60;
+/// Questions of one run for the same bytes: an earlier one may have expired.
+const ATTEMPTS_MAX: u32 = 20;
 /// Open requests looked at for one upload; the quotas allow no more.
 const LOOK_MAX: usize = 100;
 /// The claim that tells one run of a workflow from another, where the issuer has one.
@@ -62,14 +72,28 @@ pub async fn exchange(
         let item = Some(format!("{registry}:{package}"));
         return Err(Refusal::Policy(policy::Refusal { item, reason }));
     }
-    let token = Bearer::from_entropy(Kind::Guest, desk.world.random().map_err(Fault::from)?);
-    let until = now.after(GUEST_SECONDS);
+    // Derived: the same id token makes one guest of a package, however often it is exchanged.
+    let burn = caller.burn();
+    let own = Canonical::new("countersign/guest/v1")
+        .bytes(&burn.key)
+        .text(registry.as_str())
+        .text(package.as_str())
+        .finish();
+    let entropy = desk.vault.mac(Domain::Guest, &own).map_err(Fault::from)?;
+    let token = Bearer::from_entropy(Kind::Guest, entropy);
+    // Counted from the id token's end, so that it is the same for each exchange.
+    let until = burn.keep_until.after(GUEST_SECONDS);
+    let burn = Burn {
+        keep_until: until.after(UPLOAD_SECONDS),
+        ..burn
+    };
     let guest = Guest {
         slot: slot(&caller),
         caller,
         registry: registry.clone(),
         package,
         until,
+        burn,
         request: OnceLock::new(),
     };
     if desk.guests.enter(token.hash(), guest, now) {
@@ -136,8 +160,8 @@ pub async fn publish(desk: Arc<Desk>, guest: Arc<Guest>, arrived: Arrived) -> Re
         }],
     };
     let id = match asked_before(&desk, &guest, &item)? {
-        Some(id) => id,
-        None => ask(&desk, &guest, item).await?,
+        Ok(id) => id,
+        Err(key) => ask(&desk, &guest, item, key).await?,
     };
     // Two uploads of one guest at once: the first one's request is his.
     let id = *guest.request.get_or_init(|| id);
@@ -160,7 +184,7 @@ pub async fn publish(desk: Arc<Desk>, guest: Arc<Guest>, arrived: Arrived) -> Re
             page,
             match_code,
         }),
-        State::Approved { .. } => {
+        State::Approved { .. } if record.mode != Mode::Reveal => {
             // The credential is sealed to a key that nobody holds: it is these bytes, uploaded by
             // this run, that spend the approval.
             let ticket = ticket(&desk.vault, id).map_err(Fault::from)?;
@@ -174,29 +198,62 @@ pub async fn publish(desk: Arc<Desk>, guest: Arc<Guest>, arrived: Arrived) -> Re
     }
 }
 
-/// An open request of the same run for the same bytes: this guest's own, or an earlier attempt's.
-fn asked_before(desk: &Desk, guest: &Guest, item: &Item) -> Result<Option<RequestId>, Fault> {
+/// What the same run asked for the same bytes: this guest's own request, an announced one, or an
+/// earlier attempt's, also when that is published already. `Err` holds the key for a new one.
+fn asked_before(
+    desk: &Desk,
+    guest: &Guest,
+    item: &Item,
+) -> Result<Result<RequestId, String>, Refusal> {
+    let now = desk.world.now();
+    let facts = guest.caller.facts();
+    let run = |claims: &BTreeMap<String, String>| claims.get(RUN).cloned();
     let same = |record: &Record| {
-        let [other] = record.facts.items.as_slice() else {
-            return false;
-        };
-        let run = |claims: &std::collections::BTreeMap<String, String>| claims.get(RUN).cloned();
-        same_bytes(item, other)
-            && run(&record.facts.caller.claims) == run(&guest.caller.facts().claims)
+        record.facts.items.iter().any(|i| same_bytes(item, i))
+            && run(&record.facts.caller.claims) == run(&facts.claims)
     };
     if let Some(id) = guest.request.get() {
-        return Ok(ledger::find(desk, *id)?.filter(same).map(|_| *id));
+        let record = ledger::find(desk, *id)?.ok_or(Refusal::NotFound)?;
+        return if same(&record) {
+            Ok(Ok(*id))
+        } else {
+            Err(Refusal::BytesDiffer(format!(
+                "this run has asked for other bytes of {} already",
+                item.package_key()
+            )))
+        };
     }
-    let facts = guest.caller.facts();
     let prefix = ledger::prefix(&[&item.package_key(), &facts.issuer, &facts.subject]);
-    for (key, _) in desk.live.range(BY_PACKAGE_ASKER, &prefix, None, LOOK_MAX)? {
+    let rows = desk.live.range(BY_PACKAGE_ASKER, &prefix, None, LOOK_MAX);
+    for (key, _) in rows.map_err(Fault::from)? {
         let id = key.get(prefix.len()..).and_then(ledger::id_of);
         let held: Option<Held> = id.map(|id| ledger::live(desk, id)).transpose()?.flatten();
-        if let Some(held) = held.filter(|h| same(&h.record)) {
-            return Ok(Some(held.record.facts.id));
+        if let Some(held) = held.filter(|h| same(&h.record) && !h.record.overdue(now)) {
+            return Ok(Ok(held.record.facts.id));
         }
     }
-    Ok(None)
+    let wish = Canonical::new("countersign/unannounced/v1")
+        .maybe(run(&facts.claims).as_deref())
+        .text(&item.name())
+        .maybe(item.tag.as_ref().map(VersionText::as_str));
+    let wish = item
+        .files
+        .iter()
+        .fold(wish, |w, f| w.text(&f.digest.to_string()).number(f.size));
+    let wish = hex(&wish.sha256());
+    for attempt in 0..ATTEMPTS_MAX {
+        let key = format!("unannounced-{attempt}-{wish}");
+        let Some(id) = open::remembered(desk, &guest.caller, &key)? else {
+            return Ok(Err(key));
+        };
+        let record = ledger::find(desk, id)?.ok_or(Refusal::NotFound)?;
+        let over = record.overdue(now)
+            || matches!(record.name(), StateName::Expired | StateName::Cancelled);
+        if !over {
+            return Ok(Ok(id));
+        }
+    }
+    Err(Refusal::Busy)
 }
 
 /// Whether two items are one wish; a file's name is the client's own business where the registry's
@@ -213,21 +270,15 @@ fn same_bytes(one: &Item, other: &Item) -> bool {
         && a.size == b.size
 }
 
-async fn ask(desk: &Desk, guest: &Guest, item: Item) -> Result<RequestId, Refusal> {
-    if guest.request.get().is_some() {
-        return Err(Refusal::BytesDiffer(format!(
-            "this run has asked for other bytes of {} already",
-            item.package_key()
-        )));
-    }
-    let key: [u8; 16] = desk.world.random().map_err(Fault::from)?;
+async fn ask(desk: &Desk, guest: &Guest, item: Item, key: String) -> Result<RequestId, Refusal> {
     let asked = OpenRequest {
         items: vec![item],
         // Nobody holds its identity.
         job_key: age::x25519::Identity::generate().to_public().to_string(),
-        idempotency_key: format!("unannounced-{}", hex(&key)),
+        idempotency_key: key,
         note: None,
     };
-    let opened = open::open(desk, &guest.caller, asked, desk.world.now()).await?;
+    let now = desk.world.now();
+    let opened = open::open_burning(desk, &guest.caller, asked, guest.burn, now).await?;
     Ok(opened.id)
 }

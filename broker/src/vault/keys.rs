@@ -19,6 +19,7 @@ pub(super) struct Keys {
     pub(super) match_code: [u8; KEY_BYTES],
     pub(super) ticket: [u8; KEY_BYTES],
     pub(super) deposit: [u8; KEY_BYTES],
+    pub(super) guest: [u8; KEY_BYTES],
     pub(super) fingerprint: [u8; KEY_BYTES],
 }
 
@@ -43,6 +44,7 @@ impl Keys {
             match_code: zero,
             ticket: zero,
             deposit: zero,
+            guest: zero,
             fingerprint: zero,
         });
         fill(&mut keys.data)?;
@@ -54,6 +56,7 @@ impl Keys {
             ("match code", &mut keys.match_code),
             ("ticket", &mut keys.ticket),
             ("deposit", &mut keys.deposit),
+            ("guest", &mut keys.guest),
             ("token fingerprint", &mut keys.fingerprint),
         ] {
             // The name keeps the purposes apart: a MAC that a match code shows in part says nothing
@@ -99,10 +102,11 @@ mod tests {
                     k.match_code,
                     k.ticket,
                     k.deposit,
+                    k.guest,
                     k.fingerprint,
                 ]
             })
             .collect();
-        assert_eq!(all.len(), 16);
+        assert_eq!(all.len(), 18);
     }
 }

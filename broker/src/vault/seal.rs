@@ -29,6 +29,8 @@ pub enum Domain {
     Ticket,
     /// Credentials for handing files over.
     Deposit,
+    /// Guest tokens.
+    Guest,
     /// The fingerprint by which people tell tokens apart.
     TokenFingerprint,
 }
@@ -132,6 +134,7 @@ fn mac_key(keys: &Keys, domain: Domain) -> hmac::Key {
         Domain::MatchCode => &keys.match_code,
         Domain::Ticket => &keys.ticket,
         Domain::Deposit => &keys.deposit,
+        Domain::Guest => &keys.guest,
         Domain::TokenFingerprint => &keys.fingerprint,
     };
     hmac::Key::new(hmac::HMAC_SHA256, key)

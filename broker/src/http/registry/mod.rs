@@ -63,15 +63,25 @@ async fn take(
     // The credential is judged before a byte of the body is taken (attack 53).
     let admission = forward::admit(&desk, &registry, credential.hash(), head.package.as_ref())?;
     let id = admission.id;
-    let arriving = receive(&desk, id, admission.bytes_max, request);
-    let (_place, body) = arriving.await?;
-    let (upload, body) = read(&desk, &registry, head.clone(), body).await?;
-    if admission.deposit {
-        let kept = deposit::hand_over(desk, id, registry, upload, body, head);
-        carried_out(kept).await
-    } else {
-        carried_out(forward::forward(desk, id, registry, upload)).await
-    }
+    let arrived = receive(&desk, id, admission.bytes_max, request).await?;
+    let (upload, Received { body, place }) = read(&desk, &registry, head.clone(), arrived).await?;
+    carried_out(async move {
+        let _place = place;
+        if admission.deposit {
+            deposit::hand_over(desk, id, registry, upload, body, head).await
+        } else {
+            drop(body);
+            forward::forward(desk, id, registry, upload).await
+        }
+    })
+    .await
+}
+
+/// A body with its place in the count of uploads: whoever works with the body holds the place, also
+/// when the client has hung up.
+struct Received {
+    body: SpooledTempFile,
+    place: uploads::Place,
 }
 
 /// Receives an upload of at most so many bytes; `slot` limits how many arrive at once.
@@ -80,7 +90,7 @@ async fn receive(
     slot: RequestId,
     most: u64,
     request: Request,
-) -> Result<(uploads::Place, SpooledTempFile), Failed> {
+) -> Result<Received, Failed> {
     let declared = request
         .headers()
         .get(header::CONTENT_LENGTH)
@@ -103,7 +113,7 @@ async fn receive(
                 "Run the same command again.",
             )
         })??;
-    Ok((place, body))
+    Ok(Received { body, place })
 }
 
 /// Reads an upload by the registry's adapter, on a thread where it may block.
@@ -111,14 +121,18 @@ async fn read(
     desk: &Desk,
     registry: &RegistryId,
     head: Head,
-    mut body: SpooledTempFile,
-) -> Result<(Publish, SpooledTempFile), Failed> {
+    mut received: Received,
+) -> Result<(Publish, Received), Failed> {
     let known = desk.registries.get(registry);
     let reader = known.and_then(|r| r.kind().row().read);
     let reader = reader.ok_or(Refusal::NotFound)?;
     let folder = desk.place.spool.clone();
+    // Few at once: reading an archive takes a processor and some memory.
+    let turn = Arc::clone(&desk.reading).acquire_owned().await;
+    let turn = turn.map_err(|_| Refusal::Busy)?;
     let task = tokio::task::spawn_blocking(move || {
-        reader(&mut body, &head, &folder).map(|upload| (upload, body))
+        let _turn = turn;
+        reader(&mut received.body, &head, &folder).map(|upload| (upload, received))
     });
     match task.await {
         Ok(read) => read.map_err(|why| Refusal::Upload(why).into()),
@@ -134,8 +148,10 @@ where
     match tokio::spawn(verb).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(refusal)) => {
-            tracing::info!(%refusal, "an upload was not published");
-            Err(Failed(problem(&refusal), None))
+            let problem = problem(&refusal);
+            // Its code alone: the text may hold a match code.
+            tracing::info!(code = problem.code.text(), "an upload was not published");
+            Err(Failed(problem, None))
         }
         Err(_) => Err(Refusal::Unsettled.into()),
     }

@@ -1,6 +1,6 @@
 //! What an unmodified npm, pnpm or Yarn finds at the registry origin.
 
-use super::{authorization, carried_out, read, receive, take};
+use super::{Received, authorization, carried_out, read, receive, take};
 use crate::{
     caller::{Caller, CallerRefused},
     desk::{Desk, Registry},
@@ -124,8 +124,9 @@ async fn publish(
         let guest = unannounced::admit(&desk, &registry, &token, &package)?;
         let slot = guest.slot;
         let most = unannounced::UPLOAD_MAX;
-        let (_place, body) = receive(&desk, slot, most, request).await?;
-        let (upload, body) = read(&desk, &registry, head.clone(), body).await?;
+        let arrived = receive(&desk, slot, most, request).await?;
+        let (upload, Received { body, place }) =
+            read(&desk, &registry, head.clone(), arrived).await?;
         let name = name::file_name(upload.package(), upload.version());
         let arrived = Arrived {
             upload,
@@ -133,7 +134,11 @@ async fn publish(
             head,
             name,
         };
-        carried_out(unannounced::publish(desk, guest, arrived)).await?;
+        carried_out(async move {
+            let _place = place;
+            unannounced::publish(desk, guest, arrived).await
+        })
+        .await?;
     } else {
         let token = credential.ok_or_else(missing)?;
         take(desk, registry, &token, head, request).await?;

@@ -9,8 +9,10 @@ pub(super) fn rule(case: &Case<'_>) -> Finding {
     if case.at_open.is_some_and(|a| a.mode != case.entry.mode) {
         return Finding::Deny(Reason::ModeChanged);
     }
-    if case.entry.mode != Mode::Reveal && case.item.files.is_empty() {
-        return Finding::Deny(Reason::NoFiles);
+    // A request with files reads like a publish: it never hands out the secret itself.
+    match (case.entry.mode, case.item.files.is_empty()) {
+        (Mode::Reveal, false) => Finding::Deny(Reason::RevealsNoFiles),
+        (Mode::Forward | Mode::Deposit, true) => Finding::Deny(Reason::NoFiles),
+        _ => Finding::Pass,
     }
-    Finding::Pass
 }

@@ -3,7 +3,12 @@
 
 use crate::out::{Out, size, span};
 use proto::{
-    answer::Factor, api::Question, ids::VersionText, request::Item, text::harmless, time::UnixTime,
+    answer::Factor,
+    api::{Mode, Question},
+    ids::VersionText,
+    request::Item,
+    text::harmless,
+    time::UnixTime,
 };
 use std::fmt::Write as _;
 
@@ -19,7 +24,10 @@ pub(crate) fn draw(out: &Out, q: &Question, now: UnixTime) -> String {
             .get(n)
             .and_then(Option::as_ref)
             .map(VersionText::as_str);
-        draw_item(&mut s, out, item, previous, n < FULL_ITEMS);
+        draw_item(&mut s, out, item, q.mode, previous, n < FULL_ITEMS);
+    }
+    if q.mode == Mode::Deposit {
+        s.push_str("  the broker holds the files already, and publishes them as soon as enough people approve\n");
     }
     for warning in &q.warnings {
         let _ = writeln!(s, "  {}", out.warning(&format!("! {}", harmless(warning))));
@@ -68,7 +76,14 @@ pub(crate) fn draw(out: &Out, q: &Question, now: UnixTime) -> String {
     s
 }
 
-fn draw_item(s: &mut String, out: &Out, item: &Item, previous: Option<&str>, full: bool) {
+fn draw_item(
+    s: &mut String,
+    out: &Out,
+    item: &Item,
+    mode: Mode,
+    previous: Option<&str>,
+    full: bool,
+) {
     let tag = item
         .tag
         .as_ref()
@@ -80,11 +95,11 @@ fn draw_item(s: &mut String, out: &Out, item: &Item, previous: Option<&str>, ful
     }
     let previous = previous.map_or("none, or not known".to_owned(), harmless);
     let _ = writeln!(s, "  {:<10} {previous}", "before");
-    if item.files.is_empty() {
+    if mode == Mode::Reveal {
         let _ = writeln!(
             s,
             "  {}",
-            out.warning("! no files: the stored secret itself is revealed to the job")
+            out.warning("! the stored secret itself is revealed to the job")
         );
     }
     for file in &item.files {

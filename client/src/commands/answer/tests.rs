@@ -1,6 +1,7 @@
 use super::*;
 use crate::{edge::Env, out::Out};
 use proto::{
+    api::Mode,
     digest::{Algorithm, Digest},
     request::{CallerFacts, File, Item, RequestFacts},
     time::UnixTime,
@@ -38,6 +39,7 @@ fn asked() -> Question {
     Question {
         request_digest: facts.digest(),
         facts,
+        mode: Mode::Forward,
         state: StateName::Pending,
         opened: UnixTime(0),
         note: Some("please\u{1b}[2J approve".into()),
