@@ -4,12 +4,16 @@ use age::secrecy::ExposeSecret as _;
 use anyhow::{Context as _, Result, bail};
 use arc_swap::ArcSwap;
 use broker::{
-    admin::{client_keys, custody, enroll, tokens},
+    admin::{client_keys, clock, custody, enroll, tokens},
     audit::{event::Event, tree::Tree},
     caller::Issuers,
     config::{self, Config},
     desk::{
-        Desk, Place, Registry, guests::Guests, in_hand::InHand, ration::Ration, uploads::Uploads,
+        Desk, Place, Registry,
+        guests::Guests,
+        in_hand::InHand,
+        ration::{Ration, Tries},
+        uploads::Uploads,
         waiters::Waiters,
     },
     http::{auth::Signatures, listen, operations, registry as origin, routes},
@@ -309,6 +313,7 @@ fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk> {
         in_hand: InHand::default(),
         refusals: Ration::default(),
         unsealing: tokio::sync::Semaphore::new(1),
+        first_tries: Tries::default(),
         metrics: Metrics::default(),
         place: Place {
             public_url,
@@ -326,6 +331,7 @@ pub(crate) async fn serve(config: Config, path: PathBuf) -> Result<()> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let policy = policy(&config)?;
     let desk = Arc::new(desk(&config, policy, World::system())?);
+    clock::start(&desk)?;
     let certificate = match &config.tls {
         None => None,
         Some(tls) => Some(
@@ -400,7 +406,9 @@ async fn unseal(config: &Config, desk: &Arc<Desk>) -> Result<()> {
     } else if u.identity_file.is_some() || u.credential.is_some() {
         Unseal::Identity(Secret::new(read_secret(&identity_path(config)?)?))
     } else {
-        tracing::warn!("the vault is sealed; an admin unseals it: countersign admin unseal");
+        tracing::warn!(
+            "the vault is sealed; an admin unseals it: countersign admin unseal (before anybody is enrolled: the first admin's countersign enroll asks for the passphrase)"
+        );
         return Ok(());
     };
     custody::unseal(desk, secret, desk.world.now())
@@ -410,8 +418,12 @@ async fn unseal(config: &Config, desk: &Arc<Desk>) -> Result<()> {
 
 /// A broken file changes nothing: the old policy and certificate stay in force.
 async fn reload_all(desk: &Arc<Desk>, path: &Path, certificate: Option<&listen::Certificate>) {
-    if let Some(Err(why)) = certificate.map(listen::Certificate::reload) {
-        tracing::error!(%why, "the certificate was not reloaded");
+    match certificate.map(listen::Certificate::reload) {
+        None => {}
+        Some(Ok(())) => tracing::info!("certificate reloaded"),
+        Some(Err(why)) => {
+            tracing::error!(%why, "the certificate was not reloaded; the old one stays");
+        }
     }
     let fresh = config::load(path)
         .map_err(anyhow::Error::msg)
@@ -457,7 +469,9 @@ async fn keep_settling(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
 
 /// Expires, archives, follows the log: everything that nobody waits for.
 async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
+    let mut suspect = false;
     loop {
+        let watched = clock::watch(&desk, &mut suspect).await;
         let now = desk.world.now();
         let swept = close::sweep(&desk, now).await;
         let forgotten = close::forget_burnt(&desk, now).await;
@@ -469,6 +483,7 @@ async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
             forgotten.err(),
             destroyed.err(),
             archived.err(),
+            watched.err(),
             deposited.err(),
         ]
         .into_iter()

@@ -1,6 +1,10 @@
 //! Logs and metrics.
 
-use prometheus_client::{encoding::text::encode, metrics::counter::Counter, registry::Registry};
+use prometheus_client::{
+    encoding::text::encode,
+    metrics::{counter::Counter, gauge::Gauge},
+    registry::Registry,
+};
 use tracing_subscriber::EnvFilter;
 
 /// How log lines look.
@@ -41,6 +45,8 @@ pub struct Metrics {
     pub published: Counter,
     /// Requests that ended in a conflict: look at them.
     pub conflicts: Counter,
+    /// 1 while the wall clock is not believed: look at it.
+    pub clock_suspect: Gauge,
 }
 
 impl Default for Metrics {
@@ -57,6 +63,12 @@ impl Default for Metrics {
         let answers_refused = counter("answers_refused", "Answers refused");
         let published = counter("requests_published", "Requests published and read back");
         let conflicts = counter("requests_conflict", "Requests that ended in a conflict");
+        let clock_suspect = Gauge::default();
+        registry.register(
+            "clock_suspect",
+            "1 while the wall clock is not believed: TOTP and id tokens are refused",
+            clock_suspect.clone(),
+        );
         Self {
             registry,
             opened,
@@ -65,6 +77,7 @@ impl Default for Metrics {
             answers_refused,
             published,
             conflicts,
+            clock_suspect,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What can be typed.
 
-use crate::commands::{admin, answer, enroll, publish, reveal, status, ticket, verify};
+use crate::commands::{admin, answer, enroll, inbox, publish, reveal, status, ticket, verify};
 use clap::{Parser, Subcommand};
 
 /// The exit codes, under every help.
@@ -51,8 +51,8 @@ pub(crate) enum Command {
     Enroll(enroll::Args),
     /// Show the current code of an otpauth file
     Totp(enroll::TotpArgs),
-    /// Maintainers: what waits for an answer
-    Inbox,
+    /// Maintainers: what waits for an answer, most urgent first
+    Inbox(inbox::InboxArgs),
     /// Maintainers: what exactly would be published
     Show(answer::ShowArgs),
     /// Maintainers: approve a request

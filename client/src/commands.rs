@@ -3,6 +3,7 @@
 pub(crate) mod admin;
 pub(crate) mod answer;
 pub(crate) mod enroll;
+pub(crate) mod inbox;
 pub(crate) mod publish;
 pub(crate) mod reveal;
 pub(crate) mod status;
@@ -22,7 +23,7 @@ pub(crate) async fn dispatch(context: &Context, command: Command) -> Result<(), 
         Command::Reveal(args) => reveal::reveal(context, &args).await,
         Command::Enroll(args) => enroll::enroll(context, &args).await,
         Command::Totp(args) => enroll::totp(context, &args),
-        Command::Inbox => answer::inbox(context).await,
+        Command::Inbox(args) => inbox::inbox(context, &args).await,
         Command::Show(args) => answer::show(context, &args).await,
         Command::Approve(args) => answer::approve(context, &args).await,
         Command::Deny(args) => answer::deny(context, &args).await,

@@ -87,6 +87,9 @@ const fn hint(code: Code) -> &'static str {
             "Type the code that your authenticator shows now."
         }
         Code::ClockWrong => "Set this machine's clock; it must be within a minute of the broker's.",
+        Code::ClockSuspect => {
+            "An admin checks the clock of the broker's machine, then: `countersign admin trust-clock`."
+        }
         Code::Frozen => "Two people must thaw it: `countersign admin thaw`.",
         Code::Expired | Code::NotApproved => "Run the job again when a maintainer can answer.",
         Code::VersionTaken => "Choose a new version.",

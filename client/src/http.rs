@@ -3,10 +3,12 @@
 use crate::{
     edge::{self, Env},
     fail::Failure,
+    out::span,
 };
 use proto::{
     device::{Call, DeviceKey},
-    problem::Problem,
+    problem::{Code, Problem},
+    time::UnixTime,
 };
 use reqwest::{Method, Response, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
@@ -203,13 +205,14 @@ impl Broker {
             self.keep_nonce(&response);
         }
         let status = response.status();
+        let told = date(&response);
         let body = read(response, call.max).await?;
         // A broker says yes with 200 alone: an "accepted" of something in front of it is no yes.
         if status == StatusCode::OK {
             return Ok(body);
         }
         if let Ok(problem) = serde_json::from_slice::<Problem>(&body) {
-            return Err(problem.into());
+            return Err(with_clocks(problem.into(), told, edge::now()));
         }
         // Following a redirect would hand the ticket or the signature to an address that nobody chose.
         let next = if status.is_redirection() {
@@ -302,6 +305,32 @@ impl Broker {
             "Check --broker or COUNTERSIGN_BROKER, the network, and COUNTERSIGN_CA for an own CA.",
         )
     }
+}
+
+/// The time that the reply's head tells (RFC 9110 §6.6.1).
+fn date(response: &Response) -> Option<UnixTime> {
+    let text = response.headers().get(header::DATE)?.to_str().ok()?;
+    let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+    u64::try_from(at.as_second()).ok().map(UnixTime)
+}
+
+/// "The clock is wrong" is of use with both clocks beside it.
+fn with_clocks(mut failure: Failure, broker: Option<UnixTime>, here: UnixTime) -> Failure {
+    let Some(broker) = broker.filter(|_| failure.code == Some(Code::ClockWrong)) else {
+        return failure;
+    };
+    let apart = match (here.since(broker), broker.since(here)) {
+        (0..=5, 0..=5) => "they agree now".to_owned(),
+        (ahead, 0) => format!("this one is {} ahead", span(ahead)),
+        (_, behind) => format!("this one is {} behind", span(behind)),
+    };
+    failure.what = format!(
+        "{} (this machine's: {}, the broker's: {}; {apart})",
+        failure.what.trim_end_matches('.'),
+        here.rfc3339(),
+        broker.rfc3339()
+    );
+    failure
 }
 
 fn encode(body: &impl Serialize) -> Result<Vec<u8>, Failure> {

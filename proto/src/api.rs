@@ -179,8 +179,11 @@ pub enum Mode {
 /// `GET /v1/inbox`, signed by a device.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Inbox {
-    /// What waits, oldest first.
+    /// What waits, most urgent first: in the order in which the time for answers ends.
     pub requests: Vec<InboxLine>,
+    /// There may be more: `GET /v1/inbox?after=<next>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// One line of the inbox.
@@ -287,6 +290,17 @@ pub struct EnrollRequest {
     pub totp: Option<String>,
 }
 
+/// `POST /v1/enroll/unseal`: the first admin enrols while the vault is sealed. The reply is that of the
+/// enrolment's stage 1.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnsealFirst {
+    /// The enrolment, as it would be sent without this; its `totp` is not read.
+    pub enrolment: EnrollRequest,
+    /// The vault's passphrase.
+    pub passphrase: String,
+}
+
 /// Reply to an enrolment.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Enrolled {
@@ -334,8 +348,11 @@ pub struct BrokerStatus {
     pub version: String,
     /// Whether the vault is sealed.
     pub sealed: bool,
-    /// The broker's clock.
+    /// The broker's clock, as the broker believes it.
     pub time: UnixTime,
+    /// Whether it jumped: TOTP codes and id tokens are refused until it is trusted again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub clock_suspect: bool,
     /// The log's verification key (C2SP signed-note vkey), once unsealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_key: Option<String>,

@@ -58,6 +58,8 @@ codes! {
     TokenReplayed = "token-replayed", 401, Refused;
     /// The clock of the caller or of the broker is wrong.
     ClockWrong = "clock-wrong", 401, Refused;
+    /// The broker's clock jumped: TOTP codes and id tokens are refused until it is trusted again.
+    ClockSuspect = "clock-suspect", 503, Refused;
     /// The policy does not allow this.
     PolicyDenied = "policy-denied", 403, Refused;
     /// This person may not do this.
@@ -102,6 +104,8 @@ codes! {
     RegistryDown = "registry-down", 502, Failed;
     /// The vault is sealed.
     Sealed = "sealed", 503, Unreachable;
+    /// The vault is sealed and nobody is enrolled yet: the first admin's enrolment needs its passphrase.
+    PassphraseNeeded = "passphrase-needed", 503, Unreachable;
     /// No token is stored for this package.
     NoToken = "no-token", 503, Refused;
     /// Too many requests are open or calls were made.

@@ -86,6 +86,8 @@ pub struct Builder {
     policy: String,
     extra: String,
     env: Vec<(String, String)>,
+    sealed: bool,
+    tls: Option<[String; 2]>,
 }
 
 impl Builder {
@@ -133,6 +135,20 @@ impl Builder {
         self
     }
 
+    /// Names no way to unseal: the broker starts sealed, and counts as started when it answers.
+    #[must_use]
+    pub fn sealed(mut self) -> Self {
+        self.sealed = true;
+        self
+    }
+
+    /// Serves TLS with this chain and key (PEM); they lie in [`Daemon::certificate`].
+    #[must_use]
+    pub fn tls(mut self, chain: &str, key: &str) -> Self {
+        self.tls = Some([chain.into(), key.into()]);
+        self
+    }
+
     /// Makes a store, starts the broker and waits until it is ready.
     pub async fn start(self) -> anyhow::Result<Daemon> {
         let dir = TempDir::new()?;
@@ -147,6 +163,11 @@ impl Builder {
             running: None,
         };
         daemon.choose_ports()?;
+        if let Some(pair) = &daemon.setting.tls {
+            for (path, text) in daemon.certificate().iter().zip(pair) {
+                fs::write(path, text)?;
+            }
+        }
         let config = daemon.config_path();
         let invite = daemon.invite_path();
         let args = [
@@ -180,30 +201,39 @@ impl Builder {
         }
     }
 
+    fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+
     /// The configuration: the one place in the tests that knows its keys.
     fn config(&self, dir: &Path, ports: [u16; 3]) -> String {
         let [port, registry_port, operations_port] = ports;
+        let scheme = self.scheme();
         let quoted = |text: &str| toml::Value::from(text).to_string();
         let path = |name: &str| quoted(&dir.join(name).display().to_string());
         let mut text = format!(
             r#"data = {data}
 policy = {policy}
 listen = "127.0.0.1:{port}"
-public_url = "http://127.0.0.1:{port}"
+public_url = "{scheme}://127.0.0.1:{port}"
 
 [operations]
 listen = "127.0.0.1:{operations_port}"
 
 [log]
 format = "json"
-
-[unseal]
-identity_file = {identity}
 "#,
             data = path("data"),
             policy = path("policy.toml"),
-            identity = path("unseal.age"),
         );
+        if !self.sealed {
+            let identity = path("unseal.age");
+            text.extend([format!("\n[unseal]\nidentity_file = {identity}\n")]);
+        }
+        if self.tls.is_some() {
+            let (chain, key) = (path("tls.crt"), path("tls.key"));
+            text.extend([format!("\n[tls]\ncertificate = {chain}\nkey = {key}\n")]);
+        }
         for issuer in &self.issuers {
             text.extend([format!(
                 "\n[[issuer]]\nname = {}\nkind = {}\nissuer = {}\n",
@@ -223,7 +253,7 @@ identity_file = {identity}
             )]);
             if registry.kind == "npm" {
                 text.extend([format!(
-                    "url = {}\nlisten = \"127.0.0.1:{registry_port}\"\npublic_url = \"http://127.0.0.1:{registry_port}\"\n",
+                    "url = {}\nlisten = \"127.0.0.1:{registry_port}\"\npublic_url = \"{scheme}://127.0.0.1:{registry_port}\"\n",
                     quoted(&registry.url)
                 )]);
             }
@@ -278,6 +308,21 @@ impl Daemon {
         self.dir().join("policy.toml")
     }
 
+    /// Where its certificate chain and key lie. Write them, then reload.
+    pub fn certificate(&self) -> [PathBuf; 2] {
+        [self.dir().join("tls.crt"), self.dir().join("tls.key")]
+    }
+
+    /// SIGHUP: policy and certificate are read again.
+    pub async fn reload(&self) -> anyhow::Result<()> {
+        let pid = self.id().context("it does not run")?.to_string();
+        let args = ["-HUP", pid.as_str()];
+        run("kill", &args, &[], self.dir(), READY_LIMIT)
+            .await?
+            .ok()?;
+        Ok(())
+    }
+
     /// Everything it has logged, over all restarts.
     pub fn log(&self) -> String {
         fs::read(self.log_path())
@@ -324,9 +369,14 @@ impl Daemon {
         let mut running = Running::start(&mut command)?;
         let start = Instant::now();
         let client = http()?;
+        let sign = if self.setting.sealed {
+            "healthz"
+        } else {
+            "readyz"
+        };
         loop {
             let reply = client
-                .get(format!("{}/readyz", self.operations_url))
+                .get(format!("{}/{sign}", self.operations_url))
                 .send()
                 .await;
             if reply.is_ok_and(|reply| reply.status().is_success()) {
@@ -369,8 +419,9 @@ impl Daemon {
     fn choose_ports(&mut self) -> anyhow::Result<()> {
         let ports = [free_port()?, free_port()?, free_port()?];
         let [port, registry_port, operations_port] = ports;
-        self.url = format!("http://127.0.0.1:{port}");
-        self.registry_url = format!("http://127.0.0.1:{registry_port}");
+        let scheme = self.setting.scheme();
+        self.url = format!("{scheme}://127.0.0.1:{port}");
+        self.registry_url = format!("{scheme}://127.0.0.1:{registry_port}");
         self.operations_url = format!("http://127.0.0.1:{operations_port}");
         fs::write(self.config_path(), self.setting.config(self.dir(), ports))?;
         Ok(fs::write(self.policy_path(), &self.setting.policy)?)

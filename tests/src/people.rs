@@ -88,7 +88,11 @@ pub struct Device {
 impl Device {
     /// Enrols a new device. The code of the step before is spent, so that the current one is still good.
     pub async fn enroll(url: &str, invite: &str) -> anyhow::Result<Self> {
-        let key = DeviceKey::from_seed(random()?)?;
+        Self::enroll_with(url, invite, DeviceKey::from_seed(random()?)?).await
+    }
+
+    /// The same with a key of the test's own.
+    pub async fn enroll_with(url: &str, invite: &str, key: DeviceKey) -> anyhow::Result<Self> {
         let bearer = Bearer::parse(Kind::Invite, invite.trim())?;
         let signature = hex(&key.sign(&enrolment_bytes(&bearer.hash().0, "test")));
         let client = http()?;

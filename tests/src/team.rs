@@ -8,7 +8,7 @@
 
 use crate::{
     command::{Output, Running},
-    daemon::Daemon,
+    daemon::{Builder, Daemon},
     packages,
     parts::{Issuer, Verdaccio, github_claims},
 };
@@ -73,6 +73,7 @@ pub struct Team {
     /// Two maintainers.
     pub maintainers: [Person; 2],
     folder: TempDir,
+    ca: Option<String>,
 }
 
 /// A publish that waits for people.
@@ -107,11 +108,29 @@ impl Team {
         url: &str,
         policy: &str,
     ) -> anyhow::Result<Self> {
-        let daemon = Daemon::builder()
+        Self::with(registry, issuer, url, Daemon::builder().policy(policy), "").await
+    }
+
+    /// Sets everything up behind the broker's own TLS. Everybody pins the CA (all PEM).
+    pub async fn over_tls(chain: &str, key: &str, ca: &str) -> anyhow::Result<Self> {
+        let registry = Verdaccio::start().await?;
+        let issuer = Issuer::start().await?;
+        let url = registry.url.clone();
+        let builder = Daemon::builder().policy(POLICY).tls(chain, key);
+        Self::with(registry, issuer, &url, builder, ca).await
+    }
+
+    async fn with(
+        registry: Verdaccio,
+        issuer: Issuer,
+        url: &str,
+        builder: Builder,
+        ca: &str,
+    ) -> anyhow::Result<Self> {
+        let daemon = builder
             .issuer("github", "github", &issuer.url, None)
             .registry("npm", "npm", url)
             .registry("secrets", "generic", "")
-            .policy(policy)
             .start()
             .await?;
         let folder = TempDir::new()?;
@@ -119,6 +138,9 @@ impl Team {
             name: name.into(),
             home: folder.path().join(name),
         };
+        let pinned = folder.path().join("ca.pem");
+        fs::write(&pinned, ca)?;
+        let ca = (!ca.is_empty()).then(|| pinned.display().to_string());
         let admin = person("robin");
         let maintainers = [person("alice"), person("bob")];
         let team = Self {
@@ -128,6 +150,7 @@ impl Team {
             admin,
             maintainers,
             folder,
+            ca,
         };
         let invite = fs::read_to_string(team.daemon.invite_path())?;
         team.enroll(&team.admin, invite.trim()).await?;
@@ -174,10 +197,15 @@ impl Team {
             ("COUNTERSIGN_PASSPHRASE", PASSPHRASE),
             ("COUNTERSIGN_BROKER", self.daemon.url.as_str()),
         ];
+        all.extend(self.pinned());
         all.extend_from_slice(env);
         self.daemon
             .countersign(args, &all, self.folder.path(), COMMAND)
             .await
+    }
+
+    fn pinned(&self) -> Option<(&str, &str)> {
+        self.ca.as_deref().map(|ca| ("COUNTERSIGN_CA", ca))
     }
 
     /// Runs `countersign` as the admin.
@@ -252,6 +280,7 @@ impl Team {
             .current_dir(self.folder.path())
             .env("COUNTERSIGN_BROKER", &self.daemon.url)
             .env_remove("COUNTERSIGN_HOME")
+            .envs(self.pinned())
             .envs(env.iter().copied())
             .stdout(Stdio::from(fs::File::create(&out)?))
             .stderr(Stdio::from(fs::File::create(&err)?));

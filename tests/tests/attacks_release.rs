@@ -274,6 +274,10 @@ impl Clock for SetClock {
     fn now_ms(&self) -> u64 {
         self.0.load(Ordering::SeqCst) * 1000
     }
+
+    fn monotonic_ms(&self) -> u64 {
+        self.now_ms()
+    }
 }
 
 struct RealEntropy;
@@ -332,6 +336,7 @@ answers = "1m"
         in_hand: broker::desk::in_hand::InHand::default(),
         refusals: broker::desk::ration::Ration::default(),
         unsealing: tokio::sync::Semaphore::new(1),
+        first_tries: broker::desk::ration::Tries::default(),
         metrics: Metrics::default(),
         place: Place {
             public_url: PUBLIC.into(),

@@ -3,6 +3,7 @@
 #![allow(
     clippy::indexing_slicing,
     clippy::unwrap_used,
+    clippy::panic,
     reason = "what is missing fails the test, as it should"
 )]
 

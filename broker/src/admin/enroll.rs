@@ -22,6 +22,9 @@ use proto::{
 };
 use serde::{Deserialize, Serialize};
 
+mod first;
+pub use first::{may_unseal, unseal_first};
+
 /// Seconds that an invite works.
 pub const INVITE_SECONDS: u64 = 24 * 3600;
 /// Invites looked at.
@@ -104,8 +107,7 @@ pub async fn enroll(desk: &Desk, given: EnrollRequest, now: UnixTime) -> Result<
     text::check(&given.device_name, 60)
         .map_err(|e| Refusal::BadRequest(format!("the device's name {e}")))?;
     let person = invite.asked.person.clone();
-    let proof = enrolment_bytes(&key, given.device_name.as_str());
-    if !unhex(&given.signature).is_some_and(|s| given.public_key.verify(&proof, &s)) {
+    if !signed_by_device(&given, &key) {
         return Err(Refusal::NotAllowed(
             "the device's signature does not hold".to_owned(),
         ));
@@ -153,6 +155,7 @@ pub async fn enroll(desk: &Desk, given: EnrollRequest, now: UnixTime) -> Result<
         (Some(_), None) => Err(Refusal::BadRequest(
             "ask for the TOTP secret first".to_owned(),
         )),
+        (Some(_), Some(_)) if desk.world.clock_suspect() => Err(Refusal::ClockSuspect),
         (Some(code), Some(claim)) => {
             let secret = desk.open_totp(&person, &claim.totp)?;
             match totp::judge(&secret, code, &TotpState::default(), 0, now) {
@@ -175,7 +178,7 @@ pub async fn enroll(desk: &Desk, given: EnrollRequest, now: UnixTime) -> Result<
                         .delete(INVITES, key.as_slice(), held.version)
                         .create(PEOPLE, id, desk.authentic(PEOPLE, id, &enrolled)?)
                         .create(DEVICES, device.as_str().as_bytes(), id);
-                    let batch = first_totp(desk, batch, id, &good.state)?;
+                    let batch = first_totp(desk, batch, &person, &good.state)?;
                     let event = Event::PersonEnrolled {
                         person: person.clone(),
                         device: device.clone(),
@@ -208,6 +211,12 @@ pub async fn enroll(desk: &Desk, given: EnrollRequest, now: UnixTime) -> Result<
     }
 }
 
+/// Whether the device proves its key for this invite.
+fn signed_by_device(given: &EnrollRequest, invite: &[u8; 32]) -> bool {
+    let proof = enrolment_bytes(invite, given.device_name.as_str());
+    unhex(&given.signature).is_some_and(|s| given.public_key.verify(&proof, &s))
+}
+
 /// Adds the deletion of a person's open invites: who was removed does not come back by a leftover one.
 pub fn forget_invites(desk: &Desk, mut batch: Batch, person: &PersonId) -> Result<Batch, Fault> {
     for (key, row) in desk.live.range(INVITES, b"", None, INVITES_MAX)? {
@@ -221,14 +230,17 @@ pub fn forget_invites(desk: &Desk, mut batch: Batch, person: &PersonId) -> Resul
 
 /// Stores the first TOTP state. Who was removed and comes back finds his wrong tries and his last
 /// step again: enrolling anew is no way to a fresh budget (attack 21).
-fn first_totp(desk: &Desk, batch: Batch, id: &[u8], fresh: &TotpState) -> Result<Batch, Fault> {
-    let encode =
-        |state: &TotpState| serde_json::to_vec(state).map_err(|_| Fault::Damaged("a TOTP state"));
-    let Some(row) = desk.live.get(TOTP, id)? else {
-        return Ok(batch.create(TOTP, id, encode(fresh)?));
+fn first_totp(
+    desk: &Desk,
+    batch: Batch,
+    person: &PersonId,
+    fresh: &TotpState,
+) -> Result<Batch, Fault> {
+    let held = desk.authentic_row::<TotpState>(TOTP, person.as_str().as_bytes())?;
+    let Some(held) = held else {
+        return desk.store_totp(batch, person, None, fresh);
     };
-    let mut state: TotpState =
-        serde_json::from_slice(&row.value).map_err(|_| Fault::Damaged("a TOTP state"))?;
+    let mut state = held.value;
     state.last_step = state.last_step.max(fresh.last_step);
-    Ok(batch.replace(TOTP, id, row.version, encode(&state)?))
+    desk.store_totp(batch, person, Some(held.version), &state)
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     audit::event::Event,
-    desk::{Desk, Fault},
+    desk::Desk,
     publish::{
         Refusal, close,
         ledger::{self, FROZEN, Freeze},
@@ -34,7 +34,12 @@ pub async fn freeze(
             by: by.clone(),
         };
         desk.commit(
-            Batch::new().replace(FROZEN, package.as_bytes(), version, row(&freeze)?),
+            Batch::new().replace(
+                FROZEN,
+                package.as_bytes(),
+                version,
+                ledger::freeze_row(desk, &package, &freeze)?,
+            ),
             &[event],
             now,
         )
@@ -50,7 +55,11 @@ pub async fn freeze(
             by: by.clone(),
         };
         desk.commit(
-            Batch::new().create(FROZEN, package.as_bytes(), row(&freeze)?),
+            Batch::new().create(
+                FROZEN,
+                package.as_bytes(),
+                ledger::freeze_row(desk, &package, &freeze)?,
+            ),
             &[event],
             now,
         )
@@ -114,7 +123,12 @@ pub async fn thaw(
         by: by.clone(),
     };
     desk.commit(
-        Batch::new().replace(FROZEN, key, version, row(&freeze)?),
+        Batch::new().replace(
+            FROZEN,
+            key,
+            version,
+            ledger::freeze_row(desk, &package, &freeze)?,
+        ),
         &[event],
         now,
     )
@@ -141,8 +155,4 @@ fn parse(desk: &Desk, package: &str) -> Result<String, Refusal> {
         }
     };
     Ok(format!("{registry}:{name}"))
-}
-
-fn row(freeze: &Freeze) -> Result<Vec<u8>, Fault> {
-    serde_json::to_vec(freeze).map_err(|_| Fault::Damaged("a freeze"))
 }

@@ -2,6 +2,7 @@
 //! device, and leaves an event in the same commit.
 
 pub mod client_keys;
+pub mod clock;
 pub mod custody;
 pub mod enroll;
 pub mod freeze;

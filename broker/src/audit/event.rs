@@ -278,6 +278,16 @@ pub enum Event {
         /// SHA-256 of the document.
         digest: Digest,
     },
+    /// The wall clock jumped against the monotonic one, or is behind the log: TOTP and id tokens are
+    /// refused.
+    ClockSuspect,
+    /// The clocks agree (again).
+    ClockAgrees,
+    /// An admin, whose own clock agrees with it, said that the wall clock is right.
+    ClockAccepted {
+        /// Who.
+        by: PersonId,
+    },
     /// A person's TOTP tries are used up.
     TotpExhausted {
         /// Whose.

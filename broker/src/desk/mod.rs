@@ -64,6 +64,8 @@ pub struct Desk {
     pub refusals: ration::Ration,
     /// One unseal at a time: it takes a second and 256 MB.
     pub unsealing: tokio::sync::Semaphore,
+    /// Passphrases tried by the first admin's enrolment.
+    pub first_tries: ration::Tries,
     /// What is counted.
     pub metrics: Metrics,
     /// Addresses and folders.

@@ -4,6 +4,7 @@
 //! place, so he can remove people (and is noticed), but not add a phone.
 
 use crate::{
+    challenge::totp::TotpState,
     desk::{Desk, Fault},
     secret::Secret,
     store::{Batch, Row, Table},
@@ -20,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub const PEOPLE: Table = Table("person");
 /// From a device's id to its person; a hint that is checked against the person's own row.
 pub const DEVICES: Table = Table("device");
-/// TOTP budgets.
+/// TOTP budgets and last used steps; authenticated. Everybody who was ever enrolled has one.
 pub const TOTP: Table = Table("totp");
 /// Open invites.
 pub const INVITES: Table = Table("invite");
@@ -169,6 +170,29 @@ impl Desk {
     /// Opens a person's TOTP secret.
     pub fn open_totp(&self, person: &PersonId, sealed: &[u8]) -> Result<Secret<Vec<u8>>, Fault> {
         Ok(self.vault.open_row(&totp_binding(person), sealed)?)
+    }
+
+    /// A person's TOTP budget and last step. An enrolled person without one was not written by this
+    /// broker: a deleted row must not be a fresh budget and no used steps (attacks 21, 22, 44).
+    pub fn totp_state(&self, person: &PersonId) -> Result<Versioned<TotpState>, Fault> {
+        self.authentic_row(TOTP, person.as_str().as_bytes())?
+            .ok_or(Fault::Damaged("a TOTP state"))
+    }
+
+    /// Adds the write of a person's TOTP state: a new row, or in place of the version that was read.
+    pub fn store_totp(
+        &self,
+        batch: Batch,
+        person: &PersonId,
+        version: Option<u64>,
+        state: &TotpState,
+    ) -> Result<Batch, Fault> {
+        let key = person.as_str().as_bytes();
+        let row = self.authentic(TOTP, key, state)?;
+        Ok(match version {
+            None => batch.create(TOTP, key, row),
+            Some(version) => batch.replace(TOTP, key, version, row),
+        })
     }
 
     /// MAC of an accepted TOTP step: what stays as evidence.

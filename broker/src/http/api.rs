@@ -1,14 +1,19 @@
 //! The API's handlers: decode, verb, encode.
 
-use super::{auth, reply::Failed, routes::Call};
+use super::{
+    auth, openapi,
+    reply::Failed,
+    routes::{self, Call},
+};
 use crate::{
     admin::{
-        client_keys as keys, custody, enroll as enrolment, freeze as freezer, log,
+        client_keys as keys, clock, custody, enroll as enrolment, freeze as freezer, log,
         people as persons, tokens as custody_tokens,
     },
-    desk::people::Person,
+    desk::{Fault, people::Person},
     publish::{
-        Refusal, answer as answers, close, ledger, open as opening, question as questions, release,
+        Refusal, answer as answers, close, inbox as inboxes, ledger, open as opening,
+        question as questions, release,
     },
     secret::Secret,
     vault::Unseal,
@@ -21,7 +26,7 @@ use http::header;
 use proto::{
     api::{
         AnswerRequest, BrokerStatus, ClientKeyRequest, EnrollRequest, FreezeRequest, InviteRequest,
-        OpenRequest, TokenName, TokenRequest, UnsealRequest,
+        OpenRequest, TokenName, TokenRequest, UnsealFirst, UnsealRequest,
     },
     ids::{ClientKeyId, PersonId, RequestId},
     log::checkpoint::LogKey,
@@ -35,6 +40,12 @@ const WAIT_MAX: u64 = 60;
 
 type Done = Result<Response, Failed>;
 
+/// The routes, for programs.
+pub async fn openapi(call: Call) -> Done {
+    let url = &call.desk.place.public_url;
+    encode(Ok(openapi::document(&routes::table(), url)))
+}
+
 /// What everybody may know.
 pub async fn status(call: Call) -> Done {
     let desk = &call.desk;
@@ -47,6 +58,7 @@ pub async fn status(call: Call) -> Done {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         sealed: desk.vault.is_sealed(),
         time: call.now,
+        clock_suspect: desk.world.clock_suspect(),
         log_key,
         audience: desk.place.public_url.clone(),
     }))
@@ -118,12 +130,33 @@ pub async fn page(call: Call) -> Done {
 /// Enrols a device.
 pub async fn enroll(call: Call) -> Done {
     let given: EnrollRequest = call.json()?;
+    if enrolment::may_unseal(&call.desk, &given, call.now).map_err(Refusal::from)? {
+        return Err(Failed::new(
+            Code::PassphraseNeeded,
+            "the broker's vault is sealed and nobody is enrolled yet",
+            "Enrol with the passphrase that `countersignd init` printed: run `countersign enroll` again.",
+        ));
+    }
     encode(enrolment::enroll(&call.desk, given, call.now).await)
+}
+
+/// Enrols the first admin's device and unseals the vault.
+pub async fn enroll_unseal(call: Call) -> Done {
+    let given: UnsealFirst = call.json()?;
+    let (desk, now) = (call.desk, call.now);
+    encode(whole(async move { enrolment::unseal_first(&desk, given, now).await }).await)
 }
 
 /// What waits for this person.
 pub async fn inbox(call: Call) -> Done {
-    encode(questions::inbox(&call.desk, call.person()?, call.now))
+    let limit = call.number("limit")?.unwrap_or(u64::MAX);
+    encode(inboxes::inbox(
+        &call.desk,
+        call.person()?,
+        call.query.get("after").map(String::as_str),
+        usize::try_from(limit).unwrap_or(inboxes::PAGE_MAX),
+        call.now,
+    ))
 }
 
 /// One request, as it is judged.
@@ -276,21 +309,40 @@ pub async fn seal(call: Call) -> Done {
 pub async fn unseal(call: Call) -> Done {
     let asked: UnsealRequest = call.json()?;
     let secret = Unseal::Passphrase(Secret::new(asked.passphrase));
-    let signer = call.signer.as_ref().ok_or_else(unsigned)?;
-    custody::unseal(&call.desk, secret, call.now).await?;
-    let held = call.desk.person_of_device(&signer.device);
-    if !held.is_ok_and(|p| p.is_some_and(|p| p.value.admin)) {
-        call.desk.vault.seal();
-        return Err(Refusal::NotAllowed(
+    let signer = call.signer.ok_or_else(unsigned)?;
+    let (desk, now) = (call.desk, call.now);
+    let work = async move {
+        custody::unseal(&desk, secret, now).await?;
+        let held = desk.person_of_device(&signer.device);
+        if held.is_ok_and(|p| p.is_some_and(|p| p.value.admin)) {
+            return Ok(Empty {});
+        }
+        desk.vault.seal();
+        Err(Refusal::NotAllowed(
             "this device's enrolment was not written by this broker".to_owned(),
-        )
-        .into());
-    }
-    encode(Ok(Empty {}))
+        ))
+    };
+    encode(whole(work).await)
+}
+
+/// Trusts the broker's clock again.
+pub async fn trust_clock(call: Call) -> Done {
+    let signer = call.signer.as_ref().ok_or_else(unsigned)?;
+    let done = clock::accept(&call.desk, &signer.person.id, signer.at, call.now).await;
+    encode(done.map(|()| Empty {}))
 }
 
 #[derive(Serialize)]
 struct Empty {}
+
+/// Runs to its end whatever the client does: who hangs up in the middle of an unseal neither frees the
+/// place for the next try, nor escapes the record and the check that follow it.
+async fn whole<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+) -> Result<T, Refusal> {
+    let done = tokio::spawn(work).await;
+    done.unwrap_or_else(|_| Err(Fault::Damaged("an unseal").into()))
+}
 
 fn encode<T: Serialize>(result: Result<T, Refusal>) -> Done {
     Ok(Json(result?).into_response())

@@ -1,6 +1,9 @@
 //! Who is calling: a device's signed call, a ticket, or a caller's token.
 
-use super::reply::Failed;
+use super::{
+    reply::Failed,
+    seen::{Seen, Taken},
+};
 use crate::{
     caller::{Caller, CallerRefused},
     desk::{Desk, Fault, people::Person},
@@ -17,19 +20,11 @@ use proto::{
     time::UnixTime,
 };
 use serde::Deserialize;
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-};
 
-/// Remembered ids of signed calls; beyond it the oldest window is dropped by time anyway.
-const SEEN_MAX: usize = 100_000;
-
-/// Checks signed calls. One per process: its nonce dies with it, so a call recorded before a
+/// Checks signed calls. One per process: its nonces die with it, so a call recorded before a
 /// restart is worth nothing after it (RFC 9449 §8).
 pub struct Signatures {
-    nonce: String,
-    seen: Mutex<HashMap<String, UnixTime>>,
+    seen: Seen,
 }
 
 /// A person who signed this call.
@@ -38,6 +33,8 @@ pub struct Signer {
     pub person: Person,
     /// With which device.
     pub device: DeviceId,
+    /// When, by the device's clock.
+    pub at: UnixTime,
 }
 
 /// One call as it arrived.
@@ -63,10 +60,8 @@ struct Header {
 impl Signatures {
     /// With a fresh nonce.
     pub fn new(desk: &Desk) -> Result<Self, Fault> {
-        let nonce = URL_SAFE_NO_PAD.encode(desk.world.random::<16>()?);
         Ok(Self {
-            nonce,
-            seen: Mutex::default(),
+            seen: Seen::new(&desk.world)?,
         })
     }
 
@@ -138,43 +133,36 @@ impl Signatures {
                 "The signature is about another call; is --broker the broker's public URL?",
             ));
         }
-        if now.since(UnixTime(claims.iat)) > CALL_WINDOW
-            || UnixTime(claims.iat).since(now) > CALL_WINDOW
-        {
+        if !desk.world.near(UnixTime(claims.iat), now, CALL_WINDOW) {
             return Err(Failed::new(
                 Code::ClockWrong,
                 "the clocks of device and broker are more than a minute apart",
                 "Set the clock; the broker's is in `countersign status`.",
             ));
         }
-        if claims.nonce != self.nonce {
-            let mut failed = Failed::new(
-                Code::UseNonce,
-                "sign again with the nonce of this reply",
-                "",
-            );
-            failed.1 = Some(self.nonce.clone());
-            return Err(failed);
+        let taken = self
+            .seen
+            .take(&desk.world, &header.kid, &claims.nonce, &claims.jti)
+            .map_err(Refusal::from)?;
+        match taken {
+            Taken::First => Ok(Signer {
+                person,
+                device: header.kid,
+                at: UnixTime(claims.iat),
+            }),
+            Taken::Again => Err(bad("This very call was made before.")),
+            Taken::TooMany => Err(Failed::new(
+                Code::Busy,
+                "this device makes too many calls",
+                "Wait a minute.",
+            )),
+            Taken::Stale(nonce) => {
+                let title = "sign again with the nonce of this reply";
+                let mut failed = Failed::new(Code::UseNonce, title, "");
+                failed.1 = Some(nonce);
+                Err(failed)
+            }
         }
-        if !self.first_use(claims.jti, now) {
-            return Err(bad("This very call was made before."));
-        }
-        Ok(Signer {
-            person,
-            device: header.kid,
-        })
-    }
-
-    fn first_use(&self, jti: String, now: UnixTime) -> bool {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.len() >= SEEN_MAX {
-            seen.retain(|_, at| now.since(*at) <= 2 * CALL_WINDOW);
-        }
-        // Full within one window: fail closed.
-        seen.len() < SEEN_MAX
-            && !jti.is_empty()
-            && jti.len() <= 64
-            && seen.insert(jti, now).is_none()
     }
 }
 
@@ -200,8 +188,18 @@ pub fn ticket(headers: &HeaderMap) -> Result<Bearer, Failed> {
 /// The caller behind `Authorization: Bearer <IdToken>`.
 pub async fn caller(desk: &Desk, headers: &HeaderMap, now: UnixTime) -> Result<Caller, Failed> {
     let text = bearer(headers)?;
+    trusted_clock(desk)?;
     let verified = desk.issuers.verify(text, now).await;
     verified.map_err(|why| refused(&why))
+}
+
+/// Whoever verifies an id token asks this first: a clock that was set back would revive old ones
+/// (attack 48).
+pub fn trusted_clock(desk: &Desk) -> Result<(), Failed> {
+    if desk.world.clock_suspect() {
+        return Err(Refusal::ClockSuspect.into());
+    }
+    Ok(())
 }
 
 /// What a caller is told whose token does not hold.

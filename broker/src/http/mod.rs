@@ -6,7 +6,9 @@
 pub mod api;
 pub mod auth;
 pub mod listen;
+pub mod openapi;
 pub mod operations;
 pub mod registry;
 pub mod reply;
 pub mod routes;
+pub mod seen;

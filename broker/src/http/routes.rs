@@ -1,4 +1,5 @@
-//! Every route of the API with who may call it: one table, one screen. A generated test walks it.
+//! Every route of the API with who may call it: one table. A generated test walks it, and
+//! `/v1/openapi.json` is made from it.
 
 use super::{
     api,
@@ -66,17 +67,24 @@ pub struct Route {
     pub path: &'static str,
     /// Who.
     pub who: Who,
+    /// Query parameters; no other one reaches the handler.
+    pub query: &'static [&'static str],
+    /// One sentence, for `/v1/openapi.json`.
+    pub summary: &'static str,
     handler: Handler,
 }
 
 macro_rules! routes {
-    ($($method:ident $path:literal $who:ident $handler:path;)*) => {
+    ($($method:ident $path:literal $([$($query:literal),*])? $who:ident $handler:path:
+       $summary:literal;)*) => {
         /// The table.
         pub fn table() -> Vec<Route> {
             vec![$(Route {
                 method: Method::$method,
                 path: $path,
                 who: Who::$who,
+                query: &[$($($query),*)?],
+                summary: $summary,
                 handler: |call| Box::pin($handler(call)),
             },)*]
         }
@@ -84,35 +92,70 @@ macro_rules! routes {
 }
 
 routes! {
-    GET    "/v1/status"                     Anyone      api::status;
-    POST   "/v1/requests"                   Caller      api::open;
-    GET    "/v1/requests/{id}"              Ticket      api::wait;
-    POST   "/v1/requests/{id}/collect"      Ticket      api::collect;
-    POST   "/v1/requests/{id}/cancel"       Ticket      api::cancel;
-    GET    "/v1/requests/{id}/receipt"      TicketOrPerson api::receipt;
-    GET    "/r/{id}"                        Anyone      api::page;
-    POST   "/v1/enroll"                     Anyone      api::enroll;
-    GET    "/v1/inbox"                      Person      api::inbox;
-    GET    "/v1/requests/{id}/question"     Person      api::question;
-    POST   "/v1/requests/{id}/answer"       Person      api::answer;
-    GET    "/v1/devices"                    Person      api::devices;
-    GET    "/v1/log/checkpoint"             Person      api::checkpoint;
-    GET    "/v1/log/export"                 Admin       api::export;
-    POST   "/v1/admin/invites"              Admin       api::invite;
-    GET    "/v1/admin/people"               Admin       api::people;
-    DELETE "/v1/admin/people/{person}"      Admin       api::remove_person;
-    GET    "/v1/admin/tokens"               Admin       api::tokens;
-    POST   "/v1/admin/tokens"               Admin       api::add_token;
-    POST   "/v1/admin/tokens/rotate"        Admin       api::rotate_token;
-    POST   "/v1/admin/tokens/check"         Admin       api::check_token;
-    POST   "/v1/admin/tokens/remove"        Admin       api::remove_token;
-    GET    "/v1/admin/client-keys"          Admin       api::client_keys;
-    POST   "/v1/admin/client-keys"          Admin       api::add_client_key;
-    DELETE "/v1/admin/client-keys/{name}"   Admin       api::remove_client_key;
-    POST   "/v1/admin/freeze"               AdminSealed api::freeze;
-    POST   "/v1/admin/thaw"                 Admin       api::thaw;
-    POST   "/v1/admin/seal"                 AdminSealed api::seal;
-    POST   "/v1/admin/unseal"               AdminSealed api::unseal;
+    GET    "/v1/openapi.json" Anyone api::openapi:
+        "This description, made from the table of routes.";
+    GET    "/v1/status" Anyone api::status:
+        "Whether the broker is sealed, its clock, and the log's key.";
+    POST   "/v1/requests" Caller api::open:
+        "Asks to publish `items` or to see a secret; replies with ticket and match code.";
+    GET    "/v1/requests/{id}" ["wait", "since"] Ticket api::wait:
+        "A request's status; waits up to `wait` seconds for a revision after `since`.";
+    POST   "/v1/requests/{id}/collect" Ticket api::collect:
+        "The one-shot credential, sealed to the job's key; again the same.";
+    POST   "/v1/requests/{id}/cancel" Ticket api::cancel:
+        "Takes the request back.";
+    GET    "/v1/requests/{id}/receipt" TicketOrPerson api::receipt:
+        "The signed bundle about a publish, a DSSE envelope.";
+    GET    "/r/{id}" Anyone api::page:
+        "A page for people: how to answer this request.";
+    POST   "/v1/enroll" Anyone api::enroll:
+        "Enrols the device that shows an `invite`, in two stages.";
+    POST   "/v1/enroll/unseal" Anyone api::enroll_unseal:
+        "The first admin's enrolment at a sealed broker, with the vault's `passphrase`.";
+    GET    "/v1/inbox" ["after", "limit"] Person api::inbox:
+        "What waits for this person, what runs out first; `after` is a page's `next`.";
+    GET    "/v1/requests/{id}/question" Person api::question:
+        "One request, as it is judged.";
+    POST   "/v1/requests/{id}/answer" Person api::answer:
+        "A signed approval or denial.";
+    GET    "/v1/devices" Person api::devices:
+        "This person's devices.";
+    GET    "/v1/log/checkpoint" Person api::checkpoint:
+        "The log's signed checkpoint (C2SP tlog-checkpoint), as text.";
+    GET    "/v1/log/export" ["from", "limit"] Admin api::export:
+        "Entries of the log from an index on, as JSON lines.";
+    POST   "/v1/admin/invites" Admin api::invite:
+        "Invites a `person`.";
+    GET    "/v1/admin/people" Admin api::people:
+        "Everybody who is enrolled.";
+    DELETE "/v1/admin/people/{person}" Admin api::remove_person:
+        "Removes a person with all devices.";
+    GET    "/v1/admin/tokens" Admin api::tokens:
+        "Stored registry tokens, without their secrets.";
+    POST   "/v1/admin/tokens" Admin api::add_token:
+        "Stores a registry token; it never comes out.";
+    POST   "/v1/admin/tokens/rotate" Admin api::rotate_token:
+        "Stores a token's next version, proved with the registry.";
+    POST   "/v1/admin/tokens/check" Admin api::check_token:
+        "Asks the registry whose a token is.";
+    POST   "/v1/admin/tokens/remove" Admin api::remove_token:
+        "Destroys all versions of a token.";
+    GET    "/v1/admin/client-keys" Admin api::client_keys:
+        "Keys of CI without OIDC.";
+    POST   "/v1/admin/client-keys" Admin api::add_client_key:
+        "Registers a client key for named packages.";
+    DELETE "/v1/admin/client-keys/{name}" Admin api::remove_client_key:
+        "Removes a client key.";
+    POST   "/v1/admin/freeze" AdminSealed api::freeze:
+        "Freezes a `package`: nothing of it is released.";
+    POST   "/v1/admin/thaw" Admin api::thaw:
+        "Asks for a thaw; the second admin's asking does it.";
+    POST   "/v1/admin/seal" AdminSealed api::seal:
+        "Wipes the vault's keys from memory.";
+    POST   "/v1/admin/unseal" AdminSealed api::unseal:
+        "Opens the vault with its `passphrase`.";
+    POST   "/v1/admin/clock" Admin api::trust_clock:
+        "Trusts the broker's wall clock again after it jumped.";
 }
 
 /// Largest JSON body, in bytes.
@@ -131,7 +174,9 @@ pub fn router(desk: &Arc<Desk>, signatures: &Arc<Signatures>) -> Router {
             method,
             path,
             who,
+            query: known,
             handler,
+            ..
         } = route;
         let serve = move |State(()): State<()>,
                           Path(params): Path<BTreeMap<String, String>>,
@@ -160,6 +205,7 @@ pub fn router(desk: &Arc<Desk>, signatures: &Arc<Signatures>) -> Router {
                 let query = query.as_deref().unwrap_or_default();
                 let query = url::form_urlencoded::parse(query.as_bytes())
                     .into_owned()
+                    .filter(|(name, _)| known.contains(&name.as_str()))
                     .collect();
                 let call = Call {
                     desk,

@@ -9,10 +9,7 @@ use super::{
 use crate::{
     audit::{event::Event, reason::AnswerRefusal},
     challenge::totp::{self, NoCode, TotpState},
-    desk::{
-        Desk, Fault,
-        people::{Person, TOTP},
-    },
+    desk::{Desk, Fault, people::Person},
     policy::Verdict,
     store::Batch,
     vault::{Domain, match_code::match_code_holds},
@@ -95,7 +92,7 @@ async fn evidence(
     if statement.request_digest != record.digest {
         return Err(refuse("the statement is about another request"));
     }
-    if now.since(statement.time) > CALL_WINDOW || statement.time.since(now) > CALL_WINDOW {
+    if !desk.world.near(statement.time, now, CALL_WINDOW) {
         return Err(refuse(
             "the device's clock is more than a minute off; set it",
         ));
@@ -183,23 +180,14 @@ async fn approve(
     match &given.totp {
         None if !record.factors.contains(&Factor::Device) => return Err(Refusal::FactorMissing),
         None => {}
+        // By a wrong clock, old codes would be good, and a far step would lock the person out.
+        Some(_) if desk.world.clock_suspect() => return Err(Refusal::ClockSuspect),
         Some(code) => {
             let secret = desk.open_totp(&person.id, &person.totp)?;
-            let key = person.id.as_str().as_bytes();
-            let row = desk.live.get(TOTP, key).map_err(Fault::from)?;
-            let state: TotpState = match &row {
-                None => TotpState::default(),
-                Some(r) => {
-                    serde_json::from_slice(&r.value).map_err(|_| Fault::Damaged("a TOTP state"))?
-                }
-            };
-            let store = |batch: Batch, state: &TotpState| -> Result<Batch, Fault> {
-                let bytes =
-                    serde_json::to_vec(state).map_err(|_| Fault::Damaged("a TOTP state"))?;
-                Ok(match &row {
-                    None => batch.create(TOTP, key, bytes),
-                    Some(r) => batch.replace(TOTP, key, r.version, bytes),
-                })
+            let known = desk.totp_state(&person.id)?;
+            let state = known.value;
+            let store = |batch: Batch, state: &TotpState| {
+                desk.store_totp(batch, &person.id, Some(known.version), state)
             };
             match totp::judge(&secret, code, &state, mine.totp, now) {
                 Ok(good) => {

@@ -94,7 +94,7 @@ fn freezing(
                 since: now,
                 thawing: Vec::new(),
             };
-            let bytes = serde_json::to_vec(&row).map_err(|_| Fault::Damaged("a freeze"))?;
+            let bytes = ledger::freeze_row(desk, &package, &row)?;
             let event = Event::Frozen {
                 package: package.clone(),
                 by: by.clone(),

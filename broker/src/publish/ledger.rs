@@ -1,7 +1,7 @@
 //! Requests in the store: the one place that reads and writes them.
 
 use super::state::{Record, Step};
-use crate::vault::Domain;
+use crate::vault::{Domain, rows};
 use crate::{
     desk::{Desk, Fault},
     store::{Batch, Table, history},
@@ -165,17 +165,35 @@ pub struct Freeze {
     pub thawing: Vec<proto::ids::PersonId>,
 }
 
-/// A package's freeze and its row version, if it is frozen.
-pub fn freeze(desk: &Desk, package: &str) -> Result<Option<(u64, Freeze)>, Fault> {
-    match desk.live.get(FROZEN, package.as_bytes())? {
-        None => Ok(None),
-        // A row that cannot be read still freezes: absence alone is a thaw.
-        Some(row) => {
-            let freeze =
-                serde_json::from_slice(&row.value).map_err(|_| Fault::Damaged("a freeze"))?;
-            Ok(Some((row.version, freeze)))
+/// The mark of a freeze that was written while the vault was sealed, in place of a MAC.
+const SEALED_MARK: [u8; 32] = [0; 32];
+
+/// The bytes of a freeze. It must be possible while the vault is sealed, when nothing can be
+/// authenticated: such a row freezes, and no thaw that it claims counts.
+pub fn freeze_row(desk: &Desk, package: &str, freeze: &Freeze) -> Result<Vec<u8>, Fault> {
+    match desk.authentic(FROZEN, package.as_bytes(), freeze) {
+        Err(Fault::Sealed) => {
+            let json = serde_json::to_vec(freeze).map_err(|_| Fault::Damaged("a freeze"))?;
+            Ok([&SEALED_MARK[..], &json].concat())
         }
+        other => other,
     }
+}
+
+/// A package's freeze and its row version, if it is frozen. Absence alone is a thaw: a row that the
+/// broker did not write still freezes, and of those who ask for a thaw it names nobody (attack 50 by
+/// whoever writes the database).
+pub fn freeze(desk: &Desk, package: &str) -> Result<Option<(u64, Freeze)>, Fault> {
+    let Some(row) = desk.live.get(FROZEN, package.as_bytes())? else {
+        return Ok(None);
+    };
+    let damaged = || Fault::Damaged("a freeze");
+    let json = rows::unauthenticated(&row.value).ok_or_else(damaged)?;
+    let mut freeze: Freeze = serde_json::from_slice(json).map_err(|_| damaged())?;
+    if rows::check_authentic(&desk.vault, FROZEN, package.as_bytes(), &row.value).is_err() {
+        freeze.thawing.clear();
+    }
+    Ok(Some((row.version, freeze)))
 }
 
 /// Open requests of a package.

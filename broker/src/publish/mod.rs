@@ -9,6 +9,7 @@ pub mod close;
 mod deny;
 pub mod deposit;
 pub mod forward;
+pub mod inbox;
 pub mod judge;
 pub mod ledger;
 pub mod open;
@@ -90,6 +91,9 @@ pub enum Refusal {
     /// No code was given where one is needed.
     #[error("the policy asks for a TOTP code")]
     FactorMissing,
+    /// The broker's clock jumped.
+    #[error("the broker's clock jumped: TOTP codes and id tokens are refused")]
+    ClockSuspect,
     /// The tries are used up.
     #[error("too many wrong tries")]
     FactorExhausted,
@@ -178,6 +182,10 @@ pub fn problem(refusal: &Refusal) -> Problem {
         Refusal::FactorMissing => (
             Code::FactorMissing,
             "Give the code of your authenticator app.",
+        ),
+        Refusal::ClockSuspect => (
+            Code::ClockSuspect,
+            "Denying and device-key approvals work. An admin checks the clock of the broker's machine, then: countersign admin trust-clock.",
         ),
         Refusal::FactorExhausted => (
             Code::FactorExhausted,

@@ -3,64 +3,17 @@
 use super::{Refusal, judge, ledger, state::Record};
 use crate::desk::{Desk, Fault, people::Person};
 use proto::{
-    api::{Inbox, InboxLine, Question, StateName},
+    api::{Question, StateName},
     ids::{GroupName, RequestId},
     request::Item,
     time::UnixTime,
 };
 use std::{collections::BTreeSet, time::Duration};
 
-/// Most lines of an inbox.
-const INBOX_MAX: usize = 200;
-/// Rows looked at for one inbox.
-const LOOK_MAX: usize = 5000;
 /// Most rivals that are looked at.
 const RIVALS_MAX: usize = 100;
 /// How long the question waits for what the registry serves.
 const PREVIOUS_MAX: Duration = Duration::from_secs(3);
-
-/// What waits for this person, oldest first.
-pub fn inbox(desk: &Desk, person: &Person, now: UnixTime) -> Result<Inbox, Refusal> {
-    let mut requests = Vec::new();
-    for (key, _) in desk
-        .live
-        .range(ledger::REQUESTS, b"", None, LOOK_MAX)
-        .map_err(Fault::from)?
-    {
-        if requests.len() >= INBOX_MAX {
-            break;
-        }
-        let Some(held) = ledger::id_of(&key)
-            .map(|id| ledger::live(desk, id))
-            .transpose()?
-            .flatten()
-        else {
-            continue;
-        };
-        let r = held.record;
-        if r.name() == StateName::Pending && !r.overdue(now) && concerns(desk, &r, person) {
-            requests.push(InboxLine {
-                id: r.facts.id,
-                title: r.facts.items.first().map(Item::name).unwrap_or_default(),
-                items: r.facts.items.len(),
-                packages: packages(&r),
-                request_digest: r.digest,
-                caller: caller_line(&r),
-                opened: r.opened,
-                expires: r.expires(),
-                approvals: (r.status().approvals, r.quorum),
-                answered: r.evidence().iter().any(|e| e.person == person.id),
-            });
-        }
-    }
-    Ok(Inbox { requests })
-}
-
-fn packages(record: &Record) -> Vec<String> {
-    let items = record.facts.items.iter();
-    let packages: BTreeSet<_> = items.map(Item::package_key).collect();
-    packages.into_iter().collect()
-}
 
 /// Whether a request is any business of this person's.
 pub fn concerns(desk: &Desk, record: &Record, person: &Person) -> bool {
@@ -149,7 +102,8 @@ pub async fn question(
 /// Other pending requests for one of its versions.
 fn rivals(desk: &Desk, record: &Record) -> Result<Vec<RequestId>, Fault> {
     let mut ids = BTreeSet::new();
-    for package in packages(record) {
+    let packages: BTreeSet<_> = record.facts.items.iter().map(Item::package_key).collect();
+    for package in packages {
         ids.extend(ledger::ids_of_package(desk, &package, RIVALS_MAX)?);
     }
     ids.remove(&record.facts.id);
@@ -164,10 +118,4 @@ fn rivals(desk: &Desk, record: &Record) -> Result<Vec<RequestId>, Fault> {
         rivals.extend(rival.filter(same).map(|_| id));
     }
     Ok(rivals)
-}
-
-fn caller_line(record: &Record) -> String {
-    let c = &record.facts.caller;
-    let name = c.claims.get("repository").unwrap_or(&c.subject);
-    format!("{}: {name}", c.issuer)
 }

@@ -1,4 +1,4 @@
-//! `admin`: tokens, people, client keys, freezes, the seal, the log. Every call is signed by the
+//! `admin`: tokens, people, client keys, registries, freezes, the seal, the log. Every call is signed by the
 //! admin's own device.
 
 use crate::{context::Context, edge, fail::Failure, http::Proof, out::span, profile::ask_secret};
@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 mod audit;
 mod client_key;
+mod registry;
 mod token;
 
 /// What an admin does.
@@ -35,6 +36,9 @@ pub(crate) enum Command {
     /// Keys for CI without OIDC
     #[command(subcommand)]
     ClientKey(client_key::Command),
+    /// Registries: where packages go
+    #[command(subcommand)]
+    Registry(registry::Command),
     /// Stop every release of a package at once
     Freeze(FreezeArgs),
     /// Ask to thaw a package; two admins must
@@ -43,6 +47,8 @@ pub(crate) enum Command {
     Seal,
     /// Unseal the vault with its passphrase
     Unseal(UnsealArgs),
+    /// Trust the broker's clock again after it jumped; your own clock must agree with it
+    TrustClock,
     /// The audit log
     #[command(subcommand)]
     Audit(audit::Command),
@@ -107,10 +113,12 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         Command::People => people(context).await,
         Command::RemovePerson { person } => remove_person(context, &person).await,
         Command::ClientKey(command) => client_key::run(context, command).await,
+        Command::Registry(command) => registry::run(context, &command).await,
         Command::Freeze(args) => freeze(context, args, "/v1/admin/freeze").await,
         Command::Thaw(args) => freeze(context, args, "/v1/admin/thaw").await,
         Command::Seal => seal(context).await,
         Command::Unseal(args) => unseal(context, &args).await,
+        Command::TrustClock => trust_clock(context).await,
         Command::Audit(command) => audit::run(context, command).await,
         Command::Status => status(context).await,
     }
@@ -252,9 +260,26 @@ async fn unseal(context: &Context, args: &UnsealArgs) -> Result<(), Failure> {
     context.out.result(&value, "unsealed")
 }
 
-async fn status(context: &Context) -> Result<(), Failure> {
+async fn trust_clock(context: &Context) -> Result<(), Failure> {
     let device = context.device()?;
-    let status: BrokerStatus = device.broker.get("/v1/status", Proof::Nobody).await?;
+    let empty = serde_json::json!({});
+    let call = device
+        .broker
+        .post_only("/v1/admin/clock", Some(&empty), device.proof());
+    call.await?;
+    let value = serde_json::json!({"clock": "trusted"});
+    context
+        .out
+        .result(&value, "the broker trusts its clock again")
+}
+
+async fn status(context: &Context) -> Result<(), Failure> {
+    let broker = context.broker()?;
+    let status: BrokerStatus = broker.get("/v1/status", Proof::Nobody).await?;
+    if status.sealed {
+        return sealed(context, broker.base(), &status);
+    }
+    let device = context.device()?;
     let tokens: Vec<TokenLine> = device
         .broker
         .get("/v1/admin/tokens", device.proof())
@@ -293,6 +318,25 @@ async fn status(context: &Context) -> Result<(), Failure> {
         )?;
     }
     tokens.iter().try_for_each(|t| token::warnings(context, t))
+}
+
+/// People and tokens cannot be read while the vault is sealed. What is known is shown, and the exit
+/// code is that of `countersign status`.
+fn sealed(context: &Context, base: &str, status: &BrokerStatus) -> Result<(), Failure> {
+    let clock = edge::now().0.abs_diff(status.time.0);
+    if context.out.json {
+        let value = serde_json::json!({"broker": status, "clock_difference": clock});
+        context.out.json(&value)?;
+    } else {
+        let text = super::status::describe(base, status);
+        context.out.line(&text)?;
+        context.out.line(
+            "  people    cannot be read while sealed\n  tokens    cannot be read while sealed\n\
+             works now:  status, admin status, admin freeze, admin seal, admin unseal\n\
+             stands still:  requests, answers, releases, and every other admin command; nothing is lost",
+        )?;
+    }
+    Err(super::status::is_sealed())
 }
 
 /// A secret by file, standard input or prompt; never by argument, which every process could read.

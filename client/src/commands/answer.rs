@@ -1,17 +1,17 @@
-//! `inbox`, `show`, `approve`, `deny`, `devices`: what a maintainer does.
+//! `show`, `approve`, `deny`, `devices`: what a maintainer does.
 
+use super::inbox::waiting;
 use crate::{
     context::{Context, Device},
     edge,
     fail::Failure,
     http::Proof,
     job::open::is_match_code,
-    out::span,
     profile::{ask_line, ask_secret},
 };
 use proto::{
     answer::{Decision, Factor, Statement},
-    api::{AnswerRequest, Answered, BrokerStatus, Devices, Inbox, InboxLine, Question, StateName},
+    api::{AnswerRequest, Answered, BrokerStatus, Devices, InboxLine, Question, StateName},
     digest::hex,
     ids::RequestId,
     problem::Exit,
@@ -81,37 +81,6 @@ pub(crate) struct DenyArgs {
     /// Why; shown in the job's log
     #[arg(long)]
     reason: Option<String>,
-}
-
-/// `countersign inbox`
-pub(crate) async fn inbox(context: &Context) -> Result<(), Failure> {
-    let device = context.device()?;
-    let inbox: Inbox = device.broker.get("/v1/inbox", device.proof()).await?;
-    if context.out.json {
-        return context.out.json(&inbox);
-    }
-    if inbox.requests.is_empty() {
-        return context.out.line("nothing waits");
-    }
-    let now = edge::now();
-    for r in &inbox.requests {
-        let more = if r.items > 1 {
-            format!(" and {} more", r.items - 1)
-        } else {
-            String::new()
-        };
-        let mine = if r.answered { ", answered by you" } else { "" };
-        let title = context.out.bold(&harmless(&r.title));
-        context.out.line(&format!("{}  {title}{more}", r.id))?;
-        context.out.line(&format!(
-            "    asked by {}, {} of {} approvals{mine}, {} left",
-            harmless(&r.caller),
-            r.approvals.0,
-            r.approvals.1,
-            span(r.expires.since(now)),
-        ))?;
-    }
-    Ok(())
 }
 
 /// `countersign show`
@@ -219,9 +188,9 @@ async fn deny_all(
 ) -> Result<(), Failure> {
     let mut denied = Vec::new();
     let mut passed = BTreeSet::new();
-    // An inbox is told in pages: what was denied makes room for the next.
+    // Whatever is opened meanwhile is found by the next look.
     loop {
-        let inbox: Inbox = device.broker.get("/v1/inbox", device.proof()).await?;
+        let inbox = waiting(device, true).await?;
         let wanted = |line: &&InboxLine| {
             line.packages.iter().any(|p| p == package)
                 && !args.but.contains(&line.id)

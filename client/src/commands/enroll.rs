@@ -8,10 +8,11 @@ use crate::{
     profile::{Home, Profile, ask_line, ask_secret, passphrase},
 };
 use proto::{
-    api::{BrokerStatus, EnrollRequest, Enrolled},
+    api::{BrokerStatus, EnrollRequest, Enrolled, UnsealFirst},
     bearer::{Bearer, Kind},
     device::{DeviceKey, enrolment_bytes},
     digest::hex,
+    problem::Code,
     text::harmless,
 };
 use qrcode::{EcLevel, QrCode, render::unicode::Dense1x2};
@@ -38,7 +39,8 @@ With a keyring: COUNTERSIGN_PASSPHRASE_COMMAND is run and prints the passphrase,
   security find-generic-password -s countersign -w         (macOS: Keychain)
 
 Without a terminal: COUNTERSIGN_PASSPHRASE, COUNTERSIGN_PASSPHRASE_FILE or
-COUNTERSIGN_PASSPHRASE_COMMAND, COUNTERSIGN_INVITE or --invite-file, and --totp-file (the first code is then made from that file).")]
+COUNTERSIGN_PASSPHRASE_COMMAND, COUNTERSIGN_INVITE or --invite-file, and --totp-file (the first code is then made from that file).
+The first admin of a broker without [unseal] also gives --vault-passphrase-file.")]
 pub(crate) struct Args {
     /// A name for this device
     #[arg(long, default_value = "laptop")]
@@ -50,6 +52,10 @@ pub(crate) struct Args {
     /// That keeps both factors on one machine: whoever takes over this machine has both
     #[arg(long, value_name = "FILE")]
     totp_file: Option<PathBuf>,
+    /// First admin of a new broker that is sealed: a file with the passphrase that `countersignd init`
+    /// printed (`-` is standard input); asked for when the broker needs it
+    #[arg(long, value_name = "FILE")]
+    vault_passphrase_file: Option<PathBuf>,
 }
 
 /// Show the current code of an otpauth file, and for how many seconds it holds.
@@ -90,7 +96,13 @@ pub(crate) async fn enroll(context: &Context, args: &Args) -> Result<(), Failure
     let invite = invite(context, args)?;
     let key = own_key(context, &home)?;
     let mut request = request(&invite, &key, &args.name);
-    let first: Enrolled = broker.post("/v1/enroll", &request, Proof::Nobody).await?;
+    let first = match broker.post("/v1/enroll", &request, Proof::Nobody).await {
+        Err(f) if f.code == Some(Code::PassphraseNeeded) => {
+            unseal_first(context, args, &broker, &request).await
+        }
+        done => done,
+    };
+    let first: Enrolled = first?;
     is_ours(&first, &key)?;
     let enrolled = if first.done {
         first
@@ -115,6 +127,34 @@ pub(crate) async fn enroll(context: &Context, args: &Args) -> Result<(), Failure
     );
     let value = serde_json::json!({"person": profile.person, "device": profile.device});
     context.out.result(&value, &text)
+}
+
+/// The first admin of a sealed broker opens its vault with the enrolment itself. Only a broker that
+/// knows the invite asks for this.
+async fn unseal_first(
+    context: &Context,
+    args: &Args,
+    broker: &Broker,
+    request: &EnrollRequest,
+) -> Result<Enrolled, Failure> {
+    context
+        .out
+        .note("The broker is new and its vault is sealed: the first enrolment opens it.");
+    let passphrase = match &args.vault_passphrase_file {
+        Some(path) => edge::read_secret(path)?,
+        None => ask_secret(
+            "The vault's passphrase, as `countersignd init` printed it",
+            false,
+            "Give --vault-passphrase-file.",
+        )?,
+    };
+    let unseal = UnsealFirst {
+        enrolment: request.clone(),
+        passphrase: passphrase.trim().to_owned(),
+    };
+    broker
+        .post("/v1/enroll/unseal", &unseal, Proof::Nobody)
+        .await
 }
 
 /// The key of an enrolment that was broken off, whose invite is bound to it, or a new one. It is
@@ -158,7 +198,7 @@ async fn second_factor(
         )?;
         request.totp = Some(typed.trim().to_owned());
         match finish(broker, request).await {
-            Err(f) if f.code == Some(proto::problem::Code::FactorWrong) && tries > 1 => {
+            Err(f) if f.code == Some(Code::FactorWrong) && tries > 1 => {
                 context.out.note(&format!("  {} Try again.", f.what));
                 tries -= 1;
             }

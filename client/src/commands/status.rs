@@ -23,13 +23,18 @@ pub(crate) async fn status(context: &Context) -> Result<(), Failure> {
     let text = describe(broker.base(), &status);
     context.out.result(&status, &text)?;
     if status.sealed {
-        return Err(Failure::new(
-            Exit::Unreachable,
-            "The vault is sealed.",
-            "An admin unseals it with `countersign admin unseal`.",
-        ));
+        return Err(is_sealed());
     }
     Ok(())
+}
+
+/// What both status commands end with while nothing can be released.
+pub(crate) fn is_sealed() -> Failure {
+    Failure::new(
+        Exit::Unreachable,
+        "The vault is sealed.",
+        "An admin unseals it with `countersign admin unseal` and the vault's passphrase.",
+    )
 }
 
 /// The status for people.
@@ -41,6 +46,12 @@ pub(crate) fn describe(base: &str, status: &BrokerStatus) -> String {
         status.time.rfc3339(),
         harmless(&status.audience),
     );
+    if status.clock_suspect {
+        text.push_str(
+            "\n! the broker's clock jumped: TOTP codes and id tokens are refused until an admin has checked it\n\
+             ! (`countersign admin trust-clock`) or it agrees again; denying and device-key approvals work",
+        );
+    }
     if let Some(key) = &status.log_key {
         text.push_str("\n  log key   ");
         text.push_str(&harmless(key));

@@ -71,6 +71,7 @@ async fn exchange(
     token: &str,
 ) -> Result<Response, Failed> {
     let package = package_of(&format!("/{package}"))?;
+    auth::trusted_clock(desk)?;
     let now = desk.world.now();
     let caller = caller(desk, registry, token, now).await?;
     let (token, until) = unannounced::exchange(desk, registry, package, caller, now).await?;

@@ -1,0 +1,92 @@
+//! What waits for a person, most urgent first.
+
+use super::{Refusal, ledger, question::concerns, state::Record};
+use crate::desk::{Desk, Fault, people::Person};
+use proto::{
+    api::{Inbox, InboxLine, StateName},
+    digest::{hex, unhex},
+    request::Item,
+    time::UnixTime,
+};
+use std::collections::BTreeSet;
+
+/// Most lines of one page.
+pub const PAGE_MAX: usize = 200;
+/// Rows looked at for one page: a page may be short, or empty, and still name a next one.
+const LOOK_MAX: usize = 1000;
+
+/// A page of what waits for this person. Who asks first for what runs out first: the rows are walked
+/// in the order in which their time for answers ends, so no flood of fresh requests can push one off
+/// the list (attack 54). `after` is the `next` of the page before.
+pub fn inbox(
+    desk: &Desk,
+    person: &Person,
+    after: Option<&str>,
+    limit: usize,
+    now: UnixTime,
+) -> Result<Inbox, Refusal> {
+    let limit = limit.clamp(1, PAGE_MAX);
+    let after = after
+        .map(|text| {
+            unhex(text)
+                .filter(|key| ledger::untimed(key).is_some())
+                .ok_or_else(|| Refusal::BadRequest("`after` is not a page's `next`".to_owned()))
+        })
+        .transpose()?;
+    let rows = desk
+        .live
+        .range(ledger::DUE, b"", after.as_deref(), LOOK_MAX)
+        .map_err(Fault::from)?;
+    let more = rows.len() == LOOK_MAX;
+    let mut requests = Vec::new();
+    let mut last = None;
+    for (key, _) in rows {
+        if requests.len() == limit {
+            return Ok(Inbox {
+                requests,
+                next: last,
+            });
+        }
+        let held = ledger::untimed(&key)
+            .map(|(_, id)| ledger::live(desk, id))
+            .transpose()?
+            .flatten();
+        last = Some(hex(&key));
+        if let Some(r) = held.map(|h| h.record)
+            && r.name() == StateName::Pending
+            && !r.overdue(now)
+            && concerns(desk, &r, person)
+        {
+            requests.push(line(&r, person));
+        }
+    }
+    let next = last.filter(|_| more);
+    Ok(Inbox { requests, next })
+}
+
+fn line(r: &Record, person: &Person) -> InboxLine {
+    InboxLine {
+        id: r.facts.id,
+        title: r.facts.items.first().map(Item::name).unwrap_or_default(),
+        items: r.facts.items.len(),
+        packages: packages(r),
+        request_digest: r.digest,
+        caller: caller_line(r),
+        opened: r.opened,
+        expires: r.expires(),
+        approvals: (r.status().approvals, r.quorum),
+        answered: r.evidence().iter().any(|e| e.person == person.id),
+    }
+}
+
+fn packages(record: &Record) -> Vec<String> {
+    let items = record.facts.items.iter();
+    let packages: BTreeSet<_> = items.map(Item::package_key).collect();
+    packages.into_iter().collect()
+}
+
+fn caller_line(record: &Record) -> String {
+    let c = &record.facts.caller;
+    let name = c.claims.get("repository").unwrap_or(&c.subject);
+    format!("{}: {name}", c.issuer)
+}

@@ -1,0 +1,90 @@
+//! `inbox`: what waits for this person.
+
+use crate::{
+    context::{Context, Device},
+    edge,
+    fail::Failure,
+    out::span,
+};
+use proto::{api::Inbox, text::harmless};
+
+/// Lines that are shown before somebody asks for all.
+const INBOX_LINES: usize = 200;
+
+/// What waits for an answer, most urgent first.
+#[derive(clap::Args)]
+pub(crate) struct InboxArgs {
+    /// Show all, not only the 200 most urgent
+    #[arg(long)]
+    all: bool,
+}
+
+/// `countersign inbox`
+pub(crate) async fn inbox(context: &Context, args: &InboxArgs) -> Result<(), Failure> {
+    let device = context.device()?;
+    let inbox = waiting(&device, args.all).await?;
+    if context.out.json {
+        return context.out.json(&inbox);
+    }
+    if inbox.requests.is_empty() {
+        return context.out.line("nothing waits");
+    }
+    let now = edge::now();
+    for r in &inbox.requests {
+        let more = if r.items > 1 {
+            format!(" and {} more", r.items - 1)
+        } else {
+            String::new()
+        };
+        let mine = if r.answered { ", answered by you" } else { "" };
+        let title = context.out.bold(&harmless(&r.title));
+        context.out.line(&format!("{}  {title}{more}", r.id))?;
+        context.out.line(&format!(
+            "    asked by {}, {} of {} approvals{mine}, {} left",
+            harmless(&r.caller),
+            r.approvals.0,
+            r.approvals.1,
+            span(r.expires.since(now)),
+        ))?;
+    }
+    if inbox.next.is_some() {
+        context
+            .out
+            .note("These are the most urgent; all: `countersign inbox --all`.");
+    }
+    Ok(())
+}
+
+/// What waits, page by page: until there are enough lines, or all of it.
+pub(crate) async fn waiting(device: &Device, all: bool) -> Result<Inbox, Failure> {
+    let mut whole: Inbox = device.broker.get("/v1/inbox", device.proof()).await?;
+    while let Some(next) = whole.next.take() {
+        if !all && whole.requests.len() >= INBOX_LINES {
+            whole.next = Some(next);
+            break;
+        }
+        let path = format!("/v1/inbox?after={}", cursor(&next)?);
+        let page: Inbox = device.broker.get(&path, device.proof()).await?;
+        // A broker that turns in a circle would keep us for ever.
+        if page.next.as_ref().is_some_and(|n| *n <= next) {
+            return Err(Failure::failed(
+                "The broker's inbox goes in a circle.",
+                "Tell the broker's admin.",
+            ));
+        }
+        whole.requests.extend(page.requests);
+        whole.next = page.next;
+    }
+    Ok(whole)
+}
+
+/// A cursor goes into an address: it is hex, or it is not the broker's.
+fn cursor(text: &str) -> Result<&str, Failure> {
+    if text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Ok(text);
+    }
+    Err(Failure::failed(
+        "The broker's reply is not understood (the inbox's next page).",
+        "Check that client and broker have the same version: `countersign status`.",
+    ))
+}

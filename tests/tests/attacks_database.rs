@@ -1,0 +1,142 @@
+//! Row 44 and 50: whoever writes the database, and finds rows that matter although they hold no secret.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test's helpers fail by panic, as the tests do"
+)]
+
+use anyhow::Context as _;
+use redb::ReadableDatabase as _;
+use serde_json::json;
+use stand::people::Office;
+use std::path::Path;
+
+/// Nothing listens there: these requests never get as far as the registry.
+const NO_REGISTRY: &str = "http://127.0.0.1:1";
+
+const POLICY: &str = r#"[[package]]
+match = ["npm:@acme/*"]
+callers = [{ issuer = "github", repository_id = 123, owner_id = 45, workflow = ".github/workflows/release.yml", ref = "refs/tags/v*", event = ["push"], environment = "release" }]
+approvers = ["release"]
+quorum = 1
+factors = ["totp"]
+version = "semver-release"
+tags = ["latest"]
+"#;
+
+const ROWS: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new("rows");
+
+/// A row of the live store: 8 bytes of version, 32 of MAC, JSON.
+fn row(live: &Path, key: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let db = redb::Database::open(live)?;
+    let read = db.begin_read()?;
+    let stored = read.open_table(ROWS)?.get(key)?.context("a row")?;
+    Ok(stored.value().to_vec())
+}
+
+fn write_row(live: &Path, key: &[u8], value: Option<&[u8]>) -> anyhow::Result<()> {
+    let db = redb::Database::open(live)?;
+    let write = db.begin_write()?;
+    match value {
+        Some(value) => drop(write.open_table(ROWS)?.insert(key, value)?),
+        None => drop(write.open_table(ROWS)?.remove(key)?),
+    }
+    Ok(write.commit()?)
+}
+
+fn edited(row: &[u8], change: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
+    let mut value = serde_json::from_slice(&row[40..]).unwrap();
+    change(&mut value);
+    [&row[..40], &serde_json::to_vec(&value).unwrap()].concat()
+}
+
+#[tokio::test]
+async fn attack_44_a_totp_budget_that_was_edited_deleted_or_moved_is_no_budget() {
+    let mut office = Office::start(POLICY, NO_REGISTRY).await.unwrap();
+    let alice = office
+        .hire("alice", &["release"], false, &[])
+        .await
+        .unwrap();
+    office.hire("bob", &["release"], false, &[]).await.unwrap();
+    let job = office.open("@acme/left", "1.0.0", b"x").await.unwrap();
+    let wrong = alice.wrong_code().unwrap();
+    let charged = alice.approve(&job, Some(&wrong)).await.unwrap();
+    assert_eq!(charged.code(), "factor-wrong", "{}", charged.body);
+    let live = office.daemon.dir().join("data/live.redb");
+    office.daemon.kill9();
+    let hers = row(&live, b"totp\0alice").unwrap();
+    let his = row(&live, b"totp\0bob").unwrap();
+
+    let budget = edited(&hers, |v| v["wrong"] = json!([]));
+    let step = edited(&hers, |v| v["last_step"] = json!(0));
+    let plain = [&hers[..8], br#"{"last_step":0,"wrong":[]}"#].concat();
+    for (what, value) in [
+        ("the wrong tries taken out", Some(&budget)),
+        ("the last step set back", Some(&step)),
+        ("bob's row", Some(&his)),
+        ("a row without a MAC", Some(&plain)),
+        ("no row", None),
+    ] {
+        write_row(&live, b"totp\0alice", value.map(Vec::as_slice)).unwrap();
+        office.daemon.restart().await.unwrap();
+        let code = alice.code(0).unwrap();
+        let reply = alice.approve(&job, Some(&code)).await.unwrap();
+        assert_eq!(reply.status, 500, "{what}: {}", reply.body);
+        assert_eq!(job.state().await.unwrap(), "pending", "{what}");
+        office.daemon.kill9();
+    }
+    // Put back as it was, the same person's code is good.
+    write_row(&live, b"totp\0alice", Some(&hers)).unwrap();
+    office.daemon.restart().await.unwrap();
+    let code = alice.code(0).unwrap();
+    let reply = alice.approve(&job, Some(&code)).await.unwrap();
+    assert!(reply.success(), "{}", reply.body);
+}
+
+#[tokio::test]
+async fn attack_50_a_thaw_that_was_written_into_the_database_is_nobodys() {
+    let mut office = Office::start(POLICY, NO_REGISTRY).await.unwrap();
+    let second = office.hire("second", &[], true, &[]).await.unwrap();
+    let live = office.daemon.dir().join("data/live.redb");
+    let package = json!({"package": "npm:@acme/left"});
+    // Once with the vault open, and once sealed, when a freeze cannot be authenticated.
+    for sealed in [false, true] {
+        if sealed {
+            let done = office
+                .admin
+                .post("/v1/admin/seal", json!({}))
+                .await
+                .unwrap();
+            assert!(done.success(), "{}", done.body);
+        }
+        let frozen = office
+            .admin
+            .post("/v1/admin/freeze", package.clone())
+            .await
+            .unwrap();
+        assert_eq!(frozen.body["frozen"], true, "{}", frozen.body);
+        office.daemon.kill9();
+        let honest = row(&live, b"frozen\0npm:@acme/left").unwrap();
+        let forged = edited(&honest, |v| v["thawing"] = json!(["second", "robin"]));
+        write_row(&live, b"frozen\0npm:@acme/left", Some(&forged)).unwrap();
+        office.daemon.restart().await.unwrap();
+
+        let asked = office.ask("@acme/left", "1.0.0", b"x").await.unwrap().0;
+        assert_eq!(asked.code(), "frozen", "{}", asked.body);
+        for _ in 0..2 {
+            let one = office
+                .admin
+                .post("/v1/admin/thaw", package.clone())
+                .await
+                .unwrap();
+            assert_eq!(one.body["frozen"], true, "sealed {sealed}: {}", one.body);
+        }
+        let two = second
+            .post("/v1/admin/thaw", package.clone())
+            .await
+            .unwrap();
+        assert_eq!(two.body["frozen"], false, "sealed {sealed}: {}", two.body);
+    }
+}
