@@ -194,6 +194,8 @@ async fn attack_22_one_code_at_64_requests_at_once_approves_exactly_one() {
         let (alice, job, code) = (Arc::clone(&alice), Arc::clone(job), code.clone());
         let barrier = Arc::clone(&barrier);
         tasks.spawn(async move {
+            // Connected before, so that all arrive together.
+            alice.get("/v1/devices").await.unwrap();
             barrier.wait().await;
             alice.approve(&job, Some(&code)).await.unwrap()
         });
@@ -344,16 +346,10 @@ async fn attack_23_another_requests_match_number_is_refused_and_three_wrong_ones
     let fourth = with(&alice, &right).await;
     assert_eq!(fourth.code(), "factor-exhausted", "{}", fourth.body);
     assert_eq!(jobs[0].state().await.unwrap(), "pending");
-    // Her statement about one request says nothing about the other.
-    let stray = alice
-        .answer(
-            Decision::Approve,
-            jobs[1].opened.request_digest,
-            &right,
-            None,
-        )
-        .unwrap();
-    assert!(!alice.send(&id(&jobs[0]), &stray).await.unwrap().success());
+    // A statement about one request says nothing about the other, from one who has all tries left.
+    let digest = jobs[1].opened.request_digest;
+    let stray = bob.answer(Decision::Approve, digest, &right, None).unwrap();
+    assert!(!bob.send(&id(&jobs[0]), &stray).await.unwrap().success());
     // She can still deny, and nobody else lost a try.
     assert!(with(&bob, &right).await.success());
     assert_eq!(jobs[0].state().await.unwrap(), "approved");
@@ -526,12 +522,15 @@ async fn attack_29_a_quorum_lowered_meanwhile_does_not_count_and_a_raised_one_do
     let waiting = office.open("@acme/right", "1.0.0", b"x").await.unwrap();
     assert!(alice.approve(&waiting, None).await.unwrap().success());
     assert_eq!(waiting.state().await.unwrap(), "pending");
+    let unanswered = office.open("@acme/third", "1.0.0", b"x").await.unwrap();
 
     reload(&office, &policy(1, "device")).await.unwrap();
     // What was asked for under a quorum of two is not approved by one.
     let collected = waiting.collect().await.unwrap();
     assert!(!collected.success(), "{}", collected.body);
     assert_eq!(waiting.state().await.unwrap(), "pending");
+    assert!(alice.approve(&unanswered, None).await.unwrap().success());
+    assert_eq!(unanswered.state().await.unwrap(), "pending");
 
     reload(&office, &policy(3, "device")).await.unwrap();
     let collected = approved.collect().await.unwrap();

@@ -19,7 +19,10 @@ use proto::{
     bearer::{Bearer, Kind},
     device::DeviceKey,
     digest::{Algorithm, Digest},
-    log::checkpoint::LogKey,
+    log::{
+        checkpoint::{Checkpoint, LogKey},
+        merkle::leaf_hash,
+    },
     request::{CallerFacts, RequestFacts},
     time::UnixTime,
 };
@@ -583,6 +586,34 @@ async fn attack_43_verify_says_yes_to_nothing_that_is_not_proved() {
         fs::write(&path, text).unwrap();
         for extra in [&[][..], &["--key", "broker.test+00000000+AQAA"]] {
             let args = [&["verify", &path][..], extra].concat();
+            liar.no(&args).await;
+        }
+    }
+    // A log whose checkpoint is well formed and signed: by its own key, over its own lines, or not at all.
+    let own = LogKey::new("broker.test", liar.log.public()).unwrap();
+    let other = LogKey::new(
+        "broker.test",
+        DeviceKey::from_seed([6; 32]).unwrap().public(),
+    );
+    let (own, other) = (own.to_string(), other.unwrap().to_string());
+    for (leaf, key, valid) in [
+        ("{}", &own, true),
+        ("[]", &own, false),
+        ("{}", &other, false),
+    ] {
+        let point = Checkpoint {
+            origin: "broker.test".into(),
+            size: 1,
+            root: leaf_hash(b"{}"),
+        };
+        let line = json!({"checkpoint": point.sign(&liar.log).unwrap()});
+        let entry = json!({"index": 0, "leaf": leaf});
+        let path = liar.path("log");
+        fs::write(&path, format!("{entry}\n{line}\n")).unwrap();
+        let args = ["verify", &path, "--key", key];
+        if valid {
+            liar.yes(&args).await;
+        } else {
             liar.no(&args).await;
         }
     }

@@ -220,8 +220,23 @@ mod tests {
                 }
                 Err(other) => panic!("{other:?}"),
             }
+            match minute {
+                59 => assert_eq!(evaluated, 5, "in an hour"),
+                1439 => assert_eq!(evaluated, 10, "in a day"),
+                _ => {}
+            }
         }
         assert!(evaluated <= 20, "{evaluated}");
+        // A right code takes none of the wrong ones back.
+        let mut state = TotpState::default();
+        for _ in 0..4 {
+            match judge(&secret(), "000000", &state, 0, start) {
+                Err(NoCode::Wrong(s)) => state = s,
+                other => panic!("{other:?}"),
+            }
+        }
+        let good = judge(&secret(), &code(start.0), &state, 0, start).unwrap();
+        assert_eq!(good.state.wrong, state.wrong);
         assert_eq!(
             judge(
                 &secret(),

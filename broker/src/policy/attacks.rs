@@ -2,6 +2,7 @@
 
 use super::{
     evaluate::Verdict,
+    file::Policy,
     stage_set::{EXAMPLE, OPENED, Set, github, item, outcome, person, text},
 };
 use proto::{answer::Factor, api::Mode};
@@ -165,6 +166,26 @@ fn attack_11_a_client_key_for_another_package() {
             .with(|s| s.caller.issuer = "github".into())
             .refused(),
         "not-allowed"
+    );
+}
+
+#[test]
+fn attack_15_approvals_of_another_request_decide_nothing() {
+    let set = Set::npm();
+    let policy = Policy::parse(&set.policy, "policy.toml").unwrap();
+    for other in [
+        Set::npm().with(|s| s.items[0].version = text("1.4.3")),
+        Set::npm().with(|s| s.items[0].tag = Some(text("next"))),
+        Set::npm().with(|s| s.items[0].files[0].size = 2),
+    ] {
+        let mut approvals = other.approvals();
+        assert_eq!(outcome(&set.release_by(&policy, &approvals)), "facts");
+        approvals.extend(set.approvals());
+        assert_eq!(outcome(&set.release_by(&policy, &approvals)), "facts");
+    }
+    assert_eq!(
+        outcome(&set.release_by(&policy, &set.approvals())),
+        "permit"
     );
 }
 
@@ -339,14 +360,14 @@ fn attack_52_approved_then_frozen() {
 
 #[test]
 fn a_batch_takes_the_strictest_of_its_items() {
-    let policy = EXAMPLE.replace("pypi:acme-tools", "npm:@acme/right").replace("repository_id = 124, owner_id = 45, workflow = \".github/workflows/pypi.yml\", ref = \"refs/heads/main\", event = [\"workflow_dispatch\"], environment = \"\"", "repository_id = 123, owner_id = 45, workflow = \".github/workflows/release.yml\", ref = \"refs/tags/v*\", event = \"push\", environment = \"*\"").replace("quorum = 1", "quorum = 1\ntags = [\"latest\"]\nanswers = \"5m\"");
+    let policy = EXAMPLE.replace("pypi:acme-tools", "npm:@acme/right").replace("repository_id = 124, owner_id = 45, workflow = \".github/workflows/pypi.yml\", ref = \"refs/heads/main\", event = [\"workflow_dispatch\"], environment = \"\"", "repository_id = 123, owner_id = 45, workflow = \".github/workflows/release.yml\", ref = \"refs/tags/v*\", event = \"push\", environment = \"*\"").replace("quorum = 1", "quorum = 1\ntags = [\"latest\"]\nanswers = \"15m\"");
     let batch = Set::npm().with(|s| {
         s.policy = policy;
         s.items
             .push(item("npm", "@acme/right", "1.4.2", Some("latest")));
     });
     let admitted = batch.open().unwrap();
-    assert_eq!((admitted.quorum, admitted.answers_seconds), (2, 300));
+    assert_eq!((admitted.quorum, admitted.answers_seconds), (2, 900));
     assert_eq!(admitted.factors, [Factor::Totp]);
     assert_eq!(batch.refused(), "permit");
     let one = batch.clone().with(|s| s.answers.truncate(1));

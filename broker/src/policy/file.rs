@@ -16,10 +16,9 @@ use proto::{
 
 /// Most people that a policy may ask for.
 pub const QUORUM_MAX: u32 = 20;
-/// How long answers are taken unless the policy says otherwise, in seconds.
-pub const ANSWERS_DEFAULT: u64 = 30 * 60;
-/// Shortest time for answers, in seconds.
-const ANSWERS_MIN: u64 = 60;
+/// Shortest time for answers, in seconds: what one needs to look at a release and answer. It is also the
+/// time where the policy says nothing, so that a lost line never gives more (attack 49).
+pub const ANSWERS_MIN: u64 = 10 * 60;
 /// Longest time for answers, in seconds.
 const ANSWERS_MAX: u64 = 24 * 60 * 60;
 
@@ -217,9 +216,7 @@ impl Entry {
                 .optional("tags")
                 .map_or(Ok(Vec::new()), Value::names)?,
             mode: table.optional("mode").map_or(Ok(Mode::Forward), mode)?,
-            answers_seconds: table
-                .optional("answers")
-                .map_or(Ok(ANSWERS_DEFAULT), answers)?,
+            answers_seconds: table.optional("answers").map_or(Ok(ANSWERS_MIN), answers)?,
         })
     }
 }
@@ -296,7 +293,7 @@ fn answers(value: Value<'_, '_>) -> Result<u64, PolicyError> {
         .and_then(|n| number(n, 60))
         .or_else(|| text.strip_suffix('h').and_then(|n| number(n, 3600)))
         .filter(|s| (ANSWERS_MIN..=ANSWERS_MAX).contains(s))
-        .ok_or_else(|| value.error("must be \"1m\" to \"24h\", like \"30m\""))
+        .ok_or_else(|| value.error("must be \"10m\" to \"24h\", like \"30m\""))
 }
 
 #[cfg(test)]
@@ -372,6 +369,7 @@ mod tests {
             ("\"semver-release\"\n", "\"pep440\"\n", "version"),
             ("answers = \"1h\"", "answers = \"25h\"", "answers"),
             ("answers = \"1h\"", "answers = \"0m\"", "answers"),
+            ("answers = \"1h\"", "answers = \"9m\"", "answers"),
             ("answers = \"1h\"", "answers = \"+5m\"", "answers"),
             ("answers = \"1h\"", "veto = \"10m\"", "veto"),
             ("answers = \"1h\"", "scan = \"block\"", "scan"),

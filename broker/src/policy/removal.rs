@@ -126,6 +126,21 @@ fn attack_49_each_line_removed_allows_nothing_more() {
     assert!(judged >= 5, "some documents stay valid: {judged}");
 }
 
+#[test]
+fn attack_49_absence_is_the_shortest_time_for_answers() {
+    let seconds = |answers: &str| {
+        let document = EXAMPLE.replace("answers = \"1h\"\n", answers);
+        assert_ne!(document, EXAMPLE);
+        let policy = Policy::parse(&document, "policy.toml").ok()?;
+        Some(policy.entries()[0].answers_seconds)
+    };
+    let mut shortest = None;
+    for minutes in (1..=60).rev() {
+        shortest = seconds(&format!("answers = \"{minutes}m\"\n")).or(shortest);
+    }
+    assert_eq!(seconds(""), shortest);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 

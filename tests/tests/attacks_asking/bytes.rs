@@ -466,10 +466,13 @@ async fn attack_16_a_file_added_to_an_approved_release() {
     let endpoint = small.endpoint().unwrap();
     let good = left("1.4.2");
     let (_, credential) = approved(&small, &[good.item("latest").unwrap()]).await;
-    let evil = STANDARD.encode(&left("1.4.3").tgz);
+    // Right in itself, so that nothing but its being there speaks against it.
+    let evil = left("1.4.3").tgz;
     let more = |name: &str, kind: &str| {
         let mut document = good.json("latest").unwrap();
-        document["_attachments"][name] = json!({"content_type": kind, "data": evil, "length": 1});
+        let data = STANDARD.encode(&evil);
+        document["_attachments"][name] =
+            json!({"content_type": kind, "data": data, "length": evil.len()});
         document
     };
     let mut version = good.json("latest").unwrap();

@@ -1,6 +1,7 @@
 //! Rows 20, 25, 26 and 54: routes that answer whom they should not, and floods.
 
 use super::upstream::{TOKEN, Upstream};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use broker::http::routes::{self, Who};
 use proto::{
     bearer::{Bearer, Kind},
@@ -237,6 +238,17 @@ async fn attack_25_the_ids_of_others_look_like_none() {
             }
         }
     }
+    // Another project with the very same body and idempotency key does not get the request that they opened.
+    let (body, _) = api::asking(&[item("@acme/same")], "same");
+    let token = small.id_token().await.unwrap();
+    let reply = api.bearer("POST", "/v1/requests", &token, &body).await;
+    let own: Value = reply.unwrap().ok().unwrap();
+    let foreign = json!({"repository_id": "999"});
+    let token = small.token_with(&foreign).await.unwrap();
+    let reply = api.bearer("POST", "/v1/requests", &token, &body);
+    let reply = reply.await.unwrap();
+    assert_eq!(reply.code(), Some(Code::PolicyDenied), "{}", reply.text);
+    assert!(!reply.text.contains(own["id"].as_str().unwrap()));
     // The page in a job's output says the same of every id.
     let page = async |id: &RequestId| api.call("GET", &format!("/r/{id}"), &[], "").await.unwrap();
     let (there, none) = (page(&theirs.id).await, page(&nobodys).await);
@@ -330,6 +342,13 @@ async fn everything(small: &Small, job: &Job) -> Vec<String> {
         all.push(reply.text);
     }
     all
+}
+
+/// The same call under the same device's name, signed by another key.
+fn signed_by(key: &DeviceKey, proof: &str) -> String {
+    let (signed, _) = proof.rsplit_once('.').unwrap();
+    let signature = URL_SAFE_NO_PAD.encode(key.sign(signed.as_bytes()));
+    format!("{signed}.{signature}")
 }
 
 #[tokio::test]
@@ -463,6 +482,12 @@ async fn attack_26_every_route_asks_who_is_calling() {
                     refused(&reply, 401, why);
                 }
                 let proof = small.robin.proof(method, &path, &bytes).unwrap();
+                let forged = signed_by(&stranger.key, &proof);
+                let reply = api
+                    .call(method, &path, &[("dpop", &forged)], bytes.clone())
+                    .await
+                    .unwrap();
+                refused(&reply, 401, "an admin's call with a stranger's signature");
                 let headers = [("dpop", proof.as_str()), ("dpop", proof.as_str())];
                 let reply = api
                     .call(method, &path, &headers, bytes.clone())
@@ -509,6 +534,28 @@ async fn attack_26_every_route_asks_who_is_calling() {
         .unwrap();
     assert_eq!(again.code(), Some(Code::Unauthenticated), "{}", again.text);
 
+    // A call of another process, of another time, or of another kind, each signed by the admin's own key.
+    let proof = small.robin.proof("GET", "/v1/admin/people", b"").unwrap();
+    let good = proof.split('.').nth(1).unwrap();
+    let good: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(good).unwrap()).unwrap();
+    let iat = good["iat"].as_u64().unwrap();
+    for (kind, name, value, code) in [
+        ("dpop+jwt", "nonce", json!("x"), Some(Code::UseNonce)),
+        ("dpop+jwt", "iat", json!(iat - 90), Some(Code::ClockWrong)),
+        ("dpop+jwt", "iat", json!(iat + 90), Some(Code::ClockWrong)),
+        ("JWT", "jti", json!("kind"), Some(Code::Unauthenticated)),
+        ("dpop+jwt", "jti", json!("good"), None),
+    ] {
+        let mut claims = good.clone();
+        claims[name] = value;
+        let device = small.robin.key.public().id();
+        let proof = small.robin.key.sign_jwt(kind, device.as_str(), &claims);
+        let headers = [("dpop", proof.as_str())];
+        let reply = api.call("GET", "/v1/admin/people", &headers, "").await;
+        let reply = reply.unwrap();
+        assert_eq!(reply.code(), code, "{kind} {claims}: {}", reply.text);
+    }
+
     // Methods that no row names, and the head and trailing-slash forms of those that rows name.
     for (method, path) in [
         ("PUT", "/v1/admin/people"),
@@ -529,6 +576,12 @@ async fn attack_26_every_route_asks_who_is_calling() {
             reply.status
         );
     }
+}
+
+/// A token of the release job that this CI account started.
+async fn third(small: &Small, actor: &str) -> String {
+    let account = json!({"actor_id": actor, "actor": "sam"});
+    small.token_with(&account).await.unwrap()
 }
 
 #[tokio::test]
@@ -588,6 +641,19 @@ async fn attack_54_one_projects_flood_does_not_touch_another() {
         .unwrap();
     assert!(own.good(), "{}", own.text);
 
+    // Up to the project's own hundred, whoever asks.
+    for n in 0..20 {
+        let reply = small
+            .open_raw(
+                &third(&small, "9").await,
+                &[item(&format!("@acme/more-{n}"))],
+            )
+            .await
+            .unwrap();
+        let code = (n == 19).then_some(Code::Busy);
+        assert_eq!(reply.code(), code, "{n}: {}", reply.text);
+    }
+
     // The other project: what waited still waits, and what comes after is heard.
     assert_eq!(before.state().await.unwrap(), "pending");
     let began = std::time::Instant::now();
@@ -609,6 +675,11 @@ async fn attack_54_one_projects_flood_does_not_touch_another() {
     assert!(small.bob.deny(&before).await.unwrap().good());
     assert!(small.alice.approve(&after).await.unwrap().good());
     assert!(began.elapsed().as_secs() < 4, "{:?}", began.elapsed());
+    // One account has 30 of its package's 40 places; it holds one already.
+    for n in 0..30 {
+        let opened = open_theirs(&format!("2.0.{n}")).await;
+        assert_eq!(opened.is_ok(), n < 29, "{n}");
+    }
     let credential = after.credential().await.unwrap();
     let document = packed.document("latest").unwrap();
     let reply = small

@@ -163,6 +163,11 @@ async fn attack_01_algorithms_headers_and_shapes_that_lie() {
         .token_with(&json!({"x": "x".repeat(9000)}))
         .await
         .unwrap();
+    let mut other = small.claims();
+    other["iss"] = json!(small.issuer.url);
+    other["jti"] = json!("other");
+    other["iat"] = json!(stand::now().unwrap());
+    other["exp"] = json!(stand::now().unwrap() + 300);
     let mut deep = json!(1);
     for _ in 0..30 {
         deep = json!([deep]);
@@ -186,6 +191,19 @@ async fn attack_01_algorithms_headers_and_shapes_that_lie() {
         ("two tokens", format!("{good} {good}")),
         ("two tokens with a comma", format!("{good}, Bearer {good}")),
         ("a cut", good[..good.len() - 1].to_owned()),
+        (
+            "another signature",
+            format!(
+                "{}.{}.{}",
+                parts[0],
+                parts[1],
+                URL_SAFE_NO_PAD.encode([7; 256])
+            ),
+        ),
+        (
+            "other claims under the same signature",
+            format!("{}.{}.{}", parts[0], part(&other), parts[2]),
+        ),
         ("nothing", String::new()),
     ] {
         unknown(&small, &token, why).await;
@@ -326,6 +344,15 @@ async fn attack_04_one_token_opens_one_request() {
         "past the leeway",
     )
     .await;
+
+    // One that the policy refused is used up as well.
+    let refused = small.id_token().await.unwrap();
+    let foreign = Packed::new("@foreign/left", "1.4.2").unwrap();
+    let foreign = [foreign.item("latest").unwrap()];
+    let reply = small.open_raw(&refused, &foreign).await.unwrap();
+    assert_eq!(reply.code(), Some(Code::PolicyDenied), "{}", reply.text);
+    let again = small.open_raw(&refused, &items()).await.unwrap();
+    assert_eq!(again.code(), Some(Code::TokenReplayed), "{}", again.text);
 
     // Another token with the id of a used one is the same token.
     let claims = twice.split('.').nth(1).unwrap();
