@@ -93,7 +93,7 @@ pub async fn thaw(
         .people()?
         .into_iter()
         .filter(|p| p.admin && p.devices.iter().any(|d| d.enrolled <= freeze.since))
-        .map(|p| p.id)
+        .map(|p| p.id.clone())
         .collect();
     freeze.thawing.retain(|p| admins.contains(p));
     if !admins.contains(by) {

@@ -14,17 +14,18 @@ use proto::{
     ids::{DeviceId, PersonId},
     time::UnixTime,
 };
+use std::sync::Arc;
 
 /// Everybody.
 pub fn list(desk: &Desk) -> Result<Vec<PersonLine>, Refusal> {
-    let line = |p: Person| PersonLine {
-        person: p.id,
-        groups: p.groups,
+    let line = |p: &Arc<Person>| PersonLine {
+        person: p.id.clone(),
+        groups: p.groups.clone(),
         admin: p.admin,
         devices: p.devices.len(),
-        actors: p.actors,
+        actors: p.actors.clone(),
     };
-    Ok(desk.people()?.into_iter().map(line).collect())
+    Ok(desk.people()?.iter().map(line).collect())
 }
 
 /// Removes a person. Effective at once: stored answers of his are judged again at release and count

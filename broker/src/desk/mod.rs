@@ -50,6 +50,8 @@ pub struct Desk {
     pub registries: BTreeMap<RegistryId, Registry>,
     /// The log's tree.
     pub tree: Tree,
+    /// People's rows that were authenticated before.
+    pub roster: people::Roster,
     /// Who waits.
     pub waiters: waiters::Waiters,
     /// Uploads on their way.

@@ -20,6 +20,7 @@ use proto::{
     time::UnixTime,
 };
 use serde::Deserialize;
+use std::sync::Arc;
 
 /// Checks signed calls. One per process: its nonces die with it, so a call recorded before a
 /// restart is worth nothing after it (RFC 9449 §8).
@@ -30,7 +31,7 @@ pub struct Signatures {
 /// A person who signed this call.
 pub struct Signer {
     /// Who.
-    pub person: Person,
+    pub person: Arc<Person>,
     /// With which device.
     pub device: DeviceId,
     /// When, by the device's clock.
@@ -106,6 +107,7 @@ impl Signatures {
         }
         let person = if while_sealed && desk.vault.is_sealed() {
             desk.person_unauthenticated(&header.kid)
+                .map(|p| p.map(Arc::new))
         } else {
             desk.person_of_device(&header.kid)
                 .map(|p| p.map(|p| p.value))

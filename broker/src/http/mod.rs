@@ -12,3 +12,4 @@ pub mod registry;
 pub mod reply;
 pub mod routes;
 pub mod seen;
+mod spool;

@@ -131,17 +131,15 @@ pub fn judge(
 
 /// People who can count: enrolled before the request was opened, so that nobody is made up for it.
 fn people(desk: &Desk, opened: UnixTime) -> Result<Vec<policy::Person>, Fault> {
-    let before = |p: &crate::desk::people::Person| p.devices.iter().any(|d| d.enrolled <= opened);
-    let human = |p: crate::desk::people::Person| policy::Person {
-        id: p.id,
-        groups: p.groups,
-        actors: p.actors,
-    };
-    Ok(desk
-        .people()?
-        .into_iter()
-        .filter(before)
-        .map(human)
+    let people = desk.people()?;
+    let people = people.iter();
+    let before = people.filter(|p| p.devices.iter().any(|d| d.enrolled <= opened));
+    Ok(before
+        .map(|p| policy::Person {
+            id: p.id.clone(),
+            groups: p.groups.clone(),
+            actors: p.actors.clone(),
+        })
         .collect())
 }
 

@@ -57,11 +57,12 @@ pub async fn create_replace_delete<P: Place>() {
     assert_eq!(store.commit(create()).await, Err(conflict(A, b"k")));
     let first = version(&store, A, b"k");
     let replace = |version| Batch::new().replace(A, b"k", version, "two");
-    store.commit(replace(first)).await.unwrap();
+    let done = store.commit(replace(first)).await.unwrap();
     assert_eq!(store.commit(replace(first)).await, Err(conflict(A, b"k")));
     assert_eq!(value(&store, A, b"k").unwrap(), b"two");
     let second = version(&store, A, b"k");
     assert!(second > first);
+    assert_eq!(done.version, second);
     let delete = |version| Batch::new().delete(A, b"k", version);
     assert_eq!(store.commit(delete(first)).await, Err(conflict(A, b"k")));
     store.commit(delete(second)).await.unwrap();

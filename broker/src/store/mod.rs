@@ -44,6 +44,8 @@ pub struct Committed {
     /// The index of the batch's first log entry, the others follow without a gap. Where the batch
     /// appended nothing, the index that the next entry will get.
     pub first_appended: u64,
+    /// The version that all rows have now which the batch wrote. Where it wrote none, no row's.
+    pub version: u64,
 }
 
 /// Why a read gave nothing.

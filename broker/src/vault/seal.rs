@@ -8,7 +8,10 @@ use super::{
 };
 use crate::{secret::Secret, world::World};
 use aws_lc_rs::{constant_time, hmac};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{
+    PoisonError, RwLock,
+    atomic::{AtomicU64, Ordering},
+};
 use thiserror::Error;
 
 /// The vault is sealed: status and freeze work, nothing can be released.
@@ -39,6 +42,8 @@ pub enum Domain {
 pub struct Vault {
     world: World,
     keys: RwLock<Option<Box<Keys>>>,
+    /// How often keys were taken in.
+    era: AtomicU64,
 }
 
 impl Vault {
@@ -52,6 +57,7 @@ impl Vault {
         Self {
             world,
             keys: RwLock::new(None),
+            era: AtomicU64::new(0),
         }
     }
 
@@ -70,6 +76,7 @@ impl Vault {
             Some(_) => Ok(()),
             None => {
                 *held = Some(keys);
+                self.era.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             }
         }
@@ -83,6 +90,12 @@ impl Vault {
     /// Whether it is sealed.
     pub fn is_sealed(&self) -> bool {
         self.with(|_| ()).is_err()
+    }
+
+    /// Which unsealing this is: what was authenticated in another one was so under another key,
+    /// perhaps.
+    pub fn era(&self) -> Result<u64, Sealed> {
+        self.with(|_| self.era.load(Ordering::Relaxed))
     }
 
     /// A new key file for the same data key: other methods, or another passphrase. The old file keeps

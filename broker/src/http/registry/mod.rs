@@ -5,34 +5,29 @@
 
 mod npm;
 
-use super::reply::Failed;
+use super::{
+    reply::Failed,
+    spool::{self, NotTaken},
+};
 use crate::{
     desk::{Desk, uploads},
     publish::{Refusal, deposit, forward, problem},
     registry::{Head, Kind, Publish},
 };
-use axum::{Router, body::Body, extract::Request};
-use futures_util::StreamExt as _;
+use axum::{Router, extract::Request};
 use http::header;
 use proto::{
     bearer::Bearer,
     ids::{RegistryId, RequestId},
     problem::Code,
 };
-use std::{
-    io::{Seek as _, Write as _},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tempfile::SpooledTempFile;
 
 /// Largest upload: npm's base64 makes a publish document 4/3 of the tarball.
 const UPLOAD_MAX: u64 = 320 * 1024 * 1024;
 /// Time for one upload to arrive.
 const UPLOAD_TIME: Duration = Duration::from_mins(10);
-/// Uploads up to this size stay in memory.
-const SPOOL_MEMORY: usize = 64 * 1024;
 
 /// The origin of one registry: one handler, since names are paths here. `None` for a kind that has
 /// no endpoint.
@@ -103,16 +98,18 @@ async fn receive(
         .uploads
         .enter(slot)
         .ok_or_else(|| Failed::from(Refusal::Busy))?;
-    let reading = spool(request.into_body(), desk.place.spool.clone(), most);
-    let body = tokio::time::timeout(UPLOAD_TIME, reading)
-        .await
-        .map_err(|_| {
-            Failed::new(
+    let taking = spool::take(request.into_body(), desk.place.spool.clone(), most);
+    let body = match tokio::time::timeout(UPLOAD_TIME, taking).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(why)) => return Err(not_taken(&why, most)),
+        Err(_) => {
+            return Err(Failed::new(
                 Code::BadRequest,
                 "the upload took too long",
                 "Run the same command again.",
-            )
-        })??;
+            ));
+        }
+    };
     Ok(Received { body, place })
 }
 
@@ -157,35 +154,20 @@ where
     }
 }
 
-/// Takes the body to a spool without holding it in memory; the file has no name on disk.
-async fn spool(body: Body, folder: PathBuf, most: u64) -> Result<SpooledTempFile, Failed> {
-    let failed = |_| {
-        Failed::new(
+fn not_taken(why: &NotTaken, most: u64) -> Failed {
+    match why {
+        NotTaken::TooLarge => too_large(most),
+        NotTaken::BrokeOff => Failed::new(
+            Code::BadRequest,
+            "the upload broke off",
+            "Run the same command again.",
+        ),
+        NotTaken::Disk => Failed::new(
             Code::Internal,
             "the upload could not be stored",
             "Is the broker's disk full?",
-        )
-    };
-    let mut file = tempfile::spooled_tempfile_in(SPOOL_MEMORY, folder);
-    let mut taken = 0u64;
-    let mut frames = body.into_data_stream();
-    while let Some(frame) = frames.next().await {
-        let frame = frame.map_err(|_| {
-            Failed::new(
-                Code::BadRequest,
-                "the upload broke off",
-                "Run the same command again.",
-            )
-        })?;
-        taken += frame.len() as u64;
-        if taken > most {
-            return Err(too_large(most));
-        }
-        // Small writes into the page cache: not worth a trip to another thread.
-        file.write_all(&frame).map_err(failed)?;
+        ),
     }
-    file.rewind().map_err(failed)?;
-    Ok(file)
 }
 
 fn too_large(most: u64) -> Failed {

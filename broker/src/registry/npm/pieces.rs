@@ -7,9 +7,12 @@ use std::io::{self, Read, Seek as _};
 use tempfile::SpooledTempFile;
 use tokio::sync::mpsc;
 
-/// One piece of the archive; a multiple of 3, so that its base64 needs no padding inside.
-const PIECE: usize = 24 << 10;
-/// Pieces read ahead.
+/// One piece of the archive; a multiple of 3, so that its base64 needs no padding inside. Small, since
+/// the HTTP library queues 16 pieces of any size for a registry that reads slowly.
+const PIECE: usize = 6 << 10;
+/// Pieces of an upload read ahead.
+pub(super) const AHEAD: usize = 8;
+/// Pieces of an answer that wait for its reader.
 pub(super) const PIECES: usize = 2;
 
 /// A piece of a request's body.

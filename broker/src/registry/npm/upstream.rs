@@ -7,7 +7,7 @@ use super::{
     body,
     json::JsonError,
     name, packument,
-    pieces::{PIECES, Pieces, feed, next, whole},
+    pieces::{AHEAD, PIECES, Pieces, feed, next, whole},
 };
 use crate::{
     registry::{
@@ -108,7 +108,7 @@ impl Npm {
                 Err(_) => Sent::Unclear,
             };
         }
-        let (sender, receiver) = mpsc::channel(PIECES);
+        let (sender, receiver) = mpsc::channel(AHEAD);
         let request = request
             .header(CONTENT_LENGTH, frame.length)
             .body(reqwest::Body::wrap_stream(stream::unfold(receiver, next)));

@@ -4,6 +4,7 @@
 
 mod file;
 mod health;
+mod shown;
 mod writer;
 
 #[cfg(test)]
@@ -13,12 +14,13 @@ pub use file::{CreateError, OpenError};
 
 use self::{
     health::Health,
+    shown::Shown,
     writer::{Job, Message, Writer},
 };
 use super::{Batch, BoxFuture, CommitError, Committed, Row, Store, StoreError, Table};
-use ::redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase as _, TableDefinition};
+use ::redb::{Database, TableDefinition};
+use arc_swap::ArcSwap;
 use std::{
-    ops::Bound,
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
 };
@@ -86,7 +88,10 @@ impl From<usize> for Options {
 
 /// A store in one redb file. Dropping it finishes what was queued and closes the file.
 pub struct Redb {
-    db: Arc<Database>,
+    /// What everybody reads; gone before the database.
+    shown: Arc<ArcSwap<Shown>>,
+    /// Closed with this handle, whatever became of the writer.
+    _db: Arc<Database>,
     health: Arc<Health>,
     queue: mpsc::Sender<Message>,
     places: Arc<Semaphore>,
@@ -99,14 +104,18 @@ impl Redb {
         let db = Arc::new(db);
         let health = Arc::new(Health::new(options.on_fatal));
         let (queue, inbox) = mpsc::channel();
-        let writer = Writer::new(Arc::clone(&db), Arc::clone(&health), options.quick_repair)
-            .map_err(|error| OpenError::Storage(error.to_string()))?;
+        let failed = |error: ::redb::Error| OpenError::Storage(error.to_string());
+        let shown = Arc::new(ArcSwap::from_pointee(Shown::read(&db).map_err(failed)?));
+        let (to, quick) = (Arc::clone(&shown), options.quick_repair);
+        let writer = Writer::new(Arc::clone(&db), to, Arc::clone(&health), quick);
+        let writer = writer.map_err(failed)?;
         let writer = thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || writer.run(&inbox))
             .map_err(|error| OpenError::Storage(error.to_string()))?;
         Ok(Self {
-            db,
+            shown,
+            _db: db,
             health,
             queue,
             places: Arc::new(Semaphore::new(QUEUE_LIMIT)),
@@ -118,19 +127,16 @@ impl Redb {
     /// that does not come back, or comes back wrong, is no reason to go on deciding.
     fn read<T>(
         &self,
-        read: impl FnOnce(&ReadTransaction) -> Result<T, ::redb::Error>,
+        read: impl FnOnce(&Shown) -> Result<T, ::redb::Error>,
     ) -> Result<T, StoreError> {
         self.health.check().map_err(StoreError::Unavailable)?;
-        self.db
-            .begin_read()
-            .map_err(::redb::Error::from)
-            .and_then(|txn| read(&txn))
-            .map_err(|error| {
-                let reason = error.to_string();
-                self.health.fail(&reason);
-                self.health.sound_alarm();
-                StoreError::Unavailable(reason)
-            })
+        // Held for one read: what is shown keeps its pages from being used again.
+        read(&self.shown.load()).map_err(|error| {
+            let reason = error.to_string();
+            self.health.fail(&reason);
+            self.health.sound_alarm();
+            StoreError::Unavailable(reason)
+        })
     }
 }
 
@@ -148,11 +154,7 @@ impl Drop for Redb {
 
 impl Store for Redb {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Row>, StoreError> {
-        self.read(|txn| {
-            let rows = txn.open_table(ROWS)?;
-            let found = rows.get(row_key(table, key).as_slice())?;
-            found.map(|guard| row(guard.value())).transpose()
-        })
+        self.read(|shown| shown.get(table, key))
     }
 
     fn range(
@@ -162,25 +164,15 @@ impl Store for Redb {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<(Vec<u8>, Row)>, StoreError> {
-        self.read(|txn| {
-            let rows = txn.open_table(ROWS)?;
-            range(&rows, table, prefix, after, limit)
-        })
+        self.read(|shown| shown.range(table, prefix, after, limit))
     }
 
     fn log_read(&self, from: u64, limit: usize) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
-        self.read(|txn| {
-            let mut out = Vec::new();
-            for entry in txn.open_table(LOG)?.range(from..)?.take(limit) {
-                let (index, value) = entry?;
-                out.push((index.value(), value.value().to_vec()));
-            }
-            Ok(out)
-        })
+        self.read(|shown| shown.log_read(from, limit))
     }
 
     fn log_len(&self) -> Result<u64, StoreError> {
-        self.read(|txn| meta(&txn.open_table(META)?, META_LOG_LEN))
+        self.read(|shown| Ok(shown.log_len()))
     }
 
     fn commit(&self, batch: Batch) -> BoxFuture<'static, Result<Committed, CommitError>> {
@@ -206,48 +198,12 @@ impl Store for Redb {
     }
 }
 
-fn range(
-    rows: &ReadOnlyTable<&'static [u8], &'static [u8]>,
-    table: Table,
-    prefix: &[u8],
-    after: Option<&[u8]>,
-    limit: usize,
-) -> Result<Vec<(Vec<u8>, Row)>, ::redb::Error> {
-    let first = row_key(table, prefix);
-    let after = after
-        .map(|after| row_key(table, after))
-        .filter(|after| *after >= first);
-    let from = match &after {
-        Some(after) => Bound::Excluded(after.as_slice()),
-        None => Bound::Included(first.as_slice()),
-    };
-    let mut out = Vec::new();
-    for entry in rows.range::<&[u8]>((from, Bound::Unbounded))?.take(limit) {
-        let (key, value) = entry?;
-        if !key.value().starts_with(&first) {
-            break;
-        }
-        // The first NUL ends the table's name, which holds none.
-        let key = key.value().get(table.0.len() + 1..).unwrap_or_default();
-        out.push((key.to_vec(), row(value.value())?));
-    }
-    Ok(out)
-}
-
 fn row_key(table: Table, key: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(table.0.len() + 1 + key.len());
     out.extend_from_slice(table.0.as_bytes());
     out.push(0);
     out.extend_from_slice(key);
     out
-}
-
-fn row(stored: &[u8]) -> Result<Row, ::redb::Error> {
-    let (version, value) = split_version(stored)?;
-    Ok(Row {
-        version,
-        value: value.to_vec(),
-    })
 }
 
 fn split_version(stored: &[u8]) -> Result<(u64, &[u8]), ::redb::Error> {

@@ -229,14 +229,15 @@ async fn attack_47_after_a_failed_read_nothing_is_answered() {
     let mut options = counted(&alarms);
     options.cache_bytes = 0;
     let store = Redb::over(faulty.clone(), options).unwrap();
-    let made = Batch::new().create(A, b"k", "v");
+    // More than one page: the first one is open from the commit on.
+    let made = (0..8).fold(Batch::new(), |b, n| b.create(A, [b'k', n], vec![n; 3000]));
     store.commit(made).await.unwrap();
     faulty.no_read.store(true, Ordering::SeqCst);
-    let StoreError::Unavailable(first) = store.get(A, b"k").unwrap_err();
+    let StoreError::Unavailable(first) = store.get(A, b"k\x05").unwrap_err();
     faulty.no_read.store(false, Ordering::SeqCst);
     // Ours is the refusal, not the library's: the reason is the first one, word for word.
     let again = StoreError::Unavailable(first.clone());
-    assert_eq!(store.get(A, b"k"), Err(again));
+    assert_eq!(store.get(A, b"k\x05"), Err(again));
     let later = store.commit(Batch::new().append("later")).await;
     assert_eq!(later, Err(CommitError::Unavailable(first)));
     drop(store);

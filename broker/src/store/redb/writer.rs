@@ -5,13 +5,14 @@
 
 use super::{
     LOG, META, META_LOG_LEN, META_VERSION, ROWS, VERSION_BYTES, health::Health, meta, row_key,
-    split_version,
+    shown::Shown, split_version,
 };
 use crate::store::{
     Batch, CommitError, Committed, Table,
     batch::{Step, Then},
 };
 use ::redb::{Database, ReadableDatabase as _, ReadableTable as _, WriteTransaction};
+use arc_swap::ArcSwap;
 use std::{
     collections::BTreeSet,
     sync::{Arc, mpsc::Receiver},
@@ -121,6 +122,7 @@ struct Counters {
 
 /// The only writer of a database.
 pub(super) struct Writer {
+    shown: Arc<ArcSwap<Shown>>,
     db: Arc<Database>,
     health: Arc<Health>,
     quick_repair: bool,
@@ -130,6 +132,7 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(
         db: Arc<Database>,
+        shown: Arc<ArcSwap<Shown>>,
         health: Arc<Health>,
         quick_repair: bool,
     ) -> Result<Self, ::redb::Error> {
@@ -140,6 +143,7 @@ impl Writer {
         };
         drop(table);
         Ok(Self {
+            shown,
             db,
             health,
             quick_repair,
@@ -208,6 +212,8 @@ impl Writer {
         } else {
             txn.commit()?;
             self.counters = counters;
+            // Durable, so it may be seen; seen, so it may be answered.
+            self.shown.store(Arc::new(Shown::read(&self.db)?));
         }
         Ok(outcomes)
     }
@@ -284,7 +290,10 @@ fn apply(
     }
     let first_appended = counters.log_len;
     if !job.changes_something() {
-        return Ok(Ok(Committed { first_appended }));
+        return Ok(Ok(Committed {
+            first_appended,
+            version: 0,
+        }));
     }
     counters.version += 1;
     for step in &job.steps {
@@ -309,5 +318,8 @@ fn apply(
         log.insert(counters.log_len, value.as_slice())?;
         counters.log_len += 1;
     }
-    Ok(Ok(Committed { first_appended }))
+    Ok(Ok(Committed {
+        first_appended,
+        version: counters.version,
+    }))
 }

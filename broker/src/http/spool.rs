@@ -1,0 +1,128 @@
+//! An upload on its way: small ones stay in memory, larger ones go to a file without a name. Neither
+//! takes more memory than a few pieces, however large it is or however slowly it comes.
+
+use axum::body::Body;
+use futures_util::StreamExt as _;
+use std::{
+    io::{self, Seek as _, Write as _},
+    path::PathBuf,
+};
+use tempfile::SpooledTempFile;
+use thiserror::Error;
+
+/// Uploads up to this size stay in memory, in bytes.
+const IN_MEMORY: usize = 64 << 10;
+
+/// Why an upload was not taken.
+#[derive(Debug, Error)]
+pub(super) enum NotTaken {
+    /// Longer than it may be.
+    #[error("the upload is too large")]
+    TooLarge,
+    /// The client went away.
+    #[error("the upload broke off")]
+    BrokeOff,
+    /// The broker's own disk.
+    #[error("the upload could not be stored")]
+    Disk,
+}
+
+impl From<io::Error> for NotTaken {
+    fn from(_: io::Error) -> Self {
+        Self::Disk
+    }
+}
+
+/// Takes a body of at most `most` bytes. The disk is written by threads that may block, one piece at a
+/// time: a slow disk holds up this upload and nothing else.
+pub(super) async fn take(
+    body: Body,
+    folder: PathBuf,
+    most: u64,
+) -> Result<SpooledTempFile, NotTaken> {
+    let mut file = tempfile::spooled_tempfile_in(IN_MEMORY, folder);
+    let mut piece = Vec::new();
+    let mut taken = 0u64;
+    let mut frames = body.into_data_stream();
+    while let Some(frame) = frames.next().await {
+        let frame = frame.map_err(|_| NotTaken::BrokeOff)?;
+        taken = taken.saturating_add(frame.len() as u64);
+        if taken > most {
+            return Err(NotTaken::TooLarge);
+        }
+        piece.extend_from_slice(&frame);
+        if piece.len() >= IN_MEMORY {
+            (file, piece) = written(file, piece).await?;
+        }
+    }
+    if taken >= IN_MEMORY as u64 {
+        (file, _) = written(file, piece).await?;
+    } else {
+        // It has never left memory.
+        file.write_all(&piece)?;
+    }
+    file.rewind()?;
+    Ok(file)
+}
+
+/// Writes a piece where blocking is allowed; gives the file and the empty piece back.
+async fn written(
+    mut file: SpooledTempFile,
+    mut piece: Vec<u8>,
+) -> Result<(SpooledTempFile, Vec<u8>), NotTaken> {
+    let task = tokio::task::spawn_blocking(move || {
+        file.write_all(&piece)?;
+        piece.clear();
+        Ok::<_, io::Error>((file, piece))
+    });
+    Ok(task.await.map_err(|_| NotTaken::Disk)??)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::stream;
+    use std::io::Read as _;
+
+    /// A body of `count` pieces of 1000 bytes, cut off after them if `cut`.
+    fn body(count: u8, cut: bool) -> Body {
+        let pieces = (0..count).map(|n| Ok(vec![n; 1000]));
+        let end = cut.then(|| Err(io::Error::other("gone")));
+        Body::from_stream(stream::iter(pieces.chain(end)))
+    }
+
+    async fn taken(count: u8, cut: bool, most: u64) -> Result<Vec<u8>, NotTaken> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut spool = take(body(count, cut), folder.path().to_owned(), most).await?;
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        let mut all = Vec::new();
+        spool.read_to_end(&mut all).unwrap();
+        Ok(all)
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_is_read_whether_it_fits_in_memory_or_not() {
+        for count in [0, 1, 65, 66, 67, 200] {
+            let sent: Vec<u8> = (0..count).flat_map(|n| [n; 1000]).collect();
+            let most = sent.len() as u64;
+            assert_eq!(taken(count, false, most).await.unwrap(), sent, "{count}");
+        }
+    }
+
+    #[tokio::test]
+    async fn attack_53_an_upload_ends_at_its_limit_in_memory_and_on_disk() {
+        for count in [10, 200] {
+            let less = u64::from(count) * 1000 - 1;
+            let refused = taken(count, false, less).await;
+            assert!(matches!(refused, Err(NotTaken::TooLarge)), "{count}");
+        }
+    }
+
+    #[tokio::test]
+    async fn attack_42_half_an_upload_is_none() {
+        for count in [10, 200] {
+            let refused = taken(count, true, 1 << 20).await;
+            assert!(matches!(refused, Err(NotTaken::BrokeOff)), "{count}");
+        }
+    }
+}
