@@ -259,7 +259,7 @@ fn right(liar: &Liar, step: &str, body: &Bytes) -> Value {
         "inbox" => json!({"requests": []}),
         "question" => json!({
             "facts": &*facts, "request_digest": facts.digest(), "state": "pending",
-            "opened": facts.expires, "factors": ["device"], "approvals": [], "quorum": 1,
+            "opened": facts.expires, "factors": ["device"], "mode": "forward", "approvals": [], "quorum": 1,
             "previous": [null], "rivals": [], "warnings": [],
         }),
         "answer" => {

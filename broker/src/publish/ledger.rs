@@ -131,6 +131,12 @@ pub async fn persist(
             }
         }
     }
+    // An approved request may end before the time for answers does.
+    let due = timed(record.expires(), id);
+    let earlier = !record.name().is_final() && record.expires() < record.facts.expires;
+    if earlier && desk.live.get(DUE, &due)?.is_none() {
+        batch = batch.create(DUE, due, Vec::new());
+    }
     desk.commit(batch, &events, now).await?;
     desk.waiters.notify(id, record.revision);
     Ok(record)
