@@ -1,6 +1,10 @@
 //! The configuration file. Unknown keys are errors; every error names file, line and key.
 
-use crate::{caller::IssuerConfig, registry::Kind as RegistryKind, telemetry::LogFormat};
+use crate::{
+    caller::IssuerConfig,
+    registry::{Kind as RegistryKind, pypi::Attestations},
+    telemetry::LogFormat,
+};
 use proto::ids::RegistryId;
 use serde::Deserialize;
 use std::{
@@ -109,6 +113,18 @@ pub struct RegistryEntry {
     /// The real registry.
     #[serde(default)]
     pub url: Option<Spanned<Url>>,
+    /// Where uploads go, for a kind that has an address of its own for them (`pypi`).
+    #[serde(default)]
+    pub upload_url: Option<Spanned<Url>>,
+    /// The user name beside the token (`pypi`; `__token__` when absent).
+    #[serde(default)]
+    pub user: Option<Spanned<String>>,
+    /// Whether the token (a macaroon) is narrowed to the one project before it is sent (`pypi`).
+    #[serde(default)]
+    pub narrow_token: Option<Spanned<bool>>,
+    /// What becomes of attestations beside an upload (`pypi`): `refuse` (when absent) or `drop`.
+    #[serde(default)]
+    pub attestations: Option<Spanned<Attestations>>,
     /// Where the broker's endpoint for it listens: an origin of its own.
     #[serde(default)]
     pub listen: Option<Spanned<SocketAddr>>,
@@ -125,7 +141,8 @@ fn json() -> LogFormat {
 }
 fn kind<'de, D: serde::Deserializer<'de>>(d: D) -> Result<RegistryKind, D::Error> {
     let name = String::deserialize(d)?;
-    RegistryKind::parse(&name).ok_or_else(|| serde::de::Error::custom("is `npm` or `generic`"))
+    RegistryKind::parse(&name)
+        .ok_or_else(|| serde::de::Error::custom("is `npm`, `pypi` or `generic`"))
 }
 
 /// Reads and checks the file; relative paths in it are meant from its own folder.
@@ -225,12 +242,62 @@ fn check(config: &Config) -> Result<(), (usize, String)> {
             };
             secure(url, "url")?;
             origin(public, "public_url")?;
+            python(registry)?;
             if !plain_ok(listen) {
                 return Err((listen.span().start, plain.to_owned()));
             }
         }
     }
     Ok(())
+}
+
+/// The keys of Python's kind, and of no other.
+fn python(registry: &RegistryEntry) -> Result<(), (usize, String)> {
+    let user = registry.user.as_ref();
+    let keys = [
+        (
+            "upload_url",
+            registry.upload_url.as_ref().map(Spanned::span),
+        ),
+        ("user", user.map(Spanned::span)),
+        (
+            "narrow_token",
+            registry.narrow_token.as_ref().map(Spanned::span),
+        ),
+        (
+            "attestations",
+            registry.attestations.as_ref().map(Spanned::span),
+        ),
+    ];
+    if registry.kind != RegistryKind::PyPi {
+        let stray = keys.into_iter().find_map(|(key, span)| Some((key, span?)));
+        return stray.map_or(Ok(()), |(key, span)| {
+            Err((
+                span.start,
+                format!("key `{key}`: is for registries of kind pypi"),
+            ))
+        });
+    }
+    let Some(upload) = &registry.upload_url else {
+        let at = registry.name.span().start;
+        return Err((
+            at,
+            "a registry of kind pypi needs `upload_url` too".to_owned(),
+        ));
+    };
+    secure(upload, "upload_url")?;
+    // It stands before a colon in HTTP Basic (RFC 7617 §2).
+    let plain = |u: &Spanned<String>| {
+        let bytes = u.get_ref().as_bytes();
+        !bytes.is_empty() && bytes.iter().all(|b| b.is_ascii_graphic() && *b != b':')
+    };
+    match user.filter(|u| !plain(u)) {
+        Some(u) => Err((
+            u.span().start,
+            "key `user`: has no blanks and no colon".to_owned(),
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Tokens and keys travel over TLS, or to this very machine.

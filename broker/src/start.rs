@@ -276,6 +276,14 @@ fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk> {
             (Some(connect), Some(url), Some(endpoint)) => {
                 let address = Address {
                     url: url.get_ref().clone(),
+                    upload: entry.upload_url.as_ref().map(|u| u.get_ref().clone()),
+                    user: entry.user.as_ref().map(|u| u.get_ref().clone()),
+                    narrow: entry.narrow_token.as_ref().is_some_and(|n| *n.get_ref()),
+                    attestations: entry
+                        .attestations
+                        .as_ref()
+                        .map(|a| *a.get_ref())
+                        .unwrap_or_default(),
                 };
                 Registry::Forward {
                     kind: entry.kind,

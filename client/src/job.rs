@@ -3,8 +3,10 @@
 //! runs the registry's own client, [`settle`] reports what the registry shows.
 
 pub(crate) mod bypass;
+pub(crate) mod distribution;
 pub(crate) mod idtoken;
 pub(crate) mod open;
+pub(crate) mod python;
 pub(crate) mod session;
 pub(crate) mod settle;
 pub(crate) mod signals;

@@ -10,6 +10,7 @@ pub mod bearer;
 pub mod canonical;
 pub mod device;
 pub mod digest;
+pub mod distribution;
 pub mod ids;
 pub mod log;
 pub mod problem;

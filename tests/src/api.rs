@@ -773,6 +773,15 @@ impl Small {
         issuer: Issuer,
         token: &str,
     ) -> anyhow::Result<Self> {
+        Self::with_token(builder, issuer, ("npm", token)).await
+    }
+
+    /// With a broker of the test's own, and a token for the registry of this name.
+    pub async fn with_token(
+        builder: crate::daemon::Builder,
+        issuer: Issuer,
+        (registry, token): (&str, &str),
+    ) -> anyhow::Result<Self> {
         let daemon = builder.start().await?;
         let invite = fs::read_to_string(daemon.invite_path())?;
         let robin = Device::enroll(&daemon, invite.trim()).await?;
@@ -780,7 +789,7 @@ impl Small {
         let alice = Device::enroll(&daemon, &invite).await?;
         let invite = robin.invite("bob", &["release"], false, &[]).await?;
         let bob = Device::enroll(&daemon, &invite).await?;
-        let _: Value = robin.add_token("npm", "*", token).await?.ok()?;
+        let _: Value = robin.add_token(registry, "*", token).await?.ok()?;
         Ok(Self {
             registry: None,
             mint: Api::at(&issuer.url)?,

@@ -76,6 +76,8 @@ pub struct RegistrySetting {
     pub kind: String,
     /// The upstream.
     pub url: String,
+    /// More keys, as lines of TOML.
+    pub keys: String,
 }
 
 /// What a broker is started with.
@@ -105,11 +107,18 @@ impl Builder {
 
     /// Serves a registry.
     #[must_use]
-    pub fn registry(mut self, name: &str, kind: &str, url: &str) -> Self {
+    pub fn registry(self, name: &str, kind: &str, url: &str) -> Self {
+        self.registry_with(name, kind, url, "")
+    }
+
+    /// Serves a registry whose kind has more keys (lines of TOML).
+    #[must_use]
+    pub fn registry_with(mut self, name: &str, kind: &str, url: &str, keys: &str) -> Self {
         self.registries.push(RegistrySetting {
             name: name.into(),
             kind: kind.into(),
             url: url.into(),
+            keys: keys.into(),
         });
         self
     }
@@ -251,10 +260,11 @@ format = "json"
                 quoted(&registry.name),
                 quoted(&registry.kind),
             )]);
-            if registry.kind == "npm" {
+            if registry.kind != "generic" {
                 text.extend([format!(
-                    "url = {}\nlisten = \"127.0.0.1:{registry_port}\"\npublic_url = \"{scheme}://127.0.0.1:{registry_port}\"\n",
-                    quoted(&registry.url)
+                    "url = {}\nlisten = \"127.0.0.1:{registry_port}\"\npublic_url = \"{scheme}://127.0.0.1:{registry_port}\"\n{}\n",
+                    quoted(&registry.url),
+                    registry.keys
                 )]);
             }
         }

@@ -8,10 +8,12 @@ pub mod command;
 pub mod daemon;
 pub mod direct;
 pub mod history;
+pub mod index;
 pub mod packages;
 pub mod parts;
 pub mod people;
 pub mod proxy;
+pub mod python;
 pub mod team;
 
 use std::{

@@ -174,7 +174,7 @@ async fn login(url: &str, password: &str) -> anyhow::Result<String> {
     Ok(reply.json::<LoggedIn>().await?.token)
 }
 
-fn random_hex() -> anyhow::Result<String> {
+pub(crate) fn random_hex() -> anyhow::Result<String> {
     let mut bytes = [0; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow::anyhow!("no randomness"))?;
     Ok(format!("{:032x}", u128::from_be_bytes(bytes)))

@@ -61,9 +61,9 @@ pub struct Person {
 }
 
 /// The organisation.
-pub struct Team {
+pub struct Team<R = Verdaccio> {
     /// The registry.
-    pub registry: Verdaccio,
+    pub registry: R,
     /// The CI's issuer.
     pub issuer: Issuer,
     /// The broker.
@@ -127,10 +127,26 @@ impl Team {
         builder: Builder,
         ca: &str,
     ) -> anyhow::Result<Self> {
+        let builder = builder
+            .registry("npm", "npm", url)
+            .registry("secrets", "generic", "");
+        let token = registry.token.clone();
+        Self::assemble(registry, issuer, builder, ("npm", &token), ca).await
+    }
+}
+
+impl<R> Team<R> {
+    /// Starts a broker over any registry, enrols everybody, and stores the registry's token (the
+    /// registry's name, the token). Everybody pins the CA, where one is given (PEM).
+    pub async fn assemble(
+        registry: R,
+        issuer: Issuer,
+        builder: Builder,
+        token: (&str, &str),
+        ca: &str,
+    ) -> anyhow::Result<Self> {
         let daemon = builder
             .issuer("github", "github", &issuer.url, None)
-            .registry("npm", "npm", url)
-            .registry("secrets", "generic", "")
             .start()
             .await?;
         let folder = TempDir::new()?;
@@ -164,12 +180,12 @@ impl Team {
                 .await?;
         }
         let file = team.folder.path().join("token");
-        fs::write(&file, &team.registry.token)?;
+        fs::write(&file, token.1)?;
         team.admin(&[
             "admin",
             "token",
             "add",
-            "npm",
+            token.0,
             "*",
             "--token-file",
             &file.display().to_string(),

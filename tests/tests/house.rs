@@ -37,7 +37,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
         let name = entry.file_name();
         if entry.file_type().unwrap().is_dir() {
-            if !["target", "node_modules", ".git"].contains(&name.to_str().unwrap()) {
+            if !["target", "node_modules", "venv", ".git"].contains(&name.to_str().unwrap()) {
                 found.extend(files(&entry.path()));
             }
         } else {

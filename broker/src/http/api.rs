@@ -387,6 +387,9 @@ impl Call {
     }
 
     fn person(&self) -> Result<&Person, Failed> {
-        self.signer.as_ref().map(|s| &*s.person).ok_or_else(unsigned)
+        self.signer
+            .as_ref()
+            .map(|s| &*s.person)
+            .ok_or_else(unsigned)
     }
 }

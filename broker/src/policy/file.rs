@@ -84,6 +84,8 @@ pub enum VersionForm {
     SemverRelease,
     /// Semantic versions; newer than what is there.
     Semver,
+    /// Python versions (PEP 440); newer than what is there.
+    Pep440,
     /// Any text that is not there yet.
     Any,
 }
@@ -263,8 +265,8 @@ fn version(value: Value<'_, '_>) -> Result<VersionForm, PolicyError> {
         "semver-release" => Ok(VersionForm::SemverRelease),
         "semver" => Ok(VersionForm::Semver),
         "any" => Ok(VersionForm::Any),
-        "pep440" => Err(value.error("\"pep440\" is not in this version; use \"any\"")),
-        _ => Err(value.error("must be \"semver-release\", \"semver\" or \"any\"")),
+        "pep440" => Ok(VersionForm::Pep440),
+        _ => Err(value.error("must be \"semver-release\", \"semver\", \"pep440\" or \"any\"")),
     }
 }
 
@@ -366,7 +368,7 @@ mod tests {
                 "factors",
             ),
             ("factors = [\"totp\"]", "factors = []", "factors"),
-            ("\"semver-release\"\n", "\"pep440\"\n", "version"),
+            ("\"semver-release\"\n", "\"calver\"\n", "version"),
             ("answers = \"1h\"", "answers = \"25h\"", "answers"),
             ("answers = \"1h\"", "answers = \"0m\"", "answers"),
             ("answers = \"1h\"", "answers = \"9m\"", "answers"),

@@ -68,7 +68,9 @@ pub async fn settled(desk: &Desk, id: RequestId, at: FileAt) -> Result<Outcome, 
                 let (published, back) = shows(desk, &held.record, at).await?;
                 return match back {
                     ReadBack::Absent => {
-                        Ok(Outcome::MaySend(published.versions.into_keys().collect()))
+                        let wish = held.record.facts.items.get(at.item);
+                        let wish = wish.ok_or(Refusal::NotFound)?;
+                        Ok(Outcome::MaySend(published.beside(wish)))
                     }
                     ReadBack::Shows(digest) => {
                         change(desk, id, |r| r.shows(at, digest.clone())).await?;

@@ -4,8 +4,14 @@
 //! that envelope and archive agree, and rebuilds the request for the registry. It knows nothing of
 //! people or policy, and it sees a token for the length of one call only.
 
+pub mod archive;
 pub mod npm;
+mod pieces;
+pub mod pypi;
 mod upstream;
+
+#[cfg(test)]
+mod fake;
 
 pub use upstream::{
     Account, BaseError, BoxFuture, Published, ReadBack, ReadError, Sent, ShownFile, Timeouts,
@@ -27,6 +33,8 @@ use url::Url;
 pub enum Kind {
     /// The npm protocol: npm, pnpm, Yarn.
     Npm,
+    /// Python's upload protocol and simple index: twine, uv, flit, hatch, poetry.
+    PyPi,
     /// Anything else: the broker keeps a secret for it, and speaks no protocol.
     Generic,
 }
@@ -62,6 +70,10 @@ pub struct Head {
     pub package: Option<PackageName>,
     /// The media type, where it has parameters that count.
     pub media_type: Option<String>,
+    /// Whether attestations beside the file are left out, by the configuration; otherwise an upload that
+    /// has some is refused.
+    #[serde(default)]
+    pub drops_attestations: bool,
 }
 
 /// Makes an adapter.
@@ -71,11 +83,34 @@ pub type Connect = fn(Address, Timeouts) -> Result<Arc<dyn Upstream>, BaseError>
 pub struct Address {
     /// Its address in the configuration.
     pub url: Url,
+    /// Where uploads go, where that is another address.
+    pub upload: Option<Url>,
+    /// The user name beside the token, where the protocol has one.
+    pub user: Option<String>,
+    /// Whether the token is narrowed to the one package before it is sent, where the protocol has such
+    /// tokens.
+    pub narrow: bool,
+    /// What becomes of attestations beside an upload, where the protocol has them.
+    pub attestations: pypi::Attestations,
+}
+
+impl Address {
+    /// An address, with nothing said beside it.
+    pub fn at(url: Url) -> Self {
+        Self {
+            url,
+            upload: None,
+            user: None,
+            narrow: false,
+            attestations: pypi::Attestations::default(),
+        }
+    }
 }
 
 /// The one table of registries.
-pub const KINDS: [KindRow; 2] = [
+pub const KINDS: [KindRow; 3] = [
     npm::ROW,
+    pypi::ROW,
     KindRow {
         kind: Kind::Generic,
         name: "generic",
@@ -127,6 +162,7 @@ pub struct Publish {
 /// What stands around the file, in the registry's own form.
 enum Envelope {
     Npm(npm::Envelope),
+    PyPi(pypi::Envelope),
 }
 
 /// What the approver may want to know about the inside.
@@ -180,6 +216,8 @@ impl Publish {
     pub fn for_known_package(&mut self) {
         match &mut self.envelope {
             Envelope::Npm(envelope) => envelope.keep_access(),
+            // A form says nothing about other versions.
+            Envelope::PyPi(_) => {}
         }
     }
 
@@ -206,11 +244,11 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_row() {
-        for kind in [Kind::Npm, Kind::Generic] {
+        for kind in [Kind::Npm, Kind::PyPi, Kind::Generic] {
             assert_eq!(kind.row().kind, kind);
             assert_eq!(Kind::parse(kind.name()), Some(kind));
         }
-        for bad in ["NPM", "npm ", "", "pypi"] {
+        for bad in ["NPM", "npm ", "", "PyPI"] {
             assert_eq!(Kind::parse(bad), None, "{bad:?}");
         }
     }

@@ -9,7 +9,7 @@ use crate::secret::Secret;
 use proto::{
     digest::{Algorithm, Digest},
     ids::{PackageName, VersionText},
-    request::File,
+    request::{File, Item},
     text,
 };
 use reqwest::{Client, Response};
@@ -46,6 +46,11 @@ pub trait Upstream: Send + Sync {
     /// Whose token this is.
     fn whoami<'a>(&'a self, token: &'a Secret<String>)
     -> BoxFuture<'a, Result<Account, ReadError>>;
+
+    /// Whether attestations beside an upload are left out; otherwise such an upload is refused.
+    fn drops_attestations(&self) -> bool {
+        false
+    }
 
     /// Sends the publish, once, within the given time. The token is in memory for this call only.
     fn publish<'a>(
@@ -164,6 +169,23 @@ pub enum ReadBack {
 }
 
 impl Published {
+    /// The versions beside this item's own. Its own counts as there as soon as the registry shows a file of
+    /// it that was not approved with the others: a release's first file must not stand in the way of its
+    /// second, and nobody's file may slip in between (attack 16).
+    pub fn beside(&self, item: &Item) -> Vec<VersionText> {
+        let approved = |shown: &ShownFile| {
+            item.files.iter().any(|file| {
+                shown.name.as_ref().is_none_or(|n| *n == file.name)
+                    && shown.digest.as_ref() == Some(&file.digest)
+            })
+        };
+        let own = |(version, shown): &(&VersionText, &Vec<ShownFile>)| {
+            **version == item.version && !shown.is_empty() && shown.iter().all(approved)
+        };
+        let others = self.versions.iter().filter(|v| !own(v));
+        others.map(|(version, _)| version.clone()).collect()
+    }
+
     /// What is shown in the place of this file.
     pub fn file(&self, version: &VersionText, file: &File) -> Result<ReadBack, ReadError> {
         let same = |shown: &&ShownFile| shown.name.as_ref().is_none_or(|n| *n == file.name);

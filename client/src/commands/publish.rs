@@ -6,8 +6,9 @@ use crate::{
     http::Broker,
     job::{
         bypass::{self, Setting},
-        idtoken,
+        distribution, idtoken,
         open::{self, Shown},
+        python,
         session::Session,
         settle,
         signals::Signals,
@@ -17,7 +18,9 @@ use crate::{
 };
 use proto::{
     api::{Mode, StateName},
+    digest::Digest,
     ids::RegistryId,
+    request::Item,
     text::harmless,
 };
 use std::path::{Path, PathBuf};
@@ -32,7 +35,8 @@ const NOTE_MAX: usize = 500;
 pub(crate) struct What {
     /// The registry, as the broker's configuration names it
     registry: RegistryId,
-    /// A tarball made by `npm pack`, or a package's folder; several are one request
+    /// A tarball made by `npm pack`, or a package's folder; wheels and source archives, or the folder
+    /// that holds them; several are one request
     #[arg(required = true, value_name = "FILE|FOLDER")]
     paths: Vec<PathBuf>,
     /// The dist-tag [default: publishConfig.tag, else latest]
@@ -52,10 +56,12 @@ Examples:
   countersign publish npm . --tag next --note 'fixes the release of Monday'
   countersign publish npm . -- pnpm publish --no-git-checks
   countersign publish npm . -- yarn npm publish
+  countersign publish pypi dist/
+  countersign publish pypi dist/* -- uv publish
 
 Who asks: in GitHub Actions `permissions: id-token: write` is enough; elsewhere COUNTERSIGN_ID_TOKEN
 (an OIDC token for the broker's URL) or COUNTERSIGN_CLIENT_KEY (a file by `admin client-key new`).
-The command gets the credential in its environment and in a temporary npm settings file; it gets no
+The command gets the credential in its environment (for npm also in a temporary settings file); it gets no
 COUNTERSIGN_* variable, and no ACTIONS_ID_TOKEN_* one unless it is told to make a provenance statement:
   countersign publish npm . -- npm publish --provenance")]
 pub(crate) struct Args {
@@ -67,7 +73,7 @@ pub(crate) struct Args {
     /// Write the signed receipt to this file
     #[arg(long, value_name = "FILE")]
     receipt: Option<PathBuf>,
-    /// The registry's client [default: npm publish]
+    /// The registry's client [default: npm publish; twine upload or uv publish]
     #[arg(last = true)]
     command: Vec<String>,
 }
@@ -100,7 +106,9 @@ pub(crate) struct RequestArgs {
 
 /// What was read from disk.
 struct Ready {
-    tarballs: Vec<Tarball>,
+    items: Vec<Item>,
+    /// Their files, in the same order.
+    paths: Vec<PathBuf>,
     settings: Vec<Setting>,
     /// The folder that the command runs in, where one was given.
     folder: Option<PathBuf>,
@@ -163,7 +171,7 @@ pub(crate) async fn request(context: &Context, args: &RequestArgs) -> Result<(),
     }
     // The packed tarballs must outlive this command.
     let folder = args.out.parent().unwrap_or(Path::new("")).to_owned();
-    for path in &mut session.tarballs {
+    for path in &mut session.paths {
         if path.starts_with(ready.packed.path()) {
             let name = path.file_name().map_or(Path::new("package.tgz"), Path::new);
             let kept =
@@ -202,11 +210,36 @@ async fn prepare(context: &Context, what: &What, command: &[String]) -> Result<R
         .tempdir()
         .map_err(|e| Failure::file(&std::env::temp_dir(), &e))?;
     let mut ready = Ready {
-        tarballs: Vec::new(),
+        items: Vec::new(),
+        paths: Vec::new(),
         settings: Vec::new(),
         folder: None,
         packed,
     };
+    let python = what
+        .paths
+        .iter()
+        .filter(|p| distribution::is_python(p))
+        .count();
+    if python > 0 {
+        if python < what.paths.len() || what.tag.is_some() {
+            return Err(Failure::usage(
+                "Python distributions are published without a tag and by themselves.",
+                "Leave out --tag, and publish other packages with another command.",
+            ));
+        }
+        for (item, paths) in distribution::releases(&what.paths, &what.registry)? {
+            ready.items.push(item);
+            ready.paths.extend(paths);
+        }
+        if let [folder] = what.paths.as_slice()
+            && folder.join("pyproject.toml").exists()
+        {
+            // hatch and flit publish from the project's folder.
+            ready.folder = Some(folder.clone());
+        }
+        return Ok(ready);
+    }
     for (n, path) in what.paths.iter().enumerate() {
         let is_folder = path.is_dir();
         let file = if is_folder {
@@ -234,7 +267,8 @@ async fn prepare(context: &Context, what: &What, command: &[String]) -> Result<R
         if is_folder && what.paths.len() == 1 {
             ready.folder = Some(path.clone());
         }
-        ready.tarballs.push(tarball);
+        ready.items.push(tarball.item);
+        ready.paths.push(tarball.path);
     }
     let broker = context.broker()?;
     let url =
@@ -282,10 +316,10 @@ async fn open(
     ready: &Ready,
 ) -> Result<(Session, Shown), Failure> {
     let token = idtoken::obtain(&context.env, broker).await?;
-    let items = ready.tarballs.iter().map(|t| t.item.clone()).collect();
+    let items = ready.items.clone();
     let (mut session, shown) =
         open::open(&context.env, broker, &token, items, what.note.clone()).await?;
-    session.tarballs = ready.tarballs.iter().map(|t| t.path.clone()).collect();
+    session.paths.clone_from(&ready.paths);
     Ok((session, shown))
 }
 
@@ -360,11 +394,38 @@ async fn run_all(
     signals: &mut Signals,
 ) -> Result<Option<String>, Failure> {
     let mut plans = Vec::new();
-    for (item, tarball) in session.items.iter().zip(&session.tarballs) {
+    let mut paths = session.paths.as_slice();
+    for item in &session.items {
+        let (own, rest) = paths.split_at_checked(item.files.len()).ok_or_else(|| {
+            Failure::failed(
+                "The request's files are not known here.",
+                "Open a new request.",
+            )
+        })?;
+        paths = rest;
         let registry = session
             .registry_url
             .get(&item.registry)
             .map_or("", String::as_str);
+        let is_python = own.iter().any(|p| distribution::is_distribution(p));
+        if command.is_empty() {
+            // What is published is what was approved, or nothing: the broker would refuse it anyway.
+            own.iter()
+                .zip(&item.files)
+                .try_for_each(|(path, file)| unchanged(path, &file.digest))?;
+        } else if !plans.is_empty() {
+            break;
+        }
+        if is_python {
+            let files = if command.is_empty() {
+                own
+            } else {
+                &session.paths
+            };
+            let plan = python::plan(command, folder, files, registry, credential, &context.env)?;
+            plans.push((named(command, "the upload"), plan));
+            continue;
+        }
         let names = session.items.iter().map(|i| i.package.as_str());
         let mut target = Target {
             registry,
@@ -372,24 +433,14 @@ async fn run_all(
             packages: vec![item.package.as_str()],
             tag: item.tag.as_ref().map_or("latest", |t| t.as_str()),
         };
-        if command.is_empty() {
-            // What is published is what was approved, or nothing: the broker would refuse it anyway.
-            unchanged(tarball, session, item.files.first().map(|f| &f.digest))?;
-            plans.push((
-                "npm publish".to_owned(),
-                Plan::npm(tarball, &target, &context.env)?,
-            ));
-        } else {
-            target.packages = names.collect();
-            let name = command
-                .iter()
-                .take(2)
-                .map(|w| harmless(w))
-                .collect::<Vec<_>>()
-                .join(" ");
-            plans.push((name, Plan::command(command, folder, &target, &context.env)?));
-            break;
-        }
+        let plan = match own.first() {
+            Some(tarball) if command.is_empty() => Plan::npm(tarball, &target, &context.env)?,
+            _ => {
+                target.packages = names.collect();
+                Plan::command(command, folder, &target, &context.env)?
+            }
+        };
+        plans.push((named(command, "npm publish"), plan));
     }
     for (name, plan) in &plans {
         // A stopped job waits for its child, which gets the same signal: its files must be removed.
@@ -404,22 +455,22 @@ async fn run_all(
     Ok(None)
 }
 
-fn unchanged(
-    tarball: &Path,
-    session: &Session,
-    want: Option<&proto::digest::Digest>,
-) -> Result<(), Failure> {
-    let registry = session
-        .items
-        .first()
-        .map(|i| i.registry.clone())
-        .ok_or_else(|| Failure::failed("The request has no item.", "Open a new request."))?;
-    let now = Tarball::read(tarball, &registry, Some("latest"))?;
-    if now.item.files.first().map(|f| &f.digest) == want {
+/// What a command is called in a message.
+fn named(command: &[String], default: &str) -> String {
+    if command.is_empty() {
+        return default.to_owned();
+    }
+    let words = command.iter().take(2).map(|w| harmless(w));
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn unchanged(path: &Path, want: &Digest) -> Result<(), Failure> {
+    let (_, now) = tarball::digest_of(path, want.algorithm())?;
+    if now == *want {
         Ok(())
     } else {
         Err(Failure::failed(
-            format!("{} changed after it was approved.", tarball.display()),
+            format!("{} changed after it was approved.", path.display()),
             "Publish the approved file, or ask for approval of the new one.",
         ))
     }

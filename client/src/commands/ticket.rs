@@ -67,7 +67,7 @@ Examples:
 pub(crate) struct CollectArgs {
     #[command(flatten)]
     which: Args,
-    /// The registry's client [default: npm publish of the approved file]
+    /// The registry's client [default: that of the registry, with the approved files]
     #[arg(last = true)]
     command: Vec<String>,
 }
@@ -90,7 +90,7 @@ pub(crate) async fn wait(context: &Context, args: &WaitArgs) -> Result<(), Failu
 pub(crate) async fn collect(context: &Context, args: &CollectArgs) -> Result<(), Failure> {
     let mut signals = Signals::new();
     let (session, broker) = load(context, &args.which)?;
-    if session.tarballs.is_empty() {
+    if session.paths.is_empty() {
         return Err(Failure::usage(
             "This request's files are not known here.",
             "Give --ticket-file with the file that `countersign request --out` wrote.",
@@ -164,7 +164,7 @@ pub(crate) fn load(context: &Context, args: &Args) -> Result<(Session, Broker), 
             job_key: String::new(),
         },
         items: Vec::new(),
-        tarballs: Vec::new(),
+        paths: Vec::new(),
         deposit: None,
         registry_url: std::collections::BTreeMap::default(),
         // Unknown until the first answer; a broker that is away now is a failure now.

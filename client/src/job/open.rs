@@ -74,7 +74,7 @@ pub(crate) async fn open(
             job_key: identity.to_string().expose_secret().to_owned(),
         },
         items: asked.items,
-        tarballs: Vec::new(),
+        paths: Vec::new(),
         deposit: opened.deposit,
         registry_url: opened.registry_url,
         expires: opened.facts.expires,

@@ -45,8 +45,8 @@ pub(crate) struct Session {
     pub(crate) secrets: Secrets,
     /// What is published.
     pub(crate) items: Vec<Item>,
-    /// Where the items' tarballs lie, in the items' order; empty for a secret that is revealed.
-    pub(crate) tarballs: Vec<PathBuf>,
+    /// Where the items' files lie, in the items' and their files' order; empty for a secret that is revealed.
+    pub(crate) paths: Vec<PathBuf>,
     /// Deposit: the credential by which the files are handed over before the approval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) deposit: Option<String>,

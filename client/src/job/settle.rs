@@ -160,7 +160,7 @@ mod tests {
                 job_key: String::new(),
             },
             items: vec![item],
-            tarballs: vec![],
+            paths: vec![],
             deposit: None,
             registry_url: std::collections::BTreeMap::default(),
             expires: UnixTime(0),

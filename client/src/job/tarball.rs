@@ -38,7 +38,7 @@ impl Tarball {
         tag: Option<&str>,
     ) -> Result<Self, Failure> {
         let path = std::path::absolute(path).map_err(|e| Failure::file(path, &e))?;
-        let (size, digest) = digest_of(&path)?;
+        let (size, digest) = digest_of(&path, Algorithm::Sha512)?;
         let manifest = manifest_of(&path)?;
         let bad = |why: String| {
             Failure::usage(
@@ -126,11 +126,11 @@ fn tag_of(
     })
 }
 
-/// Size and SHA-512, in one pass and bounded memory.
-fn digest_of(path: &Path) -> Result<(u64, Digest), Failure> {
+/// Size and digest, in one pass and bounded memory.
+pub(crate) fn digest_of(path: &Path, algorithm: Algorithm) -> Result<(u64, Digest), Failure> {
     let fail = |e| Failure::file(path, &e);
     let mut file = std::fs::File::open(path).map_err(fail)?;
-    let mut hasher = Hasher::new(Algorithm::Sha512);
+    let mut hasher = Hasher::new(algorithm);
     let (mut buffer, mut size) = (vec![0; 64 * 1024], 0);
     loop {
         let n = file.read(&mut buffer).map_err(fail)?;

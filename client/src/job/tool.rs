@@ -114,6 +114,20 @@ impl Plan {
         Ok(plan)
     }
 
+    /// A command that learns everything from its environment, with more arguments at its end.
+    pub(crate) fn environment(
+        words: &[String],
+        args: Vec<OsString>,
+        folder: Option<&Path>,
+        set: Vec<(String, OsString)>,
+        env: &Env,
+    ) -> Result<Self, Failure> {
+        let mut plan = Self::bare(words, folder, env)?;
+        plan.args.extend(args);
+        plan.set.extend(set);
+        Ok(plan)
+    }
+
     /// Packs a folder with the tool that will publish it.
     pub(crate) fn pack(
         words: &[String],
@@ -161,6 +175,18 @@ impl Plan {
             folder: folder.map(Path::to_owned),
             files: None,
         })
+    }
+
+    /// Its arguments.
+    #[cfg(test)]
+    pub(crate) fn args(&self) -> &[OsString] {
+        &self.args
+    }
+
+    /// The variables that it gets.
+    #[cfg(test)]
+    pub(crate) fn set(&self) -> std::collections::BTreeMap<&str, &OsString> {
+        self.set.iter().map(|(k, v)| (k.as_str(), v)).collect()
     }
 
     /// Runs it. Its output goes to standard error where standard output carries JSON.
@@ -213,6 +239,7 @@ fn is_withheld(name: &str) -> bool {
                 .any(|w| lower.contains(w)))
         || (lower.starts_with("yarn_npm_")
             && ["registry", "auth"].iter().any(|w| lower.contains(w)))
+        || super::python::is_withheld(&lower)
 }
 
 /// The flags that a publish command needs, where it is known and does not have them.
@@ -258,23 +285,31 @@ fn environment(target: &Target<'_>, url: &Url, npmrc: &Path, env: &Env) -> Vec<(
         ("YARN_NPM_PUBLISH_REGISTRY".into(), target.registry.into()),
         ("YARN_NPM_AUTH_TOKEN".into(), target.credential.into()),
     ];
-    if http::is_loopback(url) {
+    if http::is_loopback(url) && url.scheme() == "http" {
         let host = url.host_str().unwrap_or_default();
-        if url.scheme() == "http" {
-            out.push(("YARN_UNSAFE_HTTP_WHITELIST".into(), host.into()));
-        }
-        for name in ["NO_PROXY", "no_proxy"] {
-            let list = env
-                .get(name)
-                .map_or_else(|| host.to_owned(), |old| format!("{old},{host}"));
-            out.push((name.into(), list.into()));
-        }
+        out.push(("YARN_UNSAFE_HTTP_WHITELIST".into(), host.into()));
     }
+    out.extend(loopback(url, env));
     if let Some(ca) = env.get("COUNTERSIGN_CA") {
         out.push(("NODE_EXTRA_CA_CERTS".into(), ca.into()));
         out.push(("npm_config_cafile".into(), ca.into()));
     }
     out
+}
+
+/// No proxy stands between this machine and itself.
+pub(super) fn loopback(url: &Url, env: &Env) -> Vec<(String, OsString)> {
+    if !http::is_loopback(url) {
+        return Vec::new();
+    }
+    let host = url.host_str().unwrap_or_default();
+    let list = |name: &str| {
+        env.get(name)
+            .map_or_else(|| host.to_owned(), |old| format!("{old},{host}"))
+    };
+    ["NO_PROXY", "no_proxy"]
+        .map(|name| (name.to_owned(), list(name).into()))
+        .into()
 }
 
 /// The user's own npm settings without registries and credentials, and then the broker's.

@@ -163,9 +163,7 @@ async fn attack_28_a_credential_ends_to_the_second() {
     let key = DeviceKey::from_seed(random().unwrap()).unwrap();
     let mut desk = desk(folder.path(), Arc::clone(&clock), &ci).await.unwrap();
     let connect = Protocol::Npm.row().connect.unwrap();
-    let address = Address {
-        url: NO_REGISTRY.parse().unwrap(),
-    };
+    let address = Address::at(NO_REGISTRY.parse().unwrap());
     let npm = Registry::Forward {
         kind: Protocol::Npm,
         upstream: connect(address, Timeouts::default()).unwrap(),

@@ -4,6 +4,7 @@
 //! answered here or refused (attack 20); nothing is ever passed on with the token.
 
 mod npm;
+mod pypi;
 
 use super::{
     reply::Failed,
@@ -40,6 +41,14 @@ pub fn router(desk: &Arc<Desk>, registry: RegistryId) -> Option<Router> {
                 npm::serve(desk, registry, request)
                     .await
                     .unwrap_or_else(|failed| npm::error(&failed))
+            }
+        })),
+        Kind::PyPi => Some(Router::new().fallback(move |request: Request| {
+            let (desk, registry) = (Arc::clone(&desk), registry.clone());
+            async move {
+                pypi::serve(desk, registry, request)
+                    .await
+                    .unwrap_or_else(|failed| pypi::error(&failed))
             }
         })),
         Kind::Generic => None,

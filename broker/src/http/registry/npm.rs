@@ -119,7 +119,7 @@ async fn publish(
     let credential = Bearer::parse(Kind::Credential, token).ok();
     let head = Head {
         package: Some(package.clone()),
-        media_type: None,
+        ..Head::default()
     };
     if let Some(token) = guest {
         let guest = unannounced::admit(&desk, &registry, &token, &package)?;

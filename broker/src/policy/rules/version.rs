@@ -2,7 +2,9 @@
 
 use super::Finding;
 use crate::policy::{case::Case, file::VersionForm, reason::Reason};
+use pep440_rs::Version as Pep440;
 use semver::Version;
+use std::str::FromStr as _;
 
 /// The tag that clients install when nobody names one.
 const LATEST: &str = "latest";
@@ -15,6 +17,17 @@ pub(super) fn rule(case: &Case<'_>) -> Finding {
     }
     if case.entry.version == VersionForm::Any {
         return Finding::Pass;
+    }
+    if case.entry.version == VersionForm::Pep440 {
+        let Ok(version) = Pep440::from_str(text) else {
+            return Finding::Deny(Reason::VersionForm);
+        };
+        return newer_python(
+            &version,
+            published
+                .iter()
+                .filter_map(|v| Pep440::from_str(v.as_str()).ok()),
+        );
     }
     let Ok(version) = Version::parse(text) else {
         return Finding::Deny(Reason::VersionForm);
@@ -42,6 +55,21 @@ fn newer(version: &Version, published: impl Iterator<Item = Version>) -> Finding
     match newest {
         Some(newest) if version.cmp_precedence(&newest).is_eq() => Finding::Deny(Reason::Exists),
         Some(newest) if version.cmp_precedence(&newest).is_lt() => Finding::Deny(Reason::Older {
+            newest: newest.to_string(),
+        }),
+        _ => Finding::Pass,
+    }
+}
+
+/// Newer by PEP 440, where `1.0` and `1.0.0` are one version. A final or post release is compared with
+/// such, a pre-release or development release with all.
+fn newer_python(version: &Pep440, published: impl Iterator<Item = Pep440>) -> Finding {
+    let newest = published
+        .filter(|v| v == version || version.any_prerelease() || !v.any_prerelease())
+        .max();
+    match newest {
+        Some(newest) if newest == *version => Finding::Deny(Reason::Exists),
+        Some(newest) if newest > *version => Finding::Deny(Reason::Older {
             newest: newest.to_string(),
         }),
         _ => Finding::Pass,

@@ -1,17 +1,10 @@
 //! Writes a publish again for the registry: the same bytes for the same publish, in one order.
 
 use super::Envelope;
-use crate::registry::Publish;
+use crate::registry::{Publish, pieces::Frame};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 use url::Url;
-
-/// What stands before and behind the archive's base64.
-pub(super) struct Frame {
-    pub(super) head: String,
-    pub(super) tail: String,
-    /// Length of the whole body in bytes.
-    pub(super) length: u64,
-}
 
 /// The document for a registry at `base`.
 ///
@@ -56,7 +49,12 @@ pub(super) fn frame(publish: &Publish, envelope: &Envelope, base: &Url) -> Frame
     let tail = format!(r#"","length":{}}}{bundle}}}}}"#, publish.size);
     let base64 = publish.size.div_ceil(3) * 4;
     let length = head.len() as u64 + base64 + tail.len() as u64;
-    Frame { head, tail, length }
+    Frame {
+        head: head.into_bytes(),
+        tail: tail.into_bytes(),
+        encode: |piece| STANDARD.encode(piece).into_bytes(),
+        length,
+    }
 }
 
 fn one(name: &str, value: Value) -> Value {

@@ -193,7 +193,9 @@ fn attack_19_a_provenance_bundle_is_about_these_bytes() {
     let kind = "application/vnd.dev.sigstore.bundle.v0.3+json";
     let good = bundle(&archive(), purl);
     let read = with(good.clone(), SIGSTORE, kind).unwrap();
-    let Envelope::Npm(envelope) = read.envelope;
+    let Envelope::Npm(envelope) = read.envelope else {
+        panic!("not npm's");
+    };
     assert_eq!(envelope.attestation.unwrap().text, good);
     assert!(with(bundle(b"other", purl), SIGSTORE, kind).is_err());
     assert!(

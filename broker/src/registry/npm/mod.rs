@@ -9,9 +9,7 @@ mod body;
 mod document;
 mod json;
 mod manifest;
-mod names;
 mod packument;
-mod pieces;
 mod tarball;
 mod upstream;
 
@@ -20,7 +18,6 @@ pub mod name;
 pub use document::{DocumentError, read};
 pub use json::JsonError;
 pub use manifest::Disagreement;
-pub use names::NamesError;
 pub use tarball::TarballError;
 pub use upstream::Npm;
 

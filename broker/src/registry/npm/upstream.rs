@@ -3,28 +3,22 @@
 //! The token is added here and nowhere else. It goes to the configured address only: no redirect is
 //! followed, no proxy variable is read (attack 39), and no error of this file carries a request.
 
-use super::{
-    body,
-    json::JsonError,
-    name, packument,
-    pieces::{AHEAD, PIECES, Pieces, feed, next, whole},
-};
+use super::{body, json::JsonError, name, packument};
 use crate::{
     registry::{
         self, Account, BaseError, BoxFuture, Publish, Published, ReadError, Sent, Timeouts,
         Upstream,
+        pieces::{self, PIECES, Pieces},
         upstream::{failed, short_reply},
     },
     secret::Secret,
 };
-use futures_util::stream;
 use proto::{digest::hex, ids::PackageName, text};
 use reqwest::{
     Client, RequestBuilder, Response, StatusCode,
-    header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue},
+    header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
 };
 use std::time::Duration;
-use tempfile::SpooledTempFile;
 use tokio::sync::mpsc;
 use url::Url;
 
@@ -84,7 +78,9 @@ impl Npm {
     }
 
     async fn send(&self, publish: &mut Publish, token: &Secret<String>, within: Duration) -> Sent {
-        let registry::Envelope::Npm(envelope) = &publish.envelope;
+        let registry::Envelope::Npm(envelope) = &publish.envelope else {
+            return Sent::Unclear;
+        };
         let Ok(address) = self.address(&publish.package) else {
             return Sent::Unclear;
         };
@@ -98,33 +94,10 @@ impl Npm {
         let Some(request) = authorised(request, Some(token)) else {
             return Sent::Unclear;
         };
-        if !publish.file.is_rolled() {
-            // It lies in memory already: no thread, no channel.
-            let Ok(body) = whole(&mut publish.file, frame) else {
-                return Sent::Unclear;
-            };
-            return match request.body(body).send().await {
-                Ok(reply) => judged(reply, token).await,
-                Err(_) => Sent::Unclear,
-            };
+        match pieces::send(request, &mut publish.file, frame).await {
+            Some(reply) => judged(reply, token).await,
+            None => Sent::Unclear,
         }
-        let (sender, receiver) = mpsc::channel(AHEAD);
-        let request = request
-            .header(CONTENT_LENGTH, frame.length)
-            .body(reqwest::Body::wrap_stream(stream::unfold(receiver, next)));
-        // The file is lent to a blocking thread, and comes back for the next attempt. Should it get
-        // lost, the next attempt is shorter than it says, and the registry takes nothing.
-        let file = std::mem::replace(&mut publish.file, SpooledTempFile::new(0));
-        let feeder = tokio::task::spawn_blocking(move || feed(file, frame, &sender));
-        let reply = request.send().await;
-        let sent = match reply {
-            Ok(reply) => judged(reply, token).await,
-            Err(_) => Sent::Unclear,
-        };
-        if let Ok(file) = feeder.await {
-            publish.file = file;
-        }
-        sent
     }
 
     fn address(&self, package: &PackageName) -> Result<Url, ReadError> {

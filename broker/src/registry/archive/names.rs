@@ -19,14 +19,14 @@ pub enum NamesError {
     /// Two entries become one file, perhaps only where case does not matter.
     #[error("the archive has '{0}' twice")]
     Twice(String),
-    /// npm unpacks by cutting off the first folder, whatever its name.
+    /// npm unpacks by cutting off the first folder, whatever its name; Python's tools expect one too.
     #[error("the archive has more than one root folder ('{0}')")]
     Root(String),
 }
 
 /// The names seen so far, as short digests, so that memory stays small with many long names.
-#[derive(Default)]
-pub(super) struct Names {
+pub(in crate::registry) struct Names {
+    one_folder: bool,
     root: Option<String>,
     seen: HashMap<[u8; 16], Kind>,
 }
@@ -38,8 +38,25 @@ enum Kind {
 }
 
 impl Names {
+    /// Everything lies in one root folder, as in npm's and Python's source archives.
+    pub(in crate::registry) fn in_one_folder() -> Self {
+        Self {
+            one_folder: true,
+            root: None,
+            seen: HashMap::new(),
+        }
+    }
+
+    /// The root is where it is unpacked, as in a wheel.
+    pub(in crate::registry) fn anywhere() -> Self {
+        Self {
+            one_folder: false,
+            ..Self::in_one_folder()
+        }
+    }
+
     /// Takes the next name.
-    pub(super) fn add(&mut self, name: &str, folder: bool) -> Result<(), NamesError> {
+    pub(in crate::registry) fn add(&mut self, name: &str, folder: bool) -> Result<(), NamesError> {
         let shown = || text::harmless(&name.chars().take(200).collect::<String>());
         let parts = split(name);
         let dangerous = name.len() > MAX_PATH
@@ -52,8 +69,9 @@ impl Names {
             return Err(NamesError::Dangerous(shown()));
         }
         let root = parts.first().copied().unwrap_or_default();
-        if self.root.get_or_insert_with(|| root.to_owned()) != root || (parts.len() == 1 && !folder)
-        {
+        let one =
+            self.root.get_or_insert_with(|| root.to_owned()) == root && (parts.len() > 1 || folder);
+        if self.one_folder && !one {
             return Err(NamesError::Root(shown()));
         }
         let mut path = String::new();
@@ -77,7 +95,7 @@ impl Names {
 }
 
 /// The parts of a name, without `.` and empty ones.
-pub(super) fn split(name: &str) -> Vec<&str> {
+pub(in crate::registry) fn split(name: &str) -> Vec<&str> {
     name.split('/')
         .filter(|p| !matches!(*p, "" | "."))
         .collect()
@@ -109,7 +127,7 @@ mod tests {
     use super::*;
 
     fn all(names: &[&str]) -> Result<(), NamesError> {
-        let mut seen = Names::default();
+        let mut seen = Names::in_one_folder();
         names.iter().try_for_each(|n| seen.add(n, n.ends_with('/')))
     }
 

@@ -1,0 +1,126 @@
+//! What an unmodified twine, uv, flit, hatch or poetry finds at the registry origin.
+
+use super::{authorization, take};
+use crate::{desk::Desk, http::reply::Failed, registry::Head};
+use axum::{
+    extract::Request,
+    response::{IntoResponse, Response},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http::{Method, StatusCode, header};
+use proto::{
+    bearer::{Bearer, Kind},
+    ids::RegistryId,
+    problem::Code,
+};
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+/// The user name that clients give beside a token.
+const TOKEN_USER: &str = "__token__";
+
+/// Answers one request.
+pub(super) async fn serve(
+    desk: Arc<Desk>,
+    registry: RegistryId,
+    request: Request,
+) -> Result<Response, Failed> {
+    match (request.method(), request.uri().path()) {
+        // The public index's path, and the root, where other servers take uploads.
+        (&Method::POST, "/legacy/" | "/") => publish(desk, registry, request).await,
+        // twine and uv follow no redirect with a body.
+        (&Method::POST, "/legacy") => Err(Failed::new(
+            Code::NotFound,
+            "the upload address ends with a slash",
+            "Write it as /legacy/.",
+        )),
+        // What exists is the index's to say; hatch and uv go on when they are told nothing.
+        (&Method::GET | &Method::HEAD, path) if is_index(path) => {
+            Err(Failed::new(Code::NotFound, "no such project", ""))
+        }
+        _ => Err(Failed::new(
+            Code::NotAllowed,
+            "this broker passes on uploads alone",
+            "Use your own login at the registry for anything else.",
+        )),
+    }
+}
+
+/// `/simple/…`, and hatch's `/legacy/%2Bsimple/…`.
+fn is_index(path: &str) -> bool {
+    ["/simple/", "/legacy/%2Bsimple/", "/%2Bsimple/", "/+simple/"]
+        .iter()
+        .any(|start| path.starts_with(start))
+}
+
+async fn publish(
+    desk: Arc<Desk>,
+    registry: RegistryId,
+    request: Request,
+) -> Result<Response, Failed> {
+    let credential = credential(&request)?;
+    let mut kinds = request.headers().get_all(header::CONTENT_TYPE).iter();
+    let media_type = match (kinds.next().map(|v| v.to_str()), kinds.next()) {
+        (Some(Ok(kind)), None) => Some(kind.to_owned()),
+        _ => None,
+    };
+    let head = Head {
+        package: None,
+        media_type,
+        drops_attestations: desk
+            .upstream(&registry)
+            .is_some_and(crate::registry::Upstream::drops_attestations),
+    };
+    take(desk, registry, &credential, head, request).await?;
+    Ok(StatusCode::OK.into_response())
+}
+
+/// HTTP Basic (RFC 7617) with the credential as password. twine and uv say `__token__`, and so must
+/// everybody: another name would be another registry's credential.
+fn credential(request: &Request) -> Result<Bearer, Failed> {
+    let password = || {
+        let pair = authorization(request, "Basic ")?;
+        let pair = Zeroizing::new(STANDARD.decode(pair).ok()?);
+        let (user, password) = std::str::from_utf8(&pair).ok()?.split_once(':')?;
+        let own = Bearer::parse(Kind::Credential, password).ok()?;
+        (user == TOKEN_USER).then_some(own)
+    };
+    password().ok_or_else(|| {
+        Failed::new(
+            Code::Unauthenticated,
+            "no Countersign credential",
+            "Publish with: countersign publish pypi <files or folder>",
+        )
+    })
+}
+
+/// Clients show the body, some the status alone. Never a 2xx, and nothing that they repeat, unless
+/// repeating is right.
+pub(super) fn error(failed: &Failed) -> Response {
+    let problem = &failed.0;
+    let status = match problem.code {
+        // A missing credential is 403: a 401 makes some clients ask for a password.
+        Code::Unauthenticated => StatusCode::FORBIDDEN,
+        Code::NotFound
+            if !["no such project", "the upload address ends with a slash"]
+                .contains(&problem.title.as_str()) =>
+        {
+            StatusCode::FORBIDDEN
+        }
+        // twine repeats every 5xx at once, and each repeat would be sent to the registry again.
+        Code::RegistryRefused => StatusCode::BAD_REQUEST,
+        _ => StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+    };
+    let text = format!(
+        "{} ({}). {}\n",
+        problem.title,
+        problem.code.text(),
+        problem.detail
+    );
+    (
+        status,
+        [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
+        text,
+    )
+        .into_response()
+}

@@ -1,0 +1,314 @@
+//! The registry itself: the simple index, and the one request that uploads.
+//!
+//! The token is added here and nowhere else, as HTTP Basic beside the user name of the configuration.
+
+use super::{
+    Attestations, index,
+    macaroon::{self, Caveat},
+};
+use crate::{
+    registry::{
+        self, Account, Address, BaseError, BoxFuture, Publish, Published, ReadError, Sent,
+        Timeouts, Upstream,
+        pieces::{self, Frame},
+        upstream::{failed, short_reply},
+    },
+    secret::Secret,
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use proto::{digest::hex, ids::PackageName};
+use reqwest::{
+    Client, RequestBuilder, Response, StatusCode,
+    header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
+};
+use std::{fmt::Write as _, time::Duration};
+use url::Url;
+use zeroize::Zeroizing;
+
+/// Longest page of a project; one with 10,000 files has some 6 MB.
+const MAX_PAGE: usize = 32 << 20;
+/// The user name that goes with an API token of the public index.
+const TOKEN_USER: &str = "__token__";
+
+/// One Python package index.
+pub struct PyPi {
+    client: Client,
+    /// The simple index, with a slash at its end.
+    index: Url,
+    upload: Url,
+    user: String,
+    narrow: bool,
+    attestations: Attestations,
+    read: Duration,
+}
+
+impl PyPi {
+    /// For the addresses in the configuration.
+    pub fn new(address: Address, timeouts: Timeouts) -> Result<Self, BaseError> {
+        let index = registry::upstream::base(address.url)?;
+        let upload = address.upload.ok_or(BaseError::Address)?;
+        // Checked like every other address; but whether it ends in a slash is the registry's to say.
+        let base = registry::upstream::base(upload.clone())?;
+        // Two addresses, one client: it is as strict as the stricter of both.
+        let strict = if base.scheme() == "https" {
+            &base
+        } else {
+            &index
+        };
+        let client = registry::upstream::client(strict, timeouts)?;
+        Ok(Self {
+            client,
+            index,
+            upload,
+            user: address.user.unwrap_or_else(|| TOKEN_USER.to_owned()),
+            narrow: address.narrow,
+            attestations: address.attestations,
+            read: timeouts.read,
+        })
+    }
+
+    async fn page(
+        &self,
+        package: &PackageName,
+        token: Option<&Secret<String>>,
+    ) -> Result<Published, ReadError> {
+        let mut address = self
+            .index
+            .join(&format!("./{package}/"))
+            .map_err(|_| ReadError::NotUnderstood)?;
+        let mut unique = [0; 8];
+        aws_lc_rs::rand::fill(&mut unique).map_err(|_| ReadError::Unreachable)?;
+        address.set_query(Some(&format!("read-back={}", hex(&unique))));
+        // The public index is read by anybody, and lies at another host than uploads: the token is not
+        // shown there.
+        let token = token.filter(|_| self.index.origin() == self.upload.origin());
+        let request = self
+            .client
+            .get(address)
+            .timeout(self.read)
+            .header(ACCEPT, index::ACCEPT)
+            .header(CACHE_CONTROL, "no-cache");
+        let mut reply = self
+            .authorised(request, token)
+            .ok_or(ReadError::NotUnderstood)?
+            .send()
+            .await
+            .map_err(|e| failed(&e))?;
+        match reply.status() {
+            StatusCode::NOT_FOUND => return Ok(Published::default()),
+            StatusCode::OK => {}
+            status => return Err(ReadError::Status(status.as_u16())),
+        }
+        let kind = reply.headers().get(CONTENT_TYPE);
+        let kind = kind.and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let kind = kind.to_ascii_lowercase();
+        let mut page = Vec::new();
+        while let Some(piece) = reply.chunk().await.map_err(|e| failed(&e))? {
+            page.extend_from_slice(&piece);
+            if page.len() > MAX_PAGE {
+                return Err(ReadError::TooLarge);
+            }
+        }
+        index::read(&kind, &page)
+    }
+
+    async fn send(&self, publish: &mut Publish, token: &Secret<String>, within: Duration) -> Sent {
+        let registry::Envelope::PyPi(envelope) = &publish.envelope else {
+            return Sent::Unclear;
+        };
+        // Whoever reads this one request on its way gets a token for this project alone.
+        let only = [Caveat::Project(&publish.package)];
+        let narrowed = match self
+            .narrow
+            .then(|| macaroon::narrow(token, &only))
+            .transpose()
+        {
+            Ok(narrowed) => narrowed,
+            Err(why) => {
+                return Sent::Refused {
+                    status: 400,
+                    said: why.to_string(),
+                };
+            }
+        };
+        let token = narrowed.as_ref().unwrap_or(token);
+        let mut unique = [0; 16];
+        if aws_lc_rs::rand::fill(&mut unique).is_err() {
+            return Sent::Unclear;
+        }
+        let boundary = hex(&unique);
+        let name = publish.name.as_deref().unwrap_or_default();
+        let frame = frame(&envelope.fields, name, publish.size, &boundary);
+        let request = self
+            .client
+            .post(self.upload.clone())
+            .timeout(within)
+            .header(
+                CONTENT_TYPE,
+                format!("multipart/form-data; boundary={boundary}"),
+            );
+        let Some(request) = self.authorised(request, Some(token)) else {
+            return Sent::Unclear;
+        };
+        match pieces::send(request, &mut publish.file, frame).await {
+            Some(reply) => judged(reply, token).await,
+            None => Sent::Unclear,
+        }
+    }
+
+    /// Adds the token, marked as sensitive so that no log line of the HTTP library shows it. `None` when
+    /// it cannot stand in a header.
+    fn authorised(
+        &self,
+        request: RequestBuilder,
+        token: Option<&Secret<String>>,
+    ) -> Option<RequestBuilder> {
+        let Some(token) = token else {
+            return Some(request);
+        };
+        let pair = Zeroizing::new(format!("{}:{}", self.user, token.expose()));
+        let value = Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())));
+        let mut value = HeaderValue::from_str(&value).ok()?;
+        value.set_sensitive(true);
+        Some(request.header(AUTHORIZATION, value))
+    }
+}
+
+impl Upstream for PyPi {
+    fn shows<'a>(
+        &'a self,
+        package: &'a PackageName,
+        token: Option<&'a Secret<String>>,
+    ) -> BoxFuture<'a, Result<Published, ReadError>> {
+        Box::pin(self.page(package, token))
+    }
+
+    fn whoami<'a>(&'a self, _: &'a Secret<String>) -> BoxFuture<'a, Result<Account, ReadError>> {
+        // The upload protocol has no such question.
+        Box::pin(async { Ok(Account::CannotAsk) })
+    }
+
+    fn drops_attestations(&self) -> bool {
+        self.attestations == Attestations::Drop
+    }
+
+    fn publish<'a>(
+        &'a self,
+        publish: &'a mut Publish,
+        token: &'a Secret<String>,
+        within: Duration,
+    ) -> BoxFuture<'a, Sent> {
+        Box::pin(self.send(publish, token, within))
+    }
+}
+
+/// The form around the file. Names of fields and of the file were parsed: none needs an escape.
+fn frame(fields: &[(&'static str, String)], name: &str, size: u64, boundary: &str) -> Frame {
+    let mut head = String::new();
+    for (field, value) in fields {
+        let _ = write!(
+            head,
+            "--{boundary}\r\nContent-Disposition: form-data; name=\"{field}\"\r\n\r\n{value}\r\n"
+        );
+    }
+    let _ = write!(
+        head,
+        "--{boundary}\r\nContent-Disposition: form-data; name=\"content\"; filename=\"{name}\"\r\n\
+         Content-Type: application/octet-stream\r\n\r\n"
+    );
+    let tail = format!("\r\n--{boundary}--\r\n");
+    Frame {
+        length: head.len() as u64 + size + tail.len() as u64,
+        head: head.into_bytes(),
+        tail: tail.into_bytes(),
+        encode: <[u8]>::to_vec,
+    }
+}
+
+async fn judged(reply: Response, token: &Secret<String>) -> Sent {
+    let status = reply.status();
+    let refused = |said: String| Sent::Refused {
+        status: status.as_u16(),
+        said: registry::upstream::said(&said, token),
+    };
+    match status.as_u16() {
+        200 | 201 => Sent::Accepted,
+        300..=399 => {
+            refused("the upload address redirects; write the final one as upload_url".into())
+        }
+        // 409: some indexes say so where the public one says 400, "File already exists".
+        400..=407 | 409..=417 | 422 | 429 => {
+            let said = words(reply).await;
+            refused(match status.as_u16() {
+                401 | 403 => format!("{said} (does the stored token cover this project?)"),
+                429 => format!("{said} (too many uploads or new projects; try again later)"),
+                _ => said,
+            })
+        }
+        _ => Sent::Unclear,
+    }
+}
+
+/// The reason in an answer: the message of a JSON body, the title of an HTML page, plain text, or else the
+/// status line, where the public index repeats it.
+async fn words(reply: Response) -> String {
+    let line = reply
+        .extensions()
+        .get::<hyper::ext::ReasonPhrase>()
+        .map(|r| String::from_utf8_lossy(r.as_bytes()).into_owned());
+    let line = line.or_else(|| reply.status().canonical_reason().map(str::to_owned));
+    let body = short_reply(reply).await.unwrap_or_default();
+    let said = reason(&String::from_utf8_lossy(&body));
+    if said.is_empty() {
+        line.unwrap_or_default()
+    } else {
+        said
+    }
+}
+
+fn reason(body: &str) -> String {
+    if let Ok(json) = serde_json::from_str::<serde_json::Value>(body) {
+        let field = |name| json.get(name).and_then(serde_json::Value::as_str);
+        if let Some(words) = field("message").or_else(|| field("error")) {
+            return words.to_owned();
+        }
+    }
+    let title = body
+        .split_once("<title>")
+        .and_then(|(_, rest)| rest.split_once("</title>"))
+        // It begins with the status, which is shown anyway.
+        .map(|(title, _)| title.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' '));
+    let paragraph = body
+        .split_once("<pre>")
+        .and_then(|(_, rest)| rest.split_once("</pre>"))
+        .map(|(text, _)| text);
+    // Without the tags, and in one line.
+    let mut out = String::new();
+    for part in paragraph.or(title).unwrap_or(body).split('<') {
+        let text = match part.split_once('>') {
+            Some((_, text)) => text,
+            None => part,
+        };
+        for word in text.split_whitespace() {
+            if !out.is_empty() {
+                out.push(' ');
+            }
+            out.push_str(word);
+        }
+    }
+    for (from, to) in [
+        ("&#x27;", "'"),
+        ("&#39;", "'"),
+        ("&quot;", "\""),
+        ("&lt;", "<"),
+        ("&gt;", ">"),
+        ("&amp;", "&"),
+    ] {
+        out = out.replace(from, to);
+    }
+    out
+}
+
+#[cfg(test)]
+#[path = "upstream_tests.rs"]
+mod tests;

@@ -1,0 +1,58 @@
+#!/usr/bin/env python3
+"""Makes the vectors of the broker's macaroon tests with the two reference libraries, so that our own code is
+compared with theirs. Run once with tests/parts/venv; the result is committed.
+
+    tests/parts/venv/bin/python tests/parts/macaroon-vectors.py > broker/src/registry/pypi/macaroon_vectors.json
+"""
+
+import json
+
+import pymacaroons
+import pypitoken
+
+DOMAIN = "index.example"
+IDENTIFIER = "3f2504e0-4f89-41d3-9a0c-0305e82c3301"
+KEY = "root key of the vectors"
+
+
+def vector(name, base, added):
+    """What pymacaroons makes of a token by adding these caveats."""
+    macaroon = pymacaroons.Macaroon.deserialize(base.split("-", 1)[1])
+    for caveat in added:
+        macaroon.add_first_party_caveat(caveat)
+    narrowed = "pypi-" + macaroon.serialize()
+    pymacaroons_ok = pymacaroons.Verifier()
+    pymacaroons_ok.satisfy_general(lambda _: True)
+    assert pymacaroons_ok.verify(macaroon, KEY)
+    return {"name": name, "token": base, "add": added, "narrowed": narrowed}
+
+
+def main():
+    def token():
+        return pypitoken.Token.create(domain=DOMAIN, identifier=IDENTIFIER, key=KEY, prefix="pypi")
+
+    plain = token()
+    scoped = token()
+    scoped.restrict(project_names=["acme-demo"])
+    expiry = "[0,1800000000,1799999640]"
+    project = '[1,["acme-demo"]]'
+    long = json.dumps([1, [f"acme-{n}" for n in range(40)]], separators=(",", ":"))
+    vectors = [
+        vector("a user's token, to one project for a while", plain.dump(), [expiry, project]),
+        vector("a project's token, for a while", scoped.dump(), [expiry]),
+        vector("a caveat whose length needs two bytes", plain.dump(), [long]),
+        vector("nothing added", scoped.dump(), []),
+    ]
+    # The other library reads what was added as the index would.
+    narrowed = pypitoken.Token.load(vectors[0]["narrowed"])
+    narrowed.check(key=KEY, project_name="acme-demo", now=1799999700)
+    for project_name, now in [("acme-other", 1799999700), ("acme-demo", 1800000000), ("acme-demo", 1799999639)]:
+        try:
+            narrowed.check(key=KEY, project_name=project_name, now=now)
+        except pypitoken.ValidationError:
+            continue
+        raise SystemExit(f"{project_name} at {now} was let through")
+    print(json.dumps({"key": KEY, "vectors": vectors}, indent=2))
+
+
+main()
