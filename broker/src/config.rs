@@ -113,7 +113,7 @@ pub struct RegistryEntry {
     /// The real registry.
     #[serde(default)]
     pub url: Option<Spanned<Url>>,
-    /// Where uploads go, for a kind that has an address of its own for them (`pypi`).
+    /// Where uploads go, for a kind that has an address of its own for them (`pypi`, `crates`).
     #[serde(default)]
     pub upload_url: Option<Spanned<Url>>,
     /// The user name beside the token (`pypi`; `__token__` when absent).
@@ -142,7 +142,7 @@ fn json() -> LogFormat {
 fn kind<'de, D: serde::Deserializer<'de>>(d: D) -> Result<RegistryKind, D::Error> {
     let name = String::deserialize(d)?;
     RegistryKind::parse(&name)
-        .ok_or_else(|| serde::de::Error::custom("is `npm`, `pypi` or `generic`"))
+        .ok_or_else(|| serde::de::Error::custom("is `npm`, `pypi`, `crates` or `generic`"))
 }
 
 /// Reads and checks the file; relative paths in it are meant from its own folder.
@@ -242,7 +242,7 @@ fn check(config: &Config) -> Result<(), (usize, String)> {
             };
             secure(url, "url")?;
             origin(public, "public_url")?;
-            python(registry)?;
+            of_kind(registry)?;
             if !plain_ok(listen) {
                 return Err((listen.span().start, plain.to_owned()));
             }
@@ -251,39 +251,45 @@ fn check(config: &Config) -> Result<(), (usize, String)> {
     Ok(())
 }
 
-/// The keys of Python's kind, and of no other.
-fn python(registry: &RegistryEntry) -> Result<(), (usize, String)> {
+/// The keys that some kinds have, and no other.
+fn of_kind(registry: &RegistryEntry) -> Result<(), (usize, String)> {
     let user = registry.user.as_ref();
+    let upload = registry.upload_url.as_ref();
+    let attestations = registry.attestations.as_ref();
+    let narrow = registry.narrow_token.as_ref();
+    let python = &[RegistryKind::PyPi][..];
     let keys = [
         (
             "upload_url",
-            registry.upload_url.as_ref().map(Spanned::span),
+            upload.map(Spanned::span),
+            &[RegistryKind::PyPi, RegistryKind::Crates][..],
         ),
-        ("user", user.map(Spanned::span)),
-        (
-            "narrow_token",
-            registry.narrow_token.as_ref().map(Spanned::span),
-        ),
-        (
-            "attestations",
-            registry.attestations.as_ref().map(Spanned::span),
-        ),
+        ("user", user.map(Spanned::span), python),
+        ("narrow_token", narrow.map(Spanned::span), python),
+        ("attestations", attestations.map(Spanned::span), python),
     ];
-    if registry.kind != RegistryKind::PyPi {
-        let stray = keys.into_iter().find_map(|(key, span)| Some((key, span?)));
-        return stray.map_or(Ok(()), |(key, span)| {
-            Err((
-                span.start,
-                format!("key `{key}`: is for registries of kind pypi"),
-            ))
-        });
+    for (key, span, kinds) in keys {
+        if let Some(span) = span.filter(|_| !kinds.contains(&registry.kind)) {
+            let names: Vec<_> = kinds.iter().map(|k| k.name()).collect();
+            let why = format!(
+                "key `{key}`: is for registries of kind {}",
+                names.join(", ")
+            );
+            return Err((span.start, why));
+        }
     }
-    let Some(upload) = &registry.upload_url else {
+    let Some(upload) = upload else {
         let at = registry.name.span().start;
-        return Err((
-            at,
-            "a registry of kind pypi needs `upload_url` too".to_owned(),
-        ));
+        return match registry.kind {
+            RegistryKind::PyPi | RegistryKind::Crates => {
+                let name = registry.kind.name();
+                Err((
+                    at,
+                    format!("a registry of kind {name} needs `upload_url` too"),
+                ))
+            }
+            RegistryKind::Npm | RegistryKind::Generic => Ok(()),
+        };
     };
     secure(upload, "upload_url")?;
     // It stands before a colon in HTTP Basic (RFC 7617 §2).

@@ -276,6 +276,7 @@ fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk> {
             (Some(connect), Some(url), Some(endpoint)) => {
                 let address = Address {
                     url: url.get_ref().clone(),
+                    endpoint: endpoint.get_ref().clone(),
                     upload: entry.upload_url.as_ref().map(|u| u.get_ref().clone()),
                     user: entry.user.as_ref().map(|u| u.get_ref().clone()),
                     narrow: entry.narrow_token.as_ref().is_some_and(|n| *n.get_ref()),

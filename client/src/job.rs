@@ -3,6 +3,7 @@
 //! runs the registry's own client, [`settle`] reports what the registry shows.
 
 pub(crate) mod bypass;
+pub(crate) mod crates;
 pub(crate) mod distribution;
 pub(crate) mod idtoken;
 pub(crate) mod open;

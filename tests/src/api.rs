@@ -18,7 +18,9 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use flate2::read::GzDecoder;
 use proto::{
     answer::{Decision, Statement},
-    api::{AnswerRequest, Collected, EnrollRequest, Enrolled, Invited, Opened, SealedRelease},
+    api::{
+        AnswerRequest, Collected, EnrollRequest, Enrolled, Invited, Opened, Question, SealedRelease,
+    },
     bearer::{Bearer, Kind},
     device::{Call, DeviceKey, enrolment_bytes},
     digest::{Algorithm, Digest, hex},
@@ -281,6 +283,21 @@ impl Job {
             facts: opened.facts,
             digest: opened.request_digest,
             identity,
+        })
+    }
+
+    /// A job that our own client runs, as people see it: its ticket and its key are the client's.
+    pub async fn seen_by(device: &Device, id: &str, match_code: &str) -> anyhow::Result<Self> {
+        let id = id.parse().context("an id")?;
+        let question: Question = device.question(id).await?.ok()?;
+        Ok(Self {
+            api: device.api.clone(),
+            id,
+            ticket: String::new(),
+            match_code: match_code.to_owned(),
+            digest: question.facts.digest(),
+            facts: question.facts,
+            identity: age::x25519::Identity::generate(),
         })
     }
 

@@ -286,56 +286,12 @@ impl<R> Team<R> {
 
     /// Starts `countersign <args>` as a CI job, and returns once its output shows the match code.
     pub async fn job_as(&self, args: &[&str], env: &[(&str, &str)]) -> anyhow::Result<Waiting> {
-        let stamp = crate::free_port()?;
-        let out = self.folder.path().join(format!("job-{stamp}.out"));
-        let err = self.folder.path().join(format!("job-{stamp}.err"));
-        let mut command = Command::new(&self.daemon.bins.countersign);
-        command
-            .arg("--json")
-            .args(args)
-            .current_dir(self.folder.path())
-            .env("COUNTERSIGN_BROKER", &self.daemon.url)
-            .env_remove("COUNTERSIGN_HOME")
-            .envs(self.pinned())
-            .envs(env.iter().copied())
-            .stdout(Stdio::from(fs::File::create(&out)?))
-            .stderr(Stdio::from(fs::File::create(&err)?));
-        let child = Running::start(&mut command)?;
-        let mut waiting = Waiting {
-            child,
-            out,
-            err,
-            id: String::new(),
-            match_code: String::new(),
-        };
-        let start = Instant::now();
-        loop {
-            if let Some(line) = waiting
-                .lines()
-                .into_iter()
-                .find(|l| l["match_code"].is_string())
-            {
-                line["match_code"]
-                    .as_str()
-                    .unwrap_or_default()
-                    .clone_into(&mut waiting.match_code);
-                line["id"]
-                    .as_str()
-                    .unwrap_or_default()
-                    .clone_into(&mut waiting.id);
-                return Ok(waiting);
-            }
-            if let Some(status) = waiting.child.ended() {
-                bail!(
-                    "the job ended ({status}) before it asked:\n{}",
-                    waiting.text()
-                );
-            }
-            if start.elapsed() > COMMAND {
-                bail!("the job did not ask:\n{}", waiting.text());
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let all: Vec<_> = self
+            .pinned()
+            .into_iter()
+            .chain(env.iter().copied())
+            .collect();
+        Waiting::start(&self.daemon, self.folder.path(), args, &all).await
     }
 
     /// A person approves with a TOTP code and the match code.
@@ -384,6 +340,64 @@ impl Person {
 }
 
 impl Waiting {
+    /// Starts `countersign <args>` as a CI job, and returns once its output shows the match code.
+    pub async fn start(
+        daemon: &Daemon,
+        folder: &Path,
+        args: &[&str],
+        env: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
+        let stamp = crate::free_port()?;
+        let out = folder.join(format!("job-{stamp}.out"));
+        let err = folder.join(format!("job-{stamp}.err"));
+        let mut command = Command::new(&daemon.bins.countersign);
+        command
+            .arg("--json")
+            .args(args)
+            .current_dir(folder)
+            .env("COUNTERSIGN_BROKER", &daemon.url)
+            .env_remove("COUNTERSIGN_HOME")
+            .envs(env.iter().copied())
+            .stdout(Stdio::from(fs::File::create(&out)?))
+            .stderr(Stdio::from(fs::File::create(&err)?));
+        let child = Running::start(&mut command)?;
+        let mut waiting = Self {
+            child,
+            out,
+            err,
+            id: String::new(),
+            match_code: String::new(),
+        };
+        let start = Instant::now();
+        loop {
+            if let Some(line) = waiting
+                .lines()
+                .into_iter()
+                .find(|l| l["match_code"].is_string())
+            {
+                line["match_code"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .clone_into(&mut waiting.match_code);
+                line["id"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .clone_into(&mut waiting.id);
+                return Ok(waiting);
+            }
+            if let Some(status) = waiting.child.ended() {
+                bail!(
+                    "the job ended ({status}) before it asked:\n{}",
+                    waiting.text()
+                );
+            }
+            if start.elapsed() > COMMAND {
+                bail!("the job did not ask:\n{}", waiting.text());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Waits for the job's end and returns its exit code.
     pub async fn end(&mut self) -> anyhow::Result<Option<i32>> {
         let start = Instant::now();

@@ -3,36 +3,35 @@
 //! `sub` is not read: its form is set by repository admins. Names (`repository`, `actor`) are kept for
 //! people to read; what identifies is the id beside each (attack 6).
 
-use super::{issuer::IssuerConfig, refused::CallerRefused, token::UnverifiedClaims};
+use super::{
+    issuer::IssuerConfig,
+    kinds::{Mapped, Once, Row},
+    shape::{NAME_MAX, REF_MAX, commit, is_commit, is_segment, missing, number, shaped},
+    token::UnverifiedClaims,
+};
 use proto::request::CallerFacts;
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
-/// Longest name: `owner/repository`, event, environment, actor, in bytes.
-const NAME_MAX: usize = 255;
-/// Longest ref and workflow ref, in bytes.
-const REF_MAX: usize = 512;
-/// Most digits of an id; 64 bits have 20.
-const ID_MAX: usize = 20;
 /// Where workflow files are.
 const WORKFLOWS: &str = ".github/workflows/";
 
-/// Maps the claims of a token whose signature holds. The second value is the actor for
-/// `requester_may_approve = false`.
-pub(super) fn facts(
-    claims: &UnverifiedClaims,
-    config: &IssuerConfig,
-) -> Result<(CallerFacts, Option<String>), CallerRefused> {
-    let repository = claims.required("repository", NAME_MAX)?;
-    if !is_repository(&repository) {
-        return Err(missing("repository"));
-    }
+pub(super) const ROW: Row = Row {
+    life: 15 * 60,
+    audience_list: false,
+    once: Once::Jti,
+    server: Some("https://github.com"),
+    facts,
+};
+
+fn facts(claims: &UnverifiedClaims, config: &IssuerConfig) -> Mapped {
+    let repository = shaped(claims, "repository", NAME_MAX, is_repository)?;
     let repository_id = number(claims, "repository_id")?;
     let actor_id = number(claims, "actor_id")?;
     let run_id = number(claims, "run_id")?;
     let run_attempt = number(claims, "run_attempt")?;
 
-    let job = claims.required("job_workflow_ref", REF_MAX)?;
-    let job = Workflow::read(&job).ok_or_else(|| missing("job_workflow_ref"))?;
+    let job_ref = claims.required("job_workflow_ref", REF_MAX)?;
+    let job = Workflow::read(&job_ref).ok_or_else(|| missing("job_workflow_ref"))?;
     let entry = claims.required("workflow_ref", REF_MAX)?;
     let entry = Workflow::read(&entry).ok_or_else(|| missing("workflow_ref"))?;
 
@@ -56,11 +55,17 @@ pub(super) fn facts(
     if let Some(environment) = claims.optional("environment", NAME_MAX)? {
         map.insert("environment", environment);
     }
+    // Which commit of the job's file ran. Whoever calls a reusable workflow chooses it, a fork's too,
+    // so a policy that trusts another repository's file has to pin it. Old enterprise servers lack it.
+    if claims.optional("job_workflow_sha", NAME_MAX)?.is_some() {
+        map.insert("job_workflow_sha", commit(claims, "job_workflow_sha")?);
+    }
     // Built from checked parts and the configured server: a link from a token could lead anywhere.
     let run_url = format!(
         "{}/{repository}/actions/runs/{run_id}/attempts/{run_attempt}",
-        config.server.trim_end_matches('/')
+        config.server()
     );
+    map.insert("job_workflow_ref", job_ref);
     map.insert("repository", repository);
     map.insert("repository_id", repository_id.clone());
     map.insert("run_id", run_id);
@@ -111,41 +116,10 @@ impl<'a> Workflow<'a> {
     }
 }
 
-/// `owner/name`, each of letters, digits, `.`, `_` and `-`, and neither `.` nor `..`.
+/// `owner/name`.
 fn is_repository(text: &str) -> bool {
-    let segment = |s: &str| {
-        !matches!(s, "" | "." | "..")
-            && s.bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-    };
     text.split_once('/')
-        .is_some_and(|(owner, name)| segment(owner) && segment(name))
-}
-
-/// A whole commit id: SHA-1 or SHA-256, lower-case hex.
-fn is_commit(text: &str) -> bool {
-    matches!(text.len(), 40 | 64)
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-}
-
-/// A claim of decimal digits. GitHub sends ids as strings; a JSON number is refused.
-fn number(claims: &UnverifiedClaims, name: &'static str) -> Result<String, CallerRefused> {
-    let text = claims.required(name, ID_MAX)?;
-    let digits = text.bytes().all(|b| b.is_ascii_digit());
-    digits.then_some(text).ok_or_else(|| missing(name))
-}
-
-fn commit(claims: &UnverifiedClaims, name: &'static str) -> Result<String, CallerRefused> {
-    let text = claims.required(name, 64)?;
-    is_commit(&text)
-        .then_some(text)
-        .ok_or_else(|| missing(name))
-}
-
-const fn missing(name: &'static str) -> CallerRefused {
-    CallerRefused::ClaimMissing(Cow::Borrowed(name))
+        .is_some_and(|(owner, name)| is_segment(owner) && is_segment(name))
 }
 
 #[cfg(test)]

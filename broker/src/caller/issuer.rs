@@ -1,9 +1,13 @@
 //! An issuer as the configuration describes it.
 
+use super::kinds::{RISKY_EVENTS, row};
 use serde::{Deserialize, Deserializer, de};
 use std::collections::BTreeMap;
 use thiserror::Error;
 use url::{Host, Url};
+
+/// Longest life that a configuration may allow tokens, in minutes: a day.
+const LIFE_MINUTES_MAX: u64 = 24 * 60;
 
 /// `[[issuer]]` of the configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -30,12 +34,16 @@ pub struct IssuerConfig {
     /// For `oidc`: the claim that holds the immutable id of the person who started the job.
     #[serde(default)]
     pub actor: Option<String>,
-    /// Events that are refused unless they stand here: `pull_request_target`, `workflow_run`.
+    /// Events of [`super::RISKY_EVENTS`] that are taken all the same.
     #[serde(default)]
     pub events_named: Vec<String>,
-    /// For `github`: where links to runs lead.
-    #[serde(default = "server")]
-    pub server: String,
+    /// Where links to runs lead; without it, where the kind's own do.
+    #[serde(default)]
+    pub server: Option<String>,
+    /// How long its tokens may live, in minutes: 1 to 1440. Without it, as long as the kind's do: 60
+    /// for `gitlab`, `circleci` and `kubernetes`, 15 for the others.
+    #[serde(default)]
+    pub life_minutes: Option<u64>,
 }
 
 /// Whose claims.
@@ -44,6 +52,14 @@ pub struct IssuerConfig {
 pub enum Kind {
     /// GitHub Actions.
     Github,
+    /// GitLab CI.
+    Gitlab,
+    /// CircleCI.
+    Circleci,
+    /// Buildkite.
+    Buildkite,
+    /// Service accounts of a Kubernetes cluster.
+    Kubernetes,
     /// Any other; the configuration maps its claims.
     Oidc,
 }
@@ -98,10 +114,6 @@ fn sub() -> String {
     "sub".to_owned()
 }
 
-fn server() -> String {
-    "https://github.com".to_owned()
-}
-
 fn url<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Url>, D::Error> {
     let text = String::deserialize(d)?;
     Url::parse(&text).map(Some).map_err(de::Error::custom)
@@ -145,10 +157,40 @@ impl IssuerConfig {
         {
             return bad("a claim's name must not be empty");
         }
-        if !Url::parse(&self.server).is_ok_and(|u| may_fetch(&u)) {
+        let server = self.server.as_ref();
+        if server.is_some_and(|s| !Url::parse(s).is_ok_and(|u| may_fetch(&u))) {
             return bad("`server` must be an https URL");
         }
+        if self
+            .life_minutes
+            .is_some_and(|m| !(1..=LIFE_MINUTES_MAX).contains(&m))
+        {
+            return bad("`life_minutes` must be 1 to 1440");
+        }
+        let unknown = |event: &String| !RISKY_EVENTS.contains(&event.as_str());
+        if self.events_named.iter().any(unknown) {
+            return bad("`events_named` names an event that is not refused anyway");
+        }
+        // A key that the kind does not read would be believed to narrow something.
+        let mapped = !self.claims.is_empty() || self.actor.is_some() || self.subject != sub();
+        if self.kind != Kind::Oidc && mapped {
+            return bad("`subject`, `claims` and `actor` are for the kind `oidc`");
+        }
         Ok(())
+    }
+
+    /// Longest life of its tokens, in seconds.
+    pub(super) fn life(&self) -> u64 {
+        self.life_minutes.map_or(row(self.kind).life, |m| m * 60)
+    }
+
+    /// Where links to runs lead, without a slash at the end.
+    pub(super) fn server(&self) -> &str {
+        let of_kind = || row(self.kind).server.unwrap_or(&self.issuer);
+        self.server
+            .as_deref()
+            .unwrap_or_else(of_kind)
+            .trim_end_matches('/')
     }
 }
 

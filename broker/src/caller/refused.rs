@@ -45,14 +45,16 @@ pub enum CallerRefused {
     #[error("the token is not valid yet; check the clocks of the broker and of the issuer")]
     NotYetValid,
     /// It lives longer than a job's token may.
-    #[error("the token is valid for longer than 15 minutes; let the CI system make a shorter one")]
+    #[error(
+        "the token is valid for longer than tokens of its issuer may be; shorten the job's time limit or the token's life, or ask an admin for `life_minutes`"
+    )]
     TooLong,
     /// A claim is absent, or is not what it has to be.
     #[error("the token's claim `{0}` is missing, of the wrong type, too long or not plain text")]
     ClaimMissing(Cow<'static, str>),
     /// An event that runs foreign code with the repository's identity.
     #[error(
-        "jobs of `pull_request_target` and `workflow_run` are refused, because they may run a stranger's code; an admin may name the event in `events_named`"
+        "jobs of `pull_request_target`, `workflow_run`, merge requests and SSH reruns are refused, because a stranger's code or hands may run in them; an admin may name the event in `events_named`"
     )]
     Event,
 }

@@ -171,6 +171,7 @@ impl Server {
     }
 
     pub(super) fn config(&self, kind: Kind) -> IssuerConfig {
+        let mapped = [("project".to_owned(), "project_id".to_owned())];
         IssuerConfig {
             name: "github".into(),
             kind,
@@ -178,10 +179,11 @@ impl Server {
             jwks_url: Some(format!("{}/keys", self.base).parse().unwrap()),
             algorithms: vec![Alg::Rs256],
             subject: "sub".into(),
-            claims: [("project".to_owned(), "project_id".to_owned())].into(),
+            claims: mapped.into_iter().filter(|_| kind == Kind::Oidc).collect(),
             actor: None,
             events_named: vec![],
-            server: "https://github.com".into(),
+            server: None,
+            life_minutes: None,
         }
     }
 
@@ -198,6 +200,7 @@ pub(super) fn github_claims() -> Value {
         "repository": "acme/left", "repository_id": "123", "repository_owner_id": "45",
         "workflow_ref": "acme/left/.github/workflows/release.yml@refs/tags/v1",
         "job_workflow_ref": "acme/left/.github/workflows/release.yml@refs/tags/v1",
+        "job_workflow_sha": "9876543210987654321098765432109876543210",
         "ref": "refs/tags/v1", "sha": "0123456789012345678901234567890123456789",
         "event_name": "push", "environment": "release", "runner_environment": "github-hosted",
         "actor": "alice", "actor_id": "77", "run_id": "9001", "run_attempt": "2",

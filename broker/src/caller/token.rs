@@ -50,12 +50,20 @@ fn present<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> 
     String::deserialize(d).map(Some)
 }
 
+/// `aud` as it was written.
+pub(super) enum UnverifiedAudience {
+    /// One string.
+    Text(String),
+    /// A list of exactly one string.
+    ListOfOne(String),
+}
+
 /// The claims, typed. A wrong type is refused here and never read as "absent".
 pub(super) struct UnverifiedClaims {
     pub(super) iss: String,
-    pub(super) aud: String,
+    pub(super) aud: UnverifiedAudience,
     pub(super) sub: String,
-    pub(super) jti: String,
+    pub(super) jti: Option<String>,
     pub(super) exp: u64,
     pub(super) iat: u64,
     pub(super) nbf: Option<u64>,
@@ -127,10 +135,23 @@ impl UnverifiedClaims {
         };
         Ok(Self {
             iss: text("iss", NAME_MAX)?,
-            // Exactly one string. A list, even of one, invites "any of them will do" (CVE-2020-26160).
-            aud: text("aud", NAME_MAX)?,
+            aud: match all.get("aud") {
+                // A list of several invites "any of them will do" (CVE-2020-26160). Whether one of
+                // one is taken depends on the issuer's kind.
+                Some(Value::Array(list)) => match list.as_slice() {
+                    [Value::String(one)] if !one.is_empty() && one.len() <= NAME_MAX => {
+                        UnverifiedAudience::ListOfOne(one.clone())
+                    }
+                    _ => return Err(CallerRefused::ClaimMissing("aud".into())),
+                },
+                _ => UnverifiedAudience::Text(text("aud", NAME_MAX)?),
+            },
             sub: text("sub", NAME_MAX)?,
-            jti: text("jti", JTI_MAX)?,
+            jti: if all.contains_key("jti") {
+                Some(text("jti", JTI_MAX)?)
+            } else {
+                None
+            },
             exp: time("exp")?,
             iat: time("iat")?,
             nbf: if all.contains_key("nbf") {
@@ -153,8 +174,7 @@ impl UnverifiedClaims {
             .ok_or(CallerRefused::ClaimMissing(name))
     }
 
-    /// A claim that may be absent. When it is there it is a string of at most `max` bytes without
-    /// characters that mislead a reader (attack 10): it will be shown to whoever decides.
+    /// A claim that may be absent. When it is there it is [`plain`].
     pub(super) fn optional(
         &self,
         name: impl Into<Cow<'static, str>>,
@@ -163,10 +183,95 @@ impl UnverifiedClaims {
         let name = name.into();
         match self.all.get(name.as_ref()) {
             None => Ok(None),
-            Some(Value::String(s)) if proto::text::check(s, max).is_ok() => Ok(Some(s.clone())),
-            Some(_) => Err(CallerRefused::ClaimMissing(name)),
+            Some(value) => plain(value, max)
+                .map(Some)
+                .ok_or(CallerRefused::ClaimMissing(name)),
         }
     }
+
+    /// As [`Self::optional`], where the issuer writes `null` or an empty text for what is absent.
+    pub(super) fn optional_or_null(
+        &self,
+        name: &'static str,
+        max: usize,
+    ) -> Result<Option<String>, CallerRefused> {
+        match self.all.get(name) {
+            Some(Value::Null) => Ok(None),
+            Some(Value::String(s)) if s.is_empty() => Ok(None),
+            _ => self.optional(name, max),
+        }
+    }
+
+    /// A whole number of 64 bits, which this issuer writes as a JSON integer or as a string of
+    /// digits without zeros in front; in its one spelling.
+    pub(super) fn integer(&self, name: &'static str) -> Result<Option<String>, CallerRefused> {
+        let number = match self.all.get(name) {
+            None => return Ok(None),
+            Some(Value::Number(n)) => n.as_u64().map(|n| n.to_string()),
+            Some(Value::String(s)) => s
+                .parse()
+                .ok()
+                .map(|n: u64| n.to_string())
+                .filter(|canonical| canonical == s),
+            Some(_) => None,
+        };
+        number
+            .map(Some)
+            .ok_or(CallerRefused::ClaimMissing(Cow::Borrowed(name)))
+    }
+
+    /// A boolean that has to be there.
+    pub(super) fn flag(&self, name: &'static str) -> Result<bool, CallerRefused> {
+        self.all
+            .get(name)
+            .and_then(Value::as_bool)
+            .ok_or(CallerRefused::ClaimMissing(Cow::Borrowed(name)))
+    }
+
+    /// A list of plain texts; absent is the empty list.
+    pub(super) fn strings(
+        &self,
+        name: &'static str,
+        max: usize,
+    ) -> Result<Vec<String>, CallerRefused> {
+        let bad = || CallerRefused::ClaimMissing(Cow::Borrowed(name));
+        let Some(value) = self.all.get(name) else {
+            return Ok(Vec::new());
+        };
+        let list = value.as_array().ok_or_else(bad)?;
+        list.iter().map(|v| plain(v, max).ok_or_else(bad)).collect()
+    }
+
+    /// A text inside objects, by the names that lead to it.
+    pub(super) fn nested(
+        &self,
+        path: &[&'static str],
+        max: usize,
+    ) -> Result<Option<String>, CallerRefused> {
+        let bad = || CallerRefused::ClaimMissing(path.join(".").into());
+        let Some((leaf, objects)) = path.split_last() else {
+            return Ok(None);
+        };
+        let mut object = &self.all;
+        for name in objects {
+            match object.get(*name) {
+                None => return Ok(None),
+                Some(value) => object = value.as_object().ok_or_else(bad)?,
+            }
+        }
+        let Some(value) = object.get(*leaf) else {
+            return Ok(None);
+        };
+        plain(value, max).map(Some).ok_or_else(bad)
+    }
+}
+
+/// A string of at most `max` bytes without characters that mislead a reader (attack 10): it will be
+/// shown to whoever decides.
+fn plain(value: &Value, max: usize) -> Option<String> {
+    let text = value.as_str()?;
+    proto::text::check(text, max).ok()?;
+    Some(text.to_owned())
 }
 
 /// JSON in which no object names a member twice and nothing nests deeply: two parsers that disagree

@@ -14,23 +14,20 @@
 
 use super::{
     client_key::{self, ClientKeys, NoClientKeys},
-    github,
-    issuer::{Alg, BadIssuer, IssuerConfig, Kind},
+    issuer::{Alg, BadIssuer, IssuerConfig},
     keys::{Keys, PinnedKey},
-    oidc,
+    kinds::{Once, RISKY_EVENTS, row},
     refused::CallerRefused,
-    token::{UnverifiedClaims, UnverifiedToken},
+    token::{UnverifiedAudience, UnverifiedClaims, UnverifiedToken},
 };
 use jsonwebtoken::{Algorithm, Validation, errors::ErrorKind};
 use proto::{canonical::Canonical, request::CallerFacts, time::UnixTime};
 use std::{collections::HashSet, sync::Arc};
 
-/// Longest life of a token, in seconds.
-pub const LIFE_MAX: u64 = 15 * 60;
+/// Longest life of a client key's token, in seconds. Of an issuer's, its kind and entry say.
+const LIFE_MAX: u64 = 15 * 60;
 /// How far the issuer's clock and ours may differ, in seconds.
 pub const LEEWAY: u64 = 30;
-/// Events that run with the repository's identity on a stranger's code or behalf.
-const EVENTS_REFUSED: [&str; 2] = ["pull_request_target", "workflow_run"];
 
 /// Who asks, verified just now. Private fields, no `Clone`, no `Deserialize`: whoever holds one has
 /// called [`Issuers::verify`].
@@ -46,7 +43,7 @@ pub struct Caller {
 /// commit, and a row that exists already is a replay (attack 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Burn {
-    /// SHA-256 over issuer and `jti`.
+    /// SHA-256 over issuer and `jti`, or over issuer and signed text where there is no `jti`.
     pub key: [u8; 32],
     /// The row may go at this time: the token is expired, leeway included.
     pub keep_until: UnixTime,
@@ -155,23 +152,22 @@ impl Issuers {
         {
             return Err(CallerRefused::Algorithm);
         }
-        self.check_times_and_audience(&token.claims, now)?;
+        let row = row(issuer.config.kind);
+        self.check_audience(&token.claims, row.audience_list)?;
+        check_times(&token.claims, issuer.config.life(), now)?;
 
         let key = issuer.keys.find(&token.header.kid, now).await?;
         check_signature(&token, alg, &key, &issuer.config.issuer, &self.audience)?;
 
         // From here on the claims are the issuer's word.
-        let (facts, actor) = match issuer.config.kind {
-            Kind::Github => github::facts(&token.claims, &issuer.config)?,
-            Kind::Oidc => oidc::facts(&token.claims, &issuer.config)?,
-        };
+        let (facts, actor) = (row.facts)(&token.claims, &issuer.config)?;
         if let Some(event) = facts.claims.get("event")
-            && EVENTS_REFUSED.contains(&event.as_str())
+            && RISKY_EVENTS.contains(&event.as_str())
             && !issuer.config.events_named.contains(event)
         {
             return Err(CallerRefused::Event);
         }
-        let burn = burn(&issuer.config.issuer, &token.claims);
+        let burn = burn(&issuer.config.issuer, row.once, &token)?;
         Ok(Caller {
             facts,
             actor,
@@ -190,13 +186,15 @@ impl Issuers {
         {
             return Err(CallerRefused::Algorithm);
         }
-        self.check_times_and_audience(&token.claims, now)?;
+        self.check_audience(&token.claims, false)?;
+        check_times(&token.claims, LIFE_MAX, now)?;
         let (facts, packages) = client_key::check(token, self.client_keys.as_ref())?;
         // With the key's name, or one key could burn another's ids. No name has a colon.
         let burn = burn(
             &format!("{}:{}", client_key::ISSUER, facts.subject),
-            &token.claims,
-        );
+            Once::Jti,
+            token,
+        )?;
         Ok(Caller {
             facts,
             actor: None,
@@ -205,32 +203,38 @@ impl Issuers {
         })
     }
 
-    /// `aud`, `exp`, `iat`, `nbf`: all typed integers or strings already.
-    fn check_times_and_audience(
-        &self,
-        claims: &UnverifiedClaims,
-        now: UnixTime,
-    ) -> Result<(), CallerRefused> {
-        // The whole string, case included; no prefix, no list (attack 3).
-        if claims.aud != self.audience {
-            return Err(CallerRefused::Audience);
+    /// The whole string, case included; no prefix, and a list only of one and only from an issuer
+    /// that writes lists (attack 3).
+    fn check_audience(&self, claims: &UnverifiedClaims, list: bool) -> Result<(), CallerRefused> {
+        let named = match &claims.aud {
+            UnverifiedAudience::Text(text) => Some(text),
+            UnverifiedAudience::ListOfOne(text) => Some(text).filter(|_| list),
+        };
+        if named == Some(&self.audience) {
+            Ok(())
+        } else {
+            Err(CallerRefused::Audience)
         }
-        let life = claims
-            .exp
-            .checked_sub(claims.iat)
-            .ok_or(CallerRefused::Expired)?;
-        if life > LIFE_MAX {
-            return Err(CallerRefused::TooLong);
-        }
-        let latest = now.after(LEEWAY).0;
-        if claims.iat > latest || claims.nbf.is_some_and(|nbf| nbf > latest) {
-            return Err(CallerRefused::NotYetValid);
-        }
-        if now >= expiry(claims) {
-            return Err(CallerRefused::Expired);
-        }
-        Ok(())
     }
+}
+
+/// `exp`, `iat`, `nbf`: all typed integers already.
+fn check_times(claims: &UnverifiedClaims, life: u64, now: UnixTime) -> Result<(), CallerRefused> {
+    let lives = claims
+        .exp
+        .checked_sub(claims.iat)
+        .ok_or(CallerRefused::Expired)?;
+    if lives > life {
+        return Err(CallerRefused::TooLong);
+    }
+    let latest = now.after(LEEWAY).0;
+    if claims.iat > latest || claims.nbf.is_some_and(|nbf| nbf > latest) {
+        return Err(CallerRefused::NotYetValid);
+    }
+    if now >= expiry(claims) {
+        return Err(CallerRefused::Expired);
+    }
+    Ok(())
 }
 
 /// The first second at which the token counts no more.
@@ -238,15 +242,26 @@ const fn expiry(claims: &UnverifiedClaims) -> UnixTime {
     UnixTime(claims.exp).after(LEEWAY)
 }
 
-fn burn(issuer: &str, claims: &UnverifiedClaims) -> Burn {
-    let key = Canonical::new("countersign/jti/v1")
-        .text(issuer)
-        .text(&claims.jti)
-        .sha256();
-    Burn {
-        key,
-        keep_until: expiry(claims),
-    }
+fn burn(issuer: &str, once: Once, token: &UnverifiedToken<'_>) -> Result<Burn, CallerRefused> {
+    let key = match once {
+        Once::Jti => {
+            let jti = token.claims.jti.as_ref();
+            let jti = jti.ok_or(CallerRefused::ClaimMissing("jti".into()))?;
+            Canonical::new("countersign/jti/v1").text(issuer).text(jti)
+        }
+        // Without the signature: of ECDSA there are many for one text. Its base64 was read strictly,
+        // so the text has one spelling.
+        Once::SignedText => {
+            let (signed, _) = token.raw.rsplit_once('.').ok_or(CallerRefused::Signature)?;
+            Canonical::new("countersign/signed-text/v1")
+                .text(issuer)
+                .text(signed)
+        }
+    };
+    Ok(Burn {
+        key: key.sha256(),
+        keep_until: expiry(&token.claims),
+    })
 }
 
 /// Checks the signature with a key that is pinned to the algorithm.

@@ -4,23 +4,34 @@ use super::{
     pattern::ClaimPattern,
     read::{PolicyError, Table, Value},
 };
+use crate::caller::RISKY_EVENTS;
 use proto::request::CallerFacts;
 
 /// The issuer name of jobs that sign with a client key.
 pub const CLIENT_KEY_ISSUER: &str = "client-key";
 
-/// Events in which a stranger's code or timing starts a job that runs with the repository's rights.
-/// They are refused unless an entry names them.
-const RISKY_EVENTS: [&str; 2] = ["pull_request_target", "workflow_run"];
-
 /// Ids that cannot be registered again by somebody else after a rename or deletion (attack 6), and
 /// the keys that an entry with that id must state as well: to leave one out would mean "any".
-const IDENTITIES: [(&str, &[&str]); 4] = [
+const IDENTITIES: [(&str, &[&str]); 7] = [
+    // GitHub.
     (
         "repository_id",
         &["owner_id", "workflow", "ref", "event", "environment"],
     ),
-    ("project_id", &["ref"]),
+    // GitLab.
+    (
+        "project_id",
+        &["namespace_id", "workflow", "ref", "event", "environment"],
+    ),
+    // CircleCI. The origin tells a fork's build from the project's own.
+    (
+        "circleci_project_id",
+        &["org_id", "pipeline_definition_id", "origin", "ref"],
+    ),
+    // Buildkite.
+    ("pipeline_id", &["organization_id", "ref", "event", "step"]),
+    // Kubernetes. The UID is of one service account in one namespace: nothing narrows it further.
+    ("service_account_uid", &[]),
     ("subject", &[]),
     ("client_key", &[]),
 ];
@@ -28,6 +39,12 @@ const IDENTITIES: [(&str, &[&str]); 4] = [
 /// Claims that have another name in some tokens.
 const OTHER_NAMES: [(&str, &str); 2] =
     [("owner_id", "repository_owner_id"), ("event", "event_name")];
+
+/// Who owns what the id names; a part of the identity.
+const OWNERS: [&str; 4] = ["owner_id", "namespace_id", "org_id", "organization_id"];
+
+/// Claims that say which commit or ref of the job's workflow file ran.
+const PINS: [&str; 2] = ["job_workflow_sha", "job_workflow_ref"];
 
 /// One entry of `callers`: the issuer, and claims that must all hold.
 #[derive(Clone, Debug)]
@@ -79,9 +96,24 @@ impl CallerEntry {
         }
         if !identified {
             return Err(issuer_value.key_error(
-                "a caller needs one of `repository_id`, `project_id`, `subject` or `client_key`: \
-                 names can be registered again by somebody else",
+                "a caller needs one of `repository_id`, `project_id`, `circleci_project_id`, \
+                 `pipeline_id`, `service_account_uid`, `subject` or `client_key`: names can be \
+                 registered again by somebody else",
             ));
+        }
+        if let Some(workflow) = table.optional("workflow") {
+            let pinned = PINS.iter().any(|key| has(key));
+            for one in workflow.list_or_one()? {
+                // Whoever calls a file of another repository chooses its commit, and the commits of
+                // every fork can be chosen: without a pin its steps could be anybody's (attack 7).
+                let foreign = one.text_or_number()?.contains("/.github/workflows/");
+                if foreign && !pinned {
+                    return Err(one.error(
+                        "is another repository's file; pin it with `job_workflow_sha` or \
+                         `job_workflow_ref`",
+                    ));
+                }
+            }
         }
         let claims = table
             .values()
@@ -100,10 +132,9 @@ impl CallerEntry {
             let claim = fact(caller, key);
             patterns.iter().any(|p| p.matches(claim))
         };
-        let (ids, others): (Vec<_>, Vec<_>) = self
-            .claims
-            .iter()
-            .partition(|(key, _)| key == "owner_id" || IDENTITIES.iter().any(|(id, _)| id == key));
+        let (ids, others): (Vec<_>, Vec<_>) = self.claims.iter().partition(|(key, _)| {
+            OWNERS.contains(&key.as_str()) || IDENTITIES.iter().any(|(id, _)| id == key)
+        });
         // An entry without an id never matches: the parser refuses it, and so does this.
         if ids.is_empty() || !ids.iter().all(|(key, patterns)| holds(key, patterns)) {
             return Match::Stranger;
@@ -137,7 +168,7 @@ fn patterns(value: Value<'_, '_>) -> Result<Vec<ClaimPattern>, PolicyError> {
     for one in value.list_or_one()? {
         let text = one.text_or_number()?;
         let pattern = match value.key {
-            "environment" if text.is_empty() => Ok(ClaimPattern::absent()),
+            "environment" | "step" if text.is_empty() => Ok(ClaimPattern::absent()),
             "environment" | "ref" => ClaimPattern::with_star(&text),
             _ => ClaimPattern::exact(&text),
         };
@@ -164,4 +195,70 @@ fn fact<'c>(caller: &'c CallerFacts, key: &str) -> Option<&'c str> {
         .get(key)
         .or_else(|| caller.claims.get(other?))
         .map(String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::policy::file::Policy;
+
+    const EXAMPLE: &str = include_str!("../../../deploy/examples/callers.toml");
+
+    #[test]
+    fn attack_49_each_key_of_each_cis_example_is_demanded() {
+        assert!(Policy::parse(EXAMPLE, "p").is_ok());
+        // What only narrows further, what a UID says already, and what matches nothing when it is gone.
+        let may_go = [
+            "runner",
+            "ref_protected",
+            "context",
+            "namespace",
+            "entry_workflow",
+        ];
+        let entries: Vec<&str> = EXAMPLE.lines().filter(|l| l.contains("{ issuer")).collect();
+        assert_eq!(entries.len(), 6);
+        for entry in entries {
+            let inner = entry
+                .trim()
+                .trim_start_matches("{ ")
+                .trim_end_matches(" },");
+            let keys: Vec<&str> = inner.split(", ").collect();
+            for key in &keys {
+                let name = key.split(" = ").next().unwrap();
+                if may_go.contains(&name) {
+                    continue;
+                }
+                let less: Vec<&str> = keys.iter().copied().filter(|k| k != key).collect();
+                let document = EXAMPLE.replace(inner, &less.join(", "));
+                assert_ne!(document, EXAMPLE);
+                assert!(
+                    Policy::parse(&document, "p").is_err(),
+                    "{entry} without {name}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn attack_07_another_repositorys_file_must_be_pinned() {
+        let pin = r#", job_workflow_sha = "6c1f7b0cf1c4f2a79f6b3a3d2f8e7d1a0b9c8d7e""#;
+        let without = EXAMPLE.replace(pin, "");
+        assert_ne!(without, EXAMPLE);
+        let why = Policy::parse(&without, "p").unwrap_err();
+        assert_eq!(why.key(), Some("workflow"));
+        let by_ref = EXAMPLE.replace(
+            pin,
+            r#", job_workflow_ref = "acme/ci/.github/workflows/publish.yml@refs/tags/v1""#,
+        );
+        assert!(Policy::parse(&by_ref, "p").is_ok());
+        // One foreign file among local ones is enough.
+        let mixed = without.replace(
+            r#"workflow = "acme/ci"#,
+            r#"workflow = [".github/workflows/release.yml", "acme/ci"#,
+        );
+        let mixed = mixed.replace(r#"/publish.yml", entry"#, r#"/publish.yml"], entry"#);
+        assert_eq!(
+            Policy::parse(&mixed, "p").unwrap_err().key(),
+            Some("workflow")
+        );
+    }
 }

@@ -28,9 +28,6 @@ const LAG: [Duration; 6] = [
     Duration::from_secs(2),
     Duration::from_secs(5),
 ];
-/// How long a registry may take to show what it was sent, in seconds. Before that an absent version
-/// is not sent again after an unclear answer.
-const REGISTRY_LAG: u64 = 10;
 /// Another task of this daemon may be sending for this long, in seconds.
 const SENDING_MAX: u64 = 150;
 
@@ -89,7 +86,7 @@ pub async fn settled(desk: &Desk, id: RequestId, at: FileAt) -> Result<Outcome, 
                     ReadBack::Shows(digest) => {
                         change(desk, id, |r| r.shows(at, digest.clone())).await?;
                     }
-                    ReadBack::Absent if now.since(since) >= REGISTRY_LAG => {
+                    ReadBack::Absent if now.since(since) >= lag(desk, &held.record, at) => {
                         change(desk, id, |r| r.absent(at, None)).await?;
                     }
                     ReadBack::Absent => tokio::time::sleep(Duration::from_secs(1)).await,
@@ -210,11 +207,18 @@ async fn settle_once(desk: &Desk, id: RequestId, at: FileAt) -> Result<(), Refus
     };
     match read_back(desk, &held.record, at).await? {
         ReadBack::Shows(digest) => change(desk, id, |r| r.shows(at, digest.clone())).await,
-        ReadBack::Absent if now.since(since) >= REGISTRY_LAG => {
+        ReadBack::Absent if now.since(since) >= lag(desk, &held.record, at) => {
             change(desk, id, |r| r.absent(at, None)).await
         }
         ReadBack::Absent => Ok(()),
     }
+}
+
+/// How long the file's registry may take to show it, in seconds.
+fn lag(desk: &Desk, record: &Record, at: FileAt) -> u64 {
+    let item = record.facts.items.get(at.item);
+    item.and_then(|item| desk.upstream(&item.registry))
+        .map_or(u64::MAX, |upstream| upstream.lag().as_secs())
 }
 
 async fn read_back(desk: &Desk, record: &Record, at: FileAt) -> Result<ReadBack, Refusal> {

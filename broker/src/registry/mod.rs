@@ -5,6 +5,7 @@
 //! people or policy, and it sees a token for the length of one call only.
 
 pub mod archive;
+pub mod crates;
 pub mod npm;
 mod pieces;
 pub mod pypi;
@@ -35,6 +36,8 @@ pub enum Kind {
     Npm,
     /// Python's upload protocol and simple index: twine, uv, flit, hatch, poetry.
     PyPi,
+    /// cargo's registry protocol with a sparse index.
+    Crates,
     /// Anything else: the broker keeps a secret for it, and speaks no protocol.
     Generic,
 }
@@ -85,6 +88,8 @@ pub struct Address {
     pub url: Url,
     /// Where uploads go, where that is another address.
     pub upload: Option<Url>,
+    /// The broker's own endpoint for it, as clients see it.
+    pub endpoint: Url,
     /// The user name beside the token, where the protocol has one.
     pub user: Option<String>,
     /// Whether the token is narrowed to the one package before it is sent, where the protocol has such
@@ -98,6 +103,7 @@ impl Address {
     /// An address, with nothing said beside it.
     pub fn at(url: Url) -> Self {
         Self {
+            endpoint: url.clone(),
             url,
             upload: None,
             user: None,
@@ -108,9 +114,10 @@ impl Address {
 }
 
 /// The one table of registries.
-pub const KINDS: [KindRow; 3] = [
+pub const KINDS: [KindRow; 4] = [
     npm::ROW,
     pypi::ROW,
+    crates::ROW,
     KindRow {
         kind: Kind::Generic,
         name: "generic",
@@ -163,6 +170,7 @@ pub struct Publish {
 enum Envelope {
     Npm(npm::Envelope),
     PyPi(pypi::Envelope),
+    Crates(crates::Envelope),
 }
 
 /// What the approver may want to know about the inside.
@@ -216,8 +224,8 @@ impl Publish {
     pub fn for_known_package(&mut self) {
         match &mut self.envelope {
             Envelope::Npm(envelope) => envelope.keep_access(),
-            // A form says nothing about other versions.
-            Envelope::PyPi(_) => {}
+            // Neither says anything about other versions.
+            Envelope::PyPi(_) | Envelope::Crates(_) => {}
         }
     }
 
@@ -244,7 +252,7 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_row() {
-        for kind in [Kind::Npm, Kind::PyPi, Kind::Generic] {
+        for kind in [Kind::Npm, Kind::PyPi, Kind::Crates, Kind::Generic] {
             assert_eq!(kind.row().kind, kind);
             assert_eq!(Kind::parse(kind.name()), Some(kind));
         }

@@ -47,6 +47,22 @@ pub trait Upstream: Send + Sync {
     fn whoami<'a>(&'a self, token: &'a Secret<String>)
     -> BoxFuture<'a, Result<Account, ReadError>>;
 
+    /// How long it may take to show what it was sent. Before that an absent version is not sent again after an
+    /// unclear answer.
+    fn lag(&self) -> Duration {
+        Duration::from_secs(10)
+    }
+
+    /// Where archives are downloaded, for the registries with a sparse index: the template in its settings.
+    fn downloads(&self) -> BoxFuture<'_, Result<String, ReadError>> {
+        Box::pin(async { Err(ReadError::NotUnderstood) })
+    }
+
+    /// Where a file of its sparse index lies, if it has one.
+    fn index_file(&self, _path: &str) -> Option<Url> {
+        None
+    }
+
     /// Whether attestations beside an upload are left out; otherwise such an upload is refused.
     fn drops_attestations(&self) -> bool {
         false

@@ -6,7 +6,7 @@ use crate::{
     http::Broker,
     job::{
         bypass::{self, Setting},
-        distribution, idtoken,
+        crates, distribution, idtoken,
         open::{self, Shown},
         python,
         session::Session,
@@ -36,7 +36,7 @@ pub(crate) struct What {
     /// The registry, as the broker's configuration names it
     registry: RegistryId,
     /// A tarball made by `npm pack`, or a package's folder; wheels and source archives, or the folder
-    /// that holds them; several are one request
+    /// that holds them; a .crate, or the folder of a crate or a cargo workspace; several are one request
     #[arg(required = true, value_name = "FILE|FOLDER")]
     paths: Vec<PathBuf>,
     /// The dist-tag [default: publishConfig.tag, else latest]
@@ -45,6 +45,9 @@ pub(crate) struct What {
     /// Words for the approver, shown as unverified
     #[arg(long)]
     note: Option<String>,
+    /// Pack crates without building what was packed
+    #[arg(long)]
+    no_verify: bool,
 }
 
 /// Ask for approval of exactly these bytes, print the match code, wait, and publish them through the
@@ -58,6 +61,9 @@ Examples:
   countersign publish npm . -- yarn npm publish
   countersign publish pypi dist/
   countersign publish pypi dist/* -- uv publish
+  countersign publish crates .
+  countersign publish crates left-1.4.2.crate
+  countersign publish crates . -- cargo publish
 
 Who asks: in GitHub Actions `permissions: id-token: write` is enough; elsewhere COUNTERSIGN_ID_TOKEN
 (an OIDC token for the broker's URL) or COUNTERSIGN_CLIENT_KEY (a file by `admin client-key new`).
@@ -73,7 +79,7 @@ pub(crate) struct Args {
     /// Write the signed receipt to this file
     #[arg(long, value_name = "FILE")]
     receipt: Option<PathBuf>,
-    /// The registry's client [default: npm publish; twine upload or uv publish]
+    /// The registry's client [default: npm publish; twine upload or uv publish; none for crates]
     #[arg(last = true)]
     command: Vec<String>,
 }
@@ -240,6 +246,16 @@ async fn prepare(context: &Context, what: &What, command: &[String]) -> Result<R
         }
         return Ok(ready);
     }
+    let cargo = what.paths.iter().filter(|p| crates::is_crate(p)).count();
+    if cargo > 0 {
+        if cargo < what.paths.len() || what.tag.is_some() {
+            return Err(Failure::usage(
+                "Crates are published without a tag and by themselves.",
+                "Leave out --tag, and publish other packages with another command.",
+            ));
+        }
+        return with_crates(what, ready).await;
+    }
     for (n, path) in what.paths.iter().enumerate() {
         let is_folder = path.is_dir();
         let file = if is_folder {
@@ -274,6 +290,29 @@ async fn prepare(context: &Context, what: &What, command: &[String]) -> Result<R
     let url =
         Url::parse(broker.base()).map_err(|e| Failure::usage(e.to_string(), "Check --broker."))?;
     bypass::refuse_elsewhere(&ready.settings, &url)?;
+    Ok(ready)
+}
+
+/// Packs folders with cargo, and reads the `.crate` files.
+async fn with_crates(what: &What, mut ready: Ready) -> Result<Ready, Failure> {
+    for (n, path) in what.paths.iter().enumerate() {
+        let files = if crates::is_file(path) {
+            vec![path.clone()]
+        } else {
+            let into = ready.packed.path().join(n.to_string());
+            crates::pack(path, &into, !what.no_verify).await?
+        };
+        for file in files {
+            let (item, file) = crates::read(&file, &what.registry)?;
+            ready.items.push(item);
+            ready.paths.push(file);
+        }
+    }
+    if let [folder] = what.paths.as_slice()
+        && folder.is_dir()
+    {
+        ready.folder = Some(folder.clone());
+    }
     Ok(ready)
 }
 
@@ -415,6 +454,26 @@ async fn run_all(
                 .try_for_each(|(path, file)| unchanged(path, &file.digest))?;
         } else if !plans.is_empty() {
             break;
+        }
+        if own.iter().any(|p| crates::is_file(p)) {
+            match own {
+                [path] if command.is_empty() => {
+                    let ca = context.env.get("COUNTERSIGN_CA").map(Path::new);
+                    // Each is read back before the next: a crate needs those that it depends on.
+                    let failed = tokio::select! {
+                        failed = crates::upload(path, registry, credential, ca) => failed?,
+                        stopped = signals.stopped() => Some(stopped.what.trim_end_matches('.').to_owned()),
+                    };
+                    if failed.is_some() {
+                        return Ok(failed);
+                    }
+                }
+                _ => {
+                    let plan = crates::plan(command, folder, registry, credential, &context.env)?;
+                    plans.push((named(command, "the upload"), plan));
+                }
+            }
+            continue;
         }
         if is_python {
             let files = if command.is_empty() {

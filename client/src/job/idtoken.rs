@@ -1,76 +1,98 @@
 //! The token that says which job asks. It identifies; it authorises nothing.
+//!
+//! Each CI hands it out in its own way: [`Source`] has a line for each. [`service`] asks the CI,
+//! [`client_key`] makes one where the CI has none.
+
+mod client_key;
+mod service;
 
 use crate::{
     edge::{self, Env},
     fail::Failure,
-    http::{self, Broker, Proof},
+    http::{Broker, Proof},
 };
-use proto::{
-    api::BrokerStatus,
-    device::DeviceKey,
-    digest::{hex, unhex},
-    ids::ClientKeyId,
-};
-use serde::{Deserialize, Serialize};
-use std::path::Path;
+use proto::api::BrokerStatus;
+use std::path::{Path, PathBuf};
 use url::Url;
 use zeroize::Zeroizing;
 
-/// How long a token by a client key lives, in seconds.
-const LIFE: u64 = 300;
-/// Most bytes of the CI service's reply.
-const REPLY_MAX: usize = 64 * 1024;
+pub(crate) use client_key::new_key;
 
-/// A client key's file.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct KeyFile {
-    name: ClientKeyId,
-    seed: String,
+/// Where a Kubernetes pod finds its token, unless COUNTERSIGN_ID_TOKEN_FILE says otherwise.
+const MOUNTED: &str = "/var/run/secrets/countersign/token";
+
+/// Where a token can come from, in the order in which they are tried.
+#[derive(Debug, PartialEq, Eq)]
+enum Source<'e> {
+    /// `COUNTERSIGN_ID_TOKEN`: GitLab's `id_tokens` put it there, and any CI can.
+    Given(&'e str),
+    /// `COUNTERSIGN_CLIENT_KEY`: a file, or its text.
+    ClientKey(&'e str),
+    /// A file that somebody else writes and renews: a Kubernetes projected volume.
+    File(PathBuf),
+    /// GitHub Actions: the address and the bearer.
+    Github(&'e str, &'e str),
+    Circleci,
+    Buildkite,
 }
 
-/// The claims of a token by a client key.
-#[derive(Serialize)]
-struct Claims<'a> {
-    iss: &'a str,
-    sub: &'a str,
-    aud: &'a str,
-    iat: u64,
-    exp: u64,
-    jti: String,
+impl<'e> Source<'e> {
+    fn of(env: &'e Env, mounted: &Path) -> Result<Self, Failure> {
+        let is = |name: &str| env.get(name).is_some_and(|v| v == "true");
+        if let Some(token) = env.get("COUNTERSIGN_ID_TOKEN") {
+            return Ok(Self::Given(token));
+        }
+        if let Some(key) = env.get("COUNTERSIGN_CLIENT_KEY") {
+            return Ok(Self::ClientKey(key));
+        }
+        if let Some(path) = env.get("COUNTERSIGN_ID_TOKEN_FILE") {
+            return Ok(Self::File(path.into()));
+        }
+        if let (Some(url), Some(bearer)) = (
+            env.get("ACTIONS_ID_TOKEN_REQUEST_URL"),
+            env.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN"),
+        ) {
+            return Ok(Self::Github(url, bearer));
+        }
+        if is("CIRCLECI") {
+            return Ok(Self::Circleci);
+        }
+        if is("BUILDKITE") {
+            return Ok(Self::Buildkite);
+        }
+        if mounted.exists() {
+            return Ok(Self::File(mounted.to_owned()));
+        }
+        let next = if is("GITHUB_ACTIONS") {
+            "Give the job `permissions: id-token: write`."
+        } else if is("GITLAB_CI") {
+            "Give the job `id_tokens: COUNTERSIGN_ID_TOKEN: aud: <the broker's public URL>`."
+        } else if env.get("KUBERNETES_SERVICE_HOST").is_some() {
+            "Mount a projected serviceAccountToken with the broker's public URL as its audience at \
+             /var/run/secrets/countersign/token, or name its file in COUNTERSIGN_ID_TOKEN_FILE."
+        } else {
+            "In GitHub Actions set `permissions: id-token: write`, in GitLab CI `id_tokens:`; \
+             elsewhere set COUNTERSIGN_ID_TOKEN or COUNTERSIGN_CLIENT_KEY."
+        };
+        Err(Failure::usage("This job has no identity.", next))
+    }
 }
 
-#[derive(Deserialize)]
-struct GithubReply {
-    value: String,
-}
-
-/// Gets a token from what the environment offers, in this order: `COUNTERSIGN_ID_TOKEN`, a client key
-/// in `COUNTERSIGN_CLIENT_KEY`, GitHub Actions.
+/// Gets a token from what the environment offers.
 pub(crate) async fn obtain(env: &Env, broker: &Broker) -> Result<Zeroizing<String>, Failure> {
-    if let Some(token) = env.get("COUNTERSIGN_ID_TOKEN") {
-        return Ok(Zeroizing::new(token.to_owned()));
-    }
-    let source = (
-        env.get("COUNTERSIGN_CLIENT_KEY"),
-        env.get("ACTIONS_ID_TOKEN_REQUEST_URL"),
-        env.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN"),
-    );
-    if matches!(source, (None, None, _) | (None, _, None)) {
-        return Err(Failure::usage(
-            "This job has no identity.",
-            "In GitHub Actions set `permissions: id-token: write`; elsewhere set COUNTERSIGN_ID_TOKEN or COUNTERSIGN_CLIENT_KEY.",
-        ));
-    }
-    let status: BrokerStatus = broker.get("/v1/status", Proof::Nobody).await?;
-    let audience = own_audience(&status.audience, broker.base(), env)?;
+    let source = Source::of(env, Path::new(MOUNTED))?;
+    // Whoever asks for a token names its audience, so that is found out first (attack 35).
+    let audience = async || {
+        let status: BrokerStatus = broker.get("/v1/status", Proof::Nobody).await?;
+        own_audience(&status.audience, broker.base(), env)
+    };
     match source {
-        (Some(key), ..) => client_key(key, &audience),
-        (None, Some(url), Some(token)) => github(url, token, &audience).await,
-        _ => Err(Failure::usage(
-            "This job has no identity.",
-            "Set COUNTERSIGN_ID_TOKEN.",
-        )),
+        Source::Given(token) => Ok(Zeroizing::new(token.to_owned())),
+        Source::File(path) => edge::read_secret(&path),
+        Source::ClientKey(key) => client_key::token(key, &audience().await?),
+        Source::Github(url, bearer) => service::github(url, bearer, &audience().await?).await,
+        Source::Circleci => service::circleci(&audience().await?).await,
+        Source::Buildkite => service::buildkite(&audience().await?).await,
     }
 }
 
@@ -89,127 +111,9 @@ fn own_audience(audience: &str, base: &str, env: &Env) -> Result<String, Failure
     ))
 }
 
-async fn github(url: &str, token: &str, audience: &str) -> Result<Zeroizing<String>, Failure> {
-    let mut url = http::web_address(url, "ACTIONS_ID_TOKEN_REQUEST_URL")?;
-    url.query_pairs_mut().append_pair("audience", audience);
-    let fail = |why: String| {
-        Failure::failed(
-            format!("The CI service gave no token: {why}."),
-            "Check `permissions: id-token: write`, and run the job again.",
-        )
-    };
-    let response = http::build(&url, None)?
-        .get(url)
-        .bearer_auth(token)
-        .timeout(std::time::Duration::from_secs(20))
-        .send()
-        .await
-        .map_err(|e| fail(http::cause(&e)))?;
-    let status = response.status();
-    let body = Zeroizing::new(http::read(response, REPLY_MAX).await?);
-    if !status.is_success() {
-        return Err(fail(format!("it answered {status}")));
-    }
-    serde_json::from_slice::<GithubReply>(&body)
-        .map(|r| Zeroizing::new(r.value))
-        .map_err(|_| fail("its reply is not understood".to_owned()))
-}
-
-/// A token signed by a client key: the file's path, or its text itself.
-fn client_key(source: &str, audience: &str) -> Result<Zeroizing<String>, Failure> {
-    let (name, key) = read_key(source)?;
-    let now = edge::now();
-    let claims = Claims {
-        iss: "client-key",
-        sub: name.as_str(),
-        aud: audience,
-        iat: now.0,
-        exp: now.after(LIFE).0,
-        jti: edge::random_id()?,
-    };
-    Ok(Zeroizing::new(key.sign_jwt(
-        "countersign-client+jwt",
-        name.as_str(),
-        &claims,
-    )))
-}
-
-fn read_key(source: &str) -> Result<(ClientKeyId, DeviceKey), Failure> {
-    let text = if source.contains("seed") && source.contains('=') {
-        Zeroizing::new(source.to_owned())
-    } else {
-        edge::read_secret(Path::new(source))?
-    };
-    let file: Option<KeyFile> = toml::from_str(&text).ok();
-    let bad = || {
-        Failure::usage(
-            "COUNTERSIGN_CLIENT_KEY is no client key.",
-            "Make one with `countersign admin client-key new ci --out ci.key`.",
-        )
-    };
-    let file = file.ok_or_else(bad)?;
-    let seed = Zeroizing::new(file.seed);
-    let raw = Zeroizing::new(unhex(&seed).unwrap_or_default());
-    let seed = <[u8; 32]>::try_from(raw.as_slice()).map_err(|_| bad())?;
-    let key = DeviceKey::from_seed(seed).map_err(|_| bad())?;
-    Ok((file.name, key))
-}
-
-/// Makes a client key and writes its file; returns the public key.
-pub(crate) fn new_key(name: &ClientKeyId, path: &Path) -> Result<String, Failure> {
-    if path.exists() {
-        return Err(Failure::usage(
-            format!("{} exists already.", path.display()),
-            "Choose another name: a key is never overwritten.",
-        ));
-    }
-    let key = DeviceKey::from_seed(edge::random()?)
-        .map_err(|e| Failure::failed(format!("The new key {e}."), "Run the command again."))?;
-    let file = KeyFile {
-        name: name.clone(),
-        seed: hex(key.expose_seed()),
-    };
-    let text = toml::to_string(&file)
-        .map(Zeroizing::new)
-        .map_err(|e| Failure::failed(format!("The key file is no TOML: {e}."), "Report this."))?;
-    edge::write_private(path, text.as_bytes())?;
-    Ok(key.public().into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-
-    #[test]
-    fn a_client_key_signs_a_short_token() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("ci.key");
-        let name = "ci".parse().unwrap();
-        let public = new_key(&name, &path).unwrap();
-        assert!(new_key(&name, &path).is_err());
-        let jwt = client_key(path.to_str().unwrap(), "https://b.example").unwrap();
-        let (signed, signature) = jwt.rsplit_once('.').unwrap();
-        let public = proto::device::DevicePublic::try_from(public).unwrap();
-        assert!(public.verify(
-            signed.as_bytes(),
-            &URL_SAFE_NO_PAD.decode(signature).unwrap()
-        ));
-        let (head, body) = signed.split_once('.').unwrap();
-        let json = |part| -> serde_json::Value {
-            serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
-        };
-        assert_eq!(json(head)["typ"], "countersign-client+jwt");
-        assert_eq!(json(head)["kid"], "ci");
-        assert_eq!(json(body)["iss"], "client-key");
-        assert_eq!(
-            json(body)["exp"].as_u64().unwrap() - json(body)["iat"].as_u64().unwrap(),
-            300
-        );
-        let text = std::fs::read_to_string(&path).unwrap();
-        assert!(client_key(&text, "https://b.example").is_ok());
-        assert!(client_key("/does/not/exist", "x").is_err());
-    }
 
     #[test]
     fn attack_35_a_broker_cannot_ask_for_somebody_elses_token() {
@@ -227,5 +131,53 @@ mod tests {
         }
         let named = Env::from([("COUNTERSIGN_AUDIENCE", "countersign")]);
         assert!(own_audience("countersign", "https://b.example", &named).is_ok());
+    }
+
+    #[test]
+    fn each_ci_is_known_by_its_environment_and_a_job_without_an_identity_is_told_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let none = folder.path().join("token");
+        let of = |env: &Env| Source::of(env, &none).map(|s| format!("{s:?}"));
+        for (pairs, want) in [
+            (
+                [("COUNTERSIGN_ID_TOKEN", "a.b.c"), ("GITLAB_CI", "true")],
+                "Given",
+            ),
+            (
+                [("COUNTERSIGN_CLIENT_KEY", "k"), ("CIRCLECI", "true")],
+                "ClientKey",
+            ),
+            (
+                [("COUNTERSIGN_ID_TOKEN_FILE", "f"), ("BUILDKITE", "true")],
+                "File",
+            ),
+            (
+                [
+                    ("ACTIONS_ID_TOKEN_REQUEST_URL", "u"),
+                    ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "t"),
+                ],
+                "Github",
+            ),
+            (
+                [("CIRCLECI", "true"), ("CIRCLE_OIDC_TOKEN_V2", "a.b.c")],
+                "Circleci",
+            ),
+            ([("BUILDKITE", "true"), ("CI", "true")], "Buildkite"),
+        ] {
+            let got = of(&Env::from(pairs)).unwrap();
+            assert!(got.starts_with(want), "{got}");
+        }
+        for (name, hint) in [
+            ("GITHUB_ACTIONS", "permissions"),
+            ("GITLAB_CI", "id_tokens"),
+            ("KUBERNETES_SERVICE_HOST", "serviceAccountToken"),
+            ("CI", "COUNTERSIGN_CLIENT_KEY"),
+        ] {
+            let failure = of(&Env::from([(name, "true")])).unwrap_err();
+            assert_eq!(failure.exit as u8, 2);
+            assert!(failure.next.contains(hint), "{name}: {}", failure.next);
+        }
+        std::fs::write(&none, "a.b.c\n").unwrap();
+        assert!(of(&Env::default()).unwrap().starts_with("File"));
     }
 }

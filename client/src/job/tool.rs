@@ -215,7 +215,9 @@ impl Plan {
 
 /// The right to ask for IdTokens.
 fn is_id_token(name: &str) -> bool {
-    name.to_ascii_lowercase().starts_with("actions_id_token_")
+    let lower = name.to_ascii_lowercase();
+    // GitLab's npm takes the second.
+    lower.starts_with("actions_id_token_") || lower == "sigstore_id_token"
 }
 
 /// A provenance statement is signed with an IdToken of the command's own. It identifies the job to
@@ -232,7 +234,8 @@ fn is_withheld(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     lower.starts_with("countersign_")
         || is_id_token(name)
-        || lower == "npm_id_token"
+        || lower.starts_with("circle_oidc_token")
+        || lower.ends_with("_id_token")
         || (lower.starts_with("npm_config_")
             && ["registry", "_auth", "userconfig"]
                 .iter()

@@ -3,6 +3,7 @@
 mod callers;
 mod claims;
 mod keys;
+mod kinds;
 mod tokens;
 
 use super::{CallerRefused, Issuers, testkit::*};
@@ -16,7 +17,10 @@ pub(super) async fn refused(issuers: &Issuers, token: &str, what: &str) -> Calle
 }
 
 pub(super) fn with(name: &str, value: Value) -> Value {
-    let mut claims = github_claims();
+    bent(github_claims(), name, value)
+}
+
+pub(super) fn bent(mut claims: Value, name: &str, value: Value) -> Value {
     claims[name] = value;
     claims
 }

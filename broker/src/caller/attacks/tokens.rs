@@ -1,16 +1,27 @@
 //! Attacks 1 to 3: forged shapes and algorithms, foreign issuers, other audiences.
 
-use super::{refused, with};
-use crate::caller::{Alg, CallerRefused, Issuers, Kind, testkit::*};
+use super::{bent, refused};
+use crate::caller::{
+    Alg, CallerRefused, Issuers,
+    samples::{SAMPLES, Sample},
+    testkit::*,
+};
 use serde_json::json;
 
 #[tokio::test]
 async fn attack_01_algorithms_headers_and_shapes() {
     let server = Server::honest().await;
-    let mut config = server.config(Kind::Github);
+    for sample in &SAMPLES {
+        algorithms_headers_and_shapes(&server, sample).await;
+    }
+}
+
+async fn algorithms_headers_and_shapes(server: &Server, sample: &Sample) {
+    let mut config = server.config(sample.kind);
     config.algorithms = vec![Alg::Rs256, Alg::Es256, Alg::EdDsa];
     let issuers = Issuers::new(vec![config], AUDIENCE.into()).unwrap();
-    let claims = github_claims();
+    let claims = (sample.claims)();
+    let with = |name, value| bent(claims.clone(), name, value);
     let good = rs256(&claims);
     assert!(issuers.verify(&good, NOW).await.is_ok());
 
@@ -126,8 +137,15 @@ async fn attack_01_algorithms_headers_and_shapes() {
 
 #[tokio::test]
 async fn attack_02_a_foreign_or_look_alike_issuer() {
+    for sample in &SAMPLES {
+        foreign_or_look_alike_issuer(sample).await;
+    }
+}
+
+async fn foreign_or_look_alike_issuer(sample: &Sample) {
     let server = Server::honest().await;
-    let issuers = server.issuers(Kind::Github);
+    let issuers = server.issuers(sample.kind);
+    let with = |name, value| bent((sample.claims)(), name, value);
     for iss in [
         "https://issuer.example/",
         "http://issuer.example",
@@ -150,16 +168,33 @@ async fn attack_02_a_foreign_or_look_alike_issuer() {
     }
     // Nothing was fetched for any of them; and a right name with a wrong key is not enough.
     assert_eq!(server.hits(), 0);
-    let why = refused(&issuers, &foreign(&github_claims()), "foreign key").await;
+    let why = refused(&issuers, &foreign(&(sample.claims)()), "foreign key").await;
     assert_eq!(why, CallerRefused::Signature);
 }
 
 #[tokio::test]
 async fn attack_03_another_audience() {
     let server = Server::honest().await;
-    let issuers = server.issuers(Kind::Github);
+    for sample in &SAMPLES {
+        another_audience(&server, sample).await;
+    }
+}
+
+async fn another_audience(server: &Server, sample: &Sample) {
+    let issuers = server.issuers(sample.kind);
+    let with = |name, value| bent((sample.claims)(), name, value);
+    // A list of one is that one where the issuer writes lists, and a refusal elsewhere.
+    let list_of_one = rs256(&with("aud", json!([AUDIENCE])));
+    assert_eq!(
+        issuers.verify(&list_of_one, NOW).await.is_ok(),
+        sample.lists
+    );
     for aud in [
-        json!([AUDIENCE]),
+        json!([AUDIENCE, AUDIENCE]),
+        json!([[AUDIENCE]]),
+        json!(["https://broker.example/"]),
+        json!([""]),
+        json!([null]),
         json!([]),
         json!([AUDIENCE, "https://other.example"]),
         json!(["x", AUDIENCE]),
@@ -197,7 +232,7 @@ async fn attack_03_another_audience() {
     let exchange = issuers.for_audience("npm:broker.example".into());
     refused(
         &exchange,
-        &rs256(&github_claims()),
+        &rs256(&(sample.claims)()),
         "the API's token at the exchange",
     )
     .await;

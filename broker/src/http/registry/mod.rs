@@ -3,6 +3,7 @@
 //! Only the publish route reaches the vault, by way of `publish::forward`. Everything else is
 //! answered here or refused (attack 20); nothing is ever passed on with the token.
 
+mod crates;
 mod npm;
 mod pypi;
 
@@ -49,6 +50,14 @@ pub fn router(desk: &Arc<Desk>, registry: RegistryId) -> Option<Router> {
                 pypi::serve(desk, registry, request)
                     .await
                     .unwrap_or_else(|failed| pypi::error(&failed))
+            }
+        })),
+        Kind::Crates => Some(Router::new().fallback(move |request: Request| {
+            let (desk, registry) = (Arc::clone(&desk), registry.clone());
+            async move {
+                crates::serve(desk, registry, request)
+                    .await
+                    .unwrap_or_else(|failed| crates::error(&failed))
             }
         })),
         Kind::Generic => None,

@@ -10,6 +10,9 @@ const MAX_PATH: usize = 1024;
 /// Folders within each other.
 const MAX_PARTS: usize = 64;
 
+/// Files and folders in all: each takes memory until the archive is read (attack 53).
+const MAX_NAMES: usize = 200_000;
+
 /// Why a name was refused.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum NamesError {
@@ -22,6 +25,9 @@ pub enum NamesError {
     /// npm unpacks by cutting off the first folder, whatever its name; Python's tools expect one too.
     #[error("the archive has more than one root folder ('{0}')")]
     Root(String),
+    /// More than any package has.
+    #[error("the archive has more than {MAX_NAMES} files and folders")]
+    TooMany,
 }
 
 /// The names seen so far, as short digests, so that memory stays small with many long names.
@@ -84,6 +90,9 @@ impl Names {
             } else {
                 Kind::Folder
             };
+            if self.seen.len() >= MAX_NAMES {
+                return Err(NamesError::TooMany);
+            }
             let before = self.seen.insert(key(&path), kind);
             // A folder may be named often; a file once, and never where a folder is.
             if before == Some(Kind::File) || (kind == Kind::File && before.is_some()) {
@@ -129,6 +138,18 @@ mod tests {
     fn all(names: &[&str]) -> Result<(), NamesError> {
         let mut seen = Names::in_one_folder();
         names.iter().try_for_each(|n| seen.add(n, n.ends_with('/')))
+    }
+
+    #[test]
+    fn attack_53_many_deep_folders_take_bounded_memory() {
+        let mut seen = Names::in_one_folder();
+        let deep = "a/".repeat(MAX_PARTS - 3);
+        let refused = (0..MAX_NAMES).find_map(|n| {
+            let name = format!("package/{n}/{deep}f");
+            seen.add(&name, false).err()
+        });
+        assert_eq!(refused, Some(NamesError::TooMany));
+        assert!(seen.seen.len() <= MAX_NAMES);
     }
 
     #[test]

@@ -244,7 +244,10 @@ fn number(text: &str) -> Result<Value, JsonError> {
 }
 
 /// Reads a whole document that must be an object.
-pub(super) fn object(input: impl Read, max: u64) -> Result<Map<String, Value>, JsonError> {
+pub(in crate::registry) fn object(
+    input: impl Read,
+    max: u64,
+) -> Result<Map<String, Value>, JsonError> {
     let mut json = Strict::new(input, max);
     let value = json.value()?;
     json.finish()?;

@@ -7,7 +7,7 @@
 mod attestation;
 mod body;
 mod document;
-mod json;
+pub(super) mod json;
 mod manifest;
 mod packument;
 mod tarball;

@@ -22,7 +22,7 @@ fn with(change: impl Fn(&mut Fields)) -> Result<Publish, UploadError> {
 fn fields_of(publish: &Publish) -> &Fields {
     match &publish.envelope {
         registry::Envelope::PyPi(envelope) => &envelope.fields,
-        registry::Envelope::Npm(_) => panic!("not Python's"),
+        _ => panic!("not Python's"),
     }
 }
 

@@ -25,6 +25,7 @@ fn address(url: &Url) -> Address {
         upload: Some(url.join("legacy/").unwrap()),
         user: None,
         narrow: false,
+        endpoint: "https://broker.example".parse().unwrap(),
         attestations: Attestations::Refuse,
     }
 }

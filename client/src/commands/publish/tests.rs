@@ -201,6 +201,7 @@ async fn run(conduct: Conduct, command: &[&str]) -> (u8, Arc<Mutex<Fake>>) {
             paths: vec![file],
             tag: None,
             note: Some("hello".into()),
+            no_verify: false,
         },
         timeout: None,
         receipt: None,
