@@ -4,7 +4,6 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
-    clippy::panic,
     reason = "what is missing fails the test, as it should"
 )]
 
