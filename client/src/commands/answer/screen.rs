@@ -121,12 +121,13 @@ fn draw_item(
 
 /// The verified claims that people know by name come first, then all others.
 fn draw_caller(s: &mut String, q: &Question) {
-    const FIRST: [(&str, &str); 8] = [
+    const FIRST: [(&str, &str); 9] = [
         ("repository", "repository"),
+        ("origin", "repository"),
         ("sha", "commit"),
         ("ref", "ref"),
         ("workflow", "workflow"),
-        ("job_workflow_ref", "workflow"),
+        ("job_workflow_ref", "file at"),
         ("event_name", "event"),
         ("actor", "started by"),
         ("environment", "environment"),
