@@ -67,8 +67,9 @@ Examples:
 
 Who asks: in GitHub Actions `permissions: id-token: write` is enough; elsewhere COUNTERSIGN_ID_TOKEN
 (an OIDC token for the broker's URL) or COUNTERSIGN_CLIENT_KEY (a file by `admin client-key new`).
-The command gets the credential in its environment (for npm also in a temporary settings file); it gets no
-COUNTERSIGN_* variable, and no ACTIONS_ID_TOKEN_* one unless it is told to make a provenance statement:
+The command gets the credential in its environment (for npm also in a temporary settings file). It
+gets no COUNTERSIGN_* variable, and no ACTIONS_ID_TOKEN_* one unless it is told to make a provenance
+statement:
   countersign publish npm . -- npm publish --provenance")]
 pub(crate) struct Args {
     #[command(flatten)]

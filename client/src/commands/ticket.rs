@@ -45,6 +45,12 @@ impl Args {
 
 /// Wait until the request is approved. Exits 3 when it was denied, 4 when it expired.
 #[derive(clap::Args)]
+#[command(after_help = "\
+The ticket comes from the file that `countersign request --out` wrote, or from COUNTERSIGN_TICKET.
+
+Examples:
+  countersign wait --ticket-file request.json --timeout 600
+  countersign wait --published --ticket-file request.json    # what was handed over")]
 pub(crate) struct WaitArgs {
     #[command(flatten)]
     which: Args,
