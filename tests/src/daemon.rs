@@ -2,7 +2,7 @@
 
 use crate::{
     command::{Output, Running, run},
-    free_port, http,
+    free_ports, http,
 };
 use anyhow::{Context, bail};
 use std::{
@@ -389,7 +389,12 @@ impl Daemon {
                 .get(format!("{}/{sign}", self.operations_url))
                 .send()
                 .await;
-            if reply.is_ok_and(|reply| reply.status().is_success()) {
+            // Another daemon may have taken a port a moment ago, and answer there in our place: ours must
+            // be alive with its API open.
+            if reply.is_ok_and(|reply| reply.status().is_success())
+                && self.answers(&client).await
+                && running.ended().is_none()
+            {
                 self.running = Some(running);
                 return Ok(());
             }
@@ -401,6 +406,12 @@ impl Daemon {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    async fn answers(&self, client: &reqwest::Client) -> bool {
+        let status = client.get(format!("{}/v1/status", self.url)).send().await;
+        // The daemon's own TLS is not ours to judge here: whoever speaks it is there.
+        status.map_or_else(|e| !e.is_connect() || self.url.starts_with("https"), |_| true)
     }
 
     /// Runs `countersign` with these arguments in `dir`.
@@ -427,7 +438,7 @@ impl Daemon {
     }
 
     fn choose_ports(&mut self) -> anyhow::Result<()> {
-        let ports = [free_port()?, free_port()?, free_port()?];
+        let ports: [u16; 3] = free_ports()?;
         let [port, registry_port, operations_port] = ports;
         let scheme = self.setting.scheme();
         self.url = format!("{scheme}://127.0.0.1:{port}");

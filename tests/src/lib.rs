@@ -37,9 +37,20 @@ pub fn root() -> PathBuf {
 /// For programs that cannot choose their own port. Between this call and theirs somebody else may take it, so a start
 /// that fails with "address in use" is worth a second try ([`daemon`] does that).
 pub fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-        .local_addr()?
-        .port())
+    let [port] = free_ports()?;
+    Ok(port)
+}
+
+/// Several, all different: each is held until the last one is known.
+pub fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
+    let mut ports = [0; N];
+    let mut held = Vec::with_capacity(N);
+    for port in &mut ports {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        *port = listener.local_addr()?.port();
+        held.push(listener);
+    }
+    Ok(ports)
 }
 
 /// Now, in seconds since 1970 UTC: for claims and deadlines that tests make.

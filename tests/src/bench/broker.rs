@@ -1,7 +1,7 @@
 //! The release daemon on a folder of our choice, and what the kernel says about its process.
 
 use anyhow::{Context as _, bail};
-use stand::{Output, command::Running, free_port, run};
+use stand::{Output, command::Running, free_ports, run};
 use std::{
     fs::{self, File},
     net::TcpStream,
@@ -37,7 +37,7 @@ impl Broker {
         let folder = tempfile::Builder::new()
             .prefix("countersign-bench-")
             .tempdir_in(parent)?;
-        let [port, registry_port, operations_port] = [free_port()?, free_port()?, free_port()?];
+        let [port, registry_port, operations_port] = free_ports()?;
         let text = format!(
             r#"data = "data"
 policy = "policy.toml"
