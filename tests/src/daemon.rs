@@ -411,7 +411,10 @@ impl Daemon {
     async fn answers(&self, client: &reqwest::Client) -> bool {
         let status = client.get(format!("{}/v1/status", self.url)).send().await;
         // The daemon's own TLS is not ours to judge here: whoever speaks it is there.
-        status.map_or_else(|e| !e.is_connect() || self.url.starts_with("https"), |_| true)
+        status.map_or_else(
+            |e| !e.is_connect() || self.url.starts_with("https"),
+            |_| true,
+        )
     }
 
     /// Runs `countersign` with these arguments in `dir`.

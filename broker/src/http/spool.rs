@@ -1,7 +1,7 @@
 //! An upload on its way: small ones stay in memory, larger ones go to a file without a name. Neither
 //! takes more memory than a few pieces, however large it is or however slowly it comes.
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use futures_util::StreamExt as _;
 use std::{
     io::{self, Seek as _, Write as _},
@@ -41,7 +41,7 @@ pub(super) async fn take(
     most: u64,
 ) -> Result<SpooledTempFile, NotTaken> {
     let mut file = tempfile::spooled_tempfile_in(IN_MEMORY, folder);
-    let mut piece = Vec::new();
+    let (mut pieces, mut held) = (Vec::new(), 0);
     let mut taken = 0u64;
     let mut frames = body.into_data_stream();
     while let Some(frame) = frames.next().await {
@@ -50,30 +50,35 @@ pub(super) async fn take(
         if taken > most {
             return Err(NotTaken::TooLarge);
         }
-        piece.extend_from_slice(&frame);
-        if piece.len() >= IN_MEMORY {
-            (file, piece) = written(file, piece).await?;
+        held += frame.len();
+        pieces.push(frame);
+        // What fits in memory is written at the end, where it is known that all of it does.
+        if held >= IN_MEMORY {
+            (file, held) = (written(file, std::mem::take(&mut pieces)).await?, 0);
         }
     }
     if taken >= IN_MEMORY as u64 {
-        (file, _) = written(file, piece).await?;
+        file = written(file, pieces).await?;
     } else {
-        // It has never left memory.
-        file.write_all(&piece)?;
+        // It never leaves memory.
+        for piece in pieces {
+            file.write_all(&piece)?;
+        }
     }
     file.rewind()?;
     Ok(file)
 }
 
-/// Writes a piece where blocking is allowed; gives the file and the empty piece back.
+/// Writes pieces where blocking is allowed, as they came and without a copy; gives the file back.
 async fn written(
     mut file: SpooledTempFile,
-    mut piece: Vec<u8>,
-) -> Result<(SpooledTempFile, Vec<u8>), NotTaken> {
+    pieces: Vec<Bytes>,
+) -> Result<SpooledTempFile, NotTaken> {
     let task = tokio::task::spawn_blocking(move || {
-        file.write_all(&piece)?;
-        piece.clear();
-        Ok::<_, io::Error>((file, piece))
+        for piece in pieces {
+            file.write_all(&piece)?;
+        }
+        Ok::<_, io::Error>(file)
     });
     Ok(task.await.map_err(|_| NotTaken::Disk)??)
 }
