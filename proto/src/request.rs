@@ -2,12 +2,11 @@
 
 use crate::{
     canonical::Canonical,
-    digest::{Digest, hex, unhex},
+    digest::{Digest, hex_text},
     ids::{PackageName, RegistryId, RequestId, VersionText},
     time::UnixTime,
 };
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr};
 
 /// Most items in one request.
 pub const ITEMS_MAX: usize = 200;
@@ -135,37 +134,4 @@ impl RequestFacts {
 #[serde(try_from = "String", into = "String")]
 pub struct RequestDigest(pub [u8; 32]);
 
-impl fmt::Display for RequestDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0))
-    }
-}
-
-impl fmt::Debug for RequestDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for RequestDigest {
-    type Err = &'static str;
-    fn from_str(s: &str) -> Result<Self, Self::Err> {
-        unhex(s)
-            .and_then(|b| <[u8; 32]>::try_from(b).ok())
-            .map(Self)
-            .ok_or("is not 64 lower-case hex digits")
-    }
-}
-
-impl TryFrom<String> for RequestDigest {
-    type Error = &'static str;
-    fn try_from(s: String) -> Result<Self, Self::Error> {
-        s.parse()
-    }
-}
-
-impl From<RequestDigest> for String {
-    fn from(d: RequestDigest) -> Self {
-        d.to_string()
-    }
-}
+hex_text!(RequestDigest);

@@ -60,3 +60,12 @@ pub fn tarball(entries: &[(&str, &[u8])]) -> anyhow::Result<Vec<u8>> {
     }
     Ok(tar.into_inner()?.finish()?)
 }
+
+/// An archive of version 1.0.0 of a package with this readme.
+pub fn with_readme(name: &str, readme: &str) -> anyhow::Result<Vec<u8>> {
+    let manifest = json!({"name": name, "version": "1.0.0"}).to_string();
+    tarball(&[
+        ("package/package.json", manifest.as_bytes()),
+        ("package/README.md", readme.as_bytes()),
+    ])
+}

@@ -11,6 +11,7 @@ use crate::{
     daemon::{Builder, Daemon},
     packages,
     parts::{Issuer, Verdaccio, github_claims},
+    people::publish_document,
 };
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
@@ -292,6 +293,22 @@ impl<R> Team<R> {
             .chain(env.iter().copied())
             .collect();
         Waiting::start(&self.daemon, self.folder.path(), args, &all).await
+    }
+
+    /// Uploads what `npm publish` would of version 1.0.0, with a token of the registry endpoint; the
+    /// reply's status and text.
+    pub async fn upload(
+        &self,
+        token: &str,
+        name: &str,
+        tarball: &[u8],
+    ) -> anyhow::Result<(u16, String)> {
+        let registry = &self.daemon.registry_url;
+        let document = publish_document(name, "1.0.0", registry, tarball);
+        let url = format!("{registry}/{}", name.replace('/', "%2f"));
+        let put = crate::http()?.put(url).bearer_auth(token).json(&document);
+        let reply = put.send().await?;
+        Ok((reply.status().as_u16(), reply.text().await?))
     }
 
     /// A person approves with a TOTP code and the match code.

@@ -6,10 +6,9 @@
     reason = "what is missing fails the test, as it should"
 )]
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use stand::{
-    http, packages,
-    people::publish_document,
+    packages,
     team::{POLICY, Team, Waiting},
 };
 use std::{
@@ -90,41 +89,27 @@ async fn the_job_ends_and_the_broker_publishes_after_the_approval() {
     assert!(shown(&team, "@acme/right").await.is_some());
 }
 
-async fn put(team: &Team, token: &str, name: &str, tarball: &[u8]) -> (u16, String) {
-    let document = publish_document(name, "1.0.0", &team.daemon.registry_url, tarball);
-    let url = format!("{}/{}", team.daemon.registry_url, name.replace('/', "%2f"));
-    let put = http().unwrap().put(url).bearer_auth(token);
-    let reply = put.json(&document).send().await.unwrap();
-    (reply.status().as_u16(), reply.text().await.unwrap())
-}
-
-fn tarball(name: &str, readme: &str) -> Vec<u8> {
-    let manifest = json!({"name": name, "version": "1.0.0"}).to_string();
-    packages::tarball(&[
-        ("package/package.json", manifest.as_bytes()),
-        ("package/README.md", readme.as_bytes()),
-    ])
-    .unwrap()
-}
-
 #[tokio::test]
 async fn attack_12_16_only_the_bytes_of_the_request_are_kept_and_a_denial_destroys_them() {
     let team = team().await;
     let name = "@acme/left";
-    let (ours, evil) = (tarball(name, "ours"), tarball(name, "evil"));
+    let (ours, evil) = (
+        packages::with_readme(name, "ours").unwrap(),
+        packages::with_readme(name, "evil").unwrap(),
+    );
     let file = team.folder().join("left.tgz");
     fs::write(&file, &ours).unwrap();
     let (job, ticket) = hand_over(&team, &file, &[]).await;
     let session: Value = serde_json::from_slice(&fs::read(&ticket).unwrap()).unwrap();
     let credential = session["deposit"].as_str().unwrap();
     for (package, bytes) in [(name, &evil), ("@acme/other", &ours)] {
-        let (status, text) = put(&team, credential, package, bytes).await;
+        let (status, text) = team.upload(credential, package, bytes).await.unwrap();
         assert!((400..500).contains(&status), "{status} {text}");
         assert!(kept(&team).is_empty());
     }
     // The same bytes twice are one deposit.
     for _ in 0..2 {
-        let (status, text) = put(&team, credential, name, &ours).await;
+        let (status, text) = team.upload(credential, name, &ours).await.unwrap();
         assert_eq!(status, 201, "{text}");
         assert_eq!(kept(&team).len(), 1);
     }
@@ -133,7 +118,7 @@ async fn attack_12_16_only_the_bytes_of_the_request_are_kept_and_a_denial_destro
     denied.ok().unwrap();
     assert_eq!(wait(&team, &ticket).await.status, Some(3));
     until("the payload is destroyed", || kept(&team).is_empty()).await;
-    assert_eq!(put(&team, credential, name, &ours).await.0, 403);
+    assert_eq!(team.upload(credential, name, &ours).await.unwrap().0, 403);
     assert_eq!(shown(&team, name).await, None);
 }
 

@@ -7,11 +7,9 @@
     reason = "what is missing fails the test, as it should"
 )]
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use stand::{
-    Output, http, packages, parts,
-    people::publish_document,
-    run,
+    Output, http, packages, parts, run,
     team::{PUBLISH, Team},
 };
 use std::{path::Path, time::Duration};
@@ -183,36 +181,21 @@ async fn attack_03_a_token_for_one_door_opens_no_other() {
     assert_eq!(exchange(&team, &token, "@other/left").await, Err(403));
 }
 
-/// Uploads what `npm publish` would, with a token.
-async fn put(team: &Team, token: &str, name: &str, tarball: &[u8]) -> (u16, String) {
-    let document = publish_document(name, "1.0.0", &team.daemon.registry_url, tarball);
-    let url = format!("{}/{}", team.daemon.registry_url, name.replace('/', "%2f"));
-    let put = http().unwrap().put(url).bearer_auth(token);
-    let reply = put.json(&document).send().await.unwrap();
-    (reply.status().as_u16(), reply.text().await.unwrap())
-}
-
-fn tarball(name: &str, readme: &str) -> Vec<u8> {
-    let manifest = json!({"name": name, "version": "1.0.0"}).to_string();
-    packages::tarball(&[
-        ("package/package.json", manifest.as_bytes()),
-        ("package/README.md", readme.as_bytes()),
-    ])
-    .unwrap()
-}
-
 #[tokio::test]
 async fn attack_09_12_37_a_guest_publishes_nothing_but_what_was_approved_for_his_run() {
     let team = Team::start().await.unwrap();
     let name = "@acme/left";
-    let (ours, evil) = (tarball(name, "ours"), tarball(name, "evil"));
+    let (ours, evil) = (
+        packages::with_readme(name, "ours").unwrap(),
+        packages::with_readme(name, "evil").unwrap(),
+    );
     let guest = async |run: &str, package: &str| {
         let token = id_token(&team, "npm:127.0.0.1", run).await;
         exchange(&team, &token, package).await.unwrap()
     };
     // A perfect token, and nobody was asked: 403, and the registry sees nothing.
     let token = guest("1", name).await;
-    let (status, text) = put(&team, &token, name, &ours).await;
+    let (status, text) = team.upload(&token, name, &ours).await.unwrap();
     assert_eq!(status, 403, "{text}");
     let (id, code) = asked(&Output {
         status: Some(1),
@@ -220,16 +203,19 @@ async fn attack_09_12_37_a_guest_publishes_nothing_but_what_was_approved_for_his
         stderr: String::new(),
     });
     // The same guest with other bytes: refused, and no second question.
-    let (status, text) = put(&team, &token, name, &evil).await;
+    let (status, text) = team.upload(&token, name, &evil).await.unwrap();
     assert_eq!(status, 403, "{text}");
     assert!(text.contains("other bytes"), "{text}");
     // A guest of one package is none of another.
-    let (status, _) = put(&team, &token, "@acme/other", &ours).await;
+    let (status, _) = team.upload(&token, "@acme/other", &ours).await.unwrap();
     assert_eq!(status, 403);
     approve(&team, &id, &code).await;
     // Approved for run 1: the bytes from run 2 ask again, the other bytes from run 1 too.
     for (run, bytes) in [("2", &ours), ("1", &evil)] {
-        let (status, text) = put(&team, &guest(run, name).await, name, bytes).await;
+        let (status, text) = team
+            .upload(&guest(run, name).await, name, bytes)
+            .await
+            .unwrap();
         assert_eq!(status, 403, "{text}");
         assert!(!text.contains(&id), "{text}");
         assert_eq!(shown(&team, name).await, None);
@@ -249,12 +235,15 @@ async fn attack_09_12_37_a_guest_publishes_nothing_but_what_was_approved_for_his
     }
     // The approved bytes, uploaded again by run 1: published; sent again: the recorded outcome.
     for _ in 0..2 {
-        let (status, text) = put(&team, &token, name, &ours).await;
+        let (status, text) = team.upload(&token, name, &ours).await.unwrap();
         assert_eq!(status, 201, "{text}");
     }
     assert!(shown(&team, name).await.is_some());
     // A later attempt of the same run (another package of it failed, say) is told the same.
-    let (status, text) = put(&team, &guest("1", name).await, name, &ours).await;
+    let (status, text) = team
+        .upload(&guest("1", name).await, name, &ours)
+        .await
+        .unwrap();
     assert_eq!(status, 201, "{text}");
 }
 
@@ -267,13 +256,16 @@ async fn attack_04_one_id_token_is_one_guest_and_asks_once() {
     for _ in 0..300 {
         assert_eq!(exchange(&team, &token, name).await.unwrap(), guest);
     }
-    let (status, text) = put(&team, &guest, name, &tarball(name, "ours")).await;
+    let (status, text) = team
+        .upload(&guest, name, &packages::with_readme(name, "ours").unwrap())
+        .await
+        .unwrap();
     assert_eq!(status, 403, "{text}");
     // Of another package it is another guest, and the token has asked already.
     let other = exchange(&team, &token, "@acme/other").await.unwrap();
     assert_ne!(other, guest);
-    let bytes = tarball("@acme/other", "ours");
-    let (status, text) = put(&team, &other, "@acme/other", &bytes).await;
+    let bytes = packages::with_readme("@acme/other", "ours").unwrap();
+    let (status, text) = team.upload(&other, "@acme/other", &bytes).await.unwrap();
     assert_eq!(status, 401, "{text}");
     assert!(text.contains("used before"), "{text}");
     let asked = team

@@ -1,6 +1,7 @@
 //! An upload on its way: small ones stay in memory, larger ones go to a file without a name. Neither
 //! takes more memory than a few pieces, however large it is or however slowly it comes.
 
+use crate::registry::IN_MEMORY;
 use axum::body::{Body, Bytes};
 use futures_util::StreamExt as _;
 use std::{
@@ -9,9 +10,6 @@ use std::{
 };
 use tempfile::SpooledTempFile;
 use thiserror::Error;
-
-/// Uploads up to this size stay in memory, in bytes.
-const IN_MEMORY: usize = 64 << 10;
 
 /// Why an upload was not taken.
 #[derive(Debug, Error)]

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     audit::event::Event,
     desk::{Desk, Fault},
-    registry::{Head, Publish},
+    registry::{Head, IN_MEMORY, Publish},
     store::{Batch, Row, Table},
     vault::{
         Binding,
@@ -43,8 +43,6 @@ const PER_SUBJECT_MAX: u64 = 1 << 30;
 const COUNT_PER_SUBJECT_MAX: usize = 400;
 /// Rows looked at in one go.
 const LOOK_MAX: usize = 5000;
-/// Uploads up to this size stay in memory.
-const SPOOL_MEMORY: usize = 64 * 1024;
 
 /// One kept upload.
 #[derive(Serialize, Deserialize)]
@@ -139,10 +137,11 @@ async fn store(
         let batch = Batch::new()
             .require(REQUESTS, id.0.as_bytes(), held.version)
             .create(DEPOSITS, key, value.clone());
+        let (item, file) = at.numbers();
         let event = Event::Deposited {
             request: id,
-            item: number(at.item),
-            file: number(at.file),
+            item,
+            file,
             digest: digest.clone(),
         };
         match desk.commit(batch, &[event], desk.world.now()).await {
@@ -234,7 +233,7 @@ async fn read(
     let own = Arc::clone(desk);
     let task = tokio::task::spawn_blocking(move || {
         let sealed = unhex(&kept.key).unwrap_or_default();
-        let mut body = tempfile::spooled_tempfile_in(SPOOL_MEMORY, &own.place.spool);
+        let mut body = tempfile::spooled_tempfile_in(IN_MEMORY, &own.place.spool);
         let path = place(&own, &kept).ok_or(Fault::Damaged("a deposit"))?;
         payload::open(&own.vault, &binding(&key), &sealed, &path, &mut body)
             .map_err(|why| refusal(&why))?;
@@ -329,13 +328,10 @@ pub fn takes(record: &Record) -> bool {
 
 fn key(id: RequestId, at: FileAt) -> Vec<u8> {
     let mut key = id.0.as_bytes().to_vec();
-    key.extend_from_slice(&number(at.item).to_be_bytes());
-    key.extend_from_slice(&number(at.file).to_be_bytes());
+    let (item, file) = at.numbers();
+    key.extend_from_slice(&item.to_be_bytes());
+    key.extend_from_slice(&file.to_be_bytes());
     key
-}
-
-fn number(index: usize) -> u32 {
-    u32::try_from(index).unwrap_or(u32::MAX)
 }
 
 const fn binding(key: &[u8]) -> Binding<'_> {

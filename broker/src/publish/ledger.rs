@@ -4,7 +4,7 @@ use super::state::{Record, Step};
 use crate::vault::{Domain, rows};
 use crate::{
     desk::{Desk, Fault},
-    store::{Batch, Row, Table, history},
+    store::{Batch, Table, history},
 };
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use proto::{
@@ -52,16 +52,13 @@ pub struct Held {
 
 /// A live request.
 pub fn live(desk: &Desk, id: RequestId) -> Result<Option<Held>, Fault> {
-    let row = desk.live.get(REQUESTS, id.0.as_bytes())?;
-    row.map(|row| held(id, &row)).transpose()
-}
-
-/// The request of a row that was read from [`REQUESTS`].
-pub fn held(id: RequestId, row: &Row) -> Result<Held, Fault> {
-    Ok(Held {
-        version: row.version,
-        record: decode(id, &row.value)?,
-    })
+    match desk.live.get(REQUESTS, id.0.as_bytes())? {
+        None => Ok(None),
+        Some(row) => Ok(Some(Held {
+            version: row.version,
+            record: decode(id, &row.value)?,
+        })),
+    }
 }
 
 /// A request, live or finished long ago.

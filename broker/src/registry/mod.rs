@@ -29,6 +29,9 @@ use std::{fmt, io, path::Path, sync::Arc};
 use tempfile::SpooledTempFile;
 use url::Url;
 
+/// Uploads and archives up to this size stay in memory, in bytes; larger ones go to a file without a name.
+pub const IN_MEMORY: usize = 64 << 10;
+
 /// The protocol that a configured registry speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {

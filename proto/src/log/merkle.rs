@@ -3,50 +3,17 @@
 //! Proofs are planned as ranges of leaves ([`inclusion_plan`], [`consistency_plan`]); a range is
 //! hashed from complete subtrees ([`Node`]), wherever those are kept.
 
-use crate::digest::{hex, unhex};
+use crate::digest::hex_text;
 use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
-use std::{fmt, ops::Range, str::FromStr};
+use std::ops::Range;
 
 /// A tree or leaf hash; written as 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TreeHash(pub [u8; 32]);
 
-impl fmt::Display for TreeHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0))
-    }
-}
-
-impl fmt::Debug for TreeHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for TreeHash {
-    type Err = &'static str;
-    fn from_str(s: &str) -> Result<Self, Self::Err> {
-        unhex(s)
-            .and_then(|b| <[u8; 32]>::try_from(b).ok())
-            .map(Self)
-            .ok_or("is not 64 lower-case hex digits")
-    }
-}
-
-impl TryFrom<String> for TreeHash {
-    type Error = &'static str;
-    fn try_from(s: String) -> Result<Self, Self::Error> {
-        s.parse()
-    }
-}
-
-impl From<TreeHash> for String {
-    fn from(h: TreeHash) -> Self {
-        h.to_string()
-    }
-}
+hex_text!(TreeHash);
 
 fn sha256(parts: &[&[u8]]) -> TreeHash {
     let mut context = Context::new(&SHA256);

@@ -161,6 +161,14 @@ pub struct FileAt {
     pub file: usize,
 }
 
+impl FileAt {
+    /// Item and file as the log and the store's keys have them.
+    pub fn numbers(self) -> (u32, u32) {
+        let number = |index| u32::try_from(index).unwrap_or(u32::MAX);
+        (number(self.item), number(self.file))
+    }
+}
+
 /// How far one file is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "kebab-case")]

@@ -84,10 +84,11 @@ impl Record {
             }
             _ => return Err(self.not_from()),
         };
+        let (item, file) = at.numbers();
         let event = Event::Releasing {
             request: self.facts.id,
-            item: number(at.item),
-            file: number(at.file),
+            item,
+            file,
             attempt,
         };
         Ok(self.step(vec![event]))
@@ -145,19 +146,20 @@ impl Record {
                 };
             }
         }
+        let (item, file) = at.numbers();
         let event = if same {
             Event::Published {
                 request: self.facts.id,
                 digest: self.digest,
                 name,
-                file: number(at.file),
+                file,
                 read_back,
             }
         } else {
             Event::Conflict {
                 request: self.facts.id,
-                item: number(at.item),
-                file: number(at.file),
+                item,
+                file,
                 read_back,
             }
         };
@@ -235,10 +237,11 @@ impl Record {
     }
 
     fn settling(&self, at: FileAt) -> Event {
+        let (item, file) = at.numbers();
         Event::Settling {
             request: self.facts.id,
-            item: number(at.item),
-            file: number(at.file),
+            item,
+            file,
         }
     }
 }
@@ -265,8 +268,4 @@ impl Progress {
             Self::Published { .. } | Self::Conflict { .. } => 0,
         }
     }
-}
-
-fn number(index: usize) -> u32 {
-    u32::try_from(index).unwrap_or(u32::MAX)
 }

@@ -6,7 +6,7 @@ use super::{
     inspect::{InspectError, inspect},
 };
 use crate::registry::{
-    self, Contents, Publish,
+    self, Contents, IN_MEMORY, Publish,
     npm::json::{self, JsonError},
     pieces::Frame,
 };
@@ -21,8 +21,6 @@ use thiserror::Error;
 
 /// Longest JSON, in bytes; the public registry's own limit.
 const MAX_JSON: u32 = 1 << 20;
-/// Archives up to this size stay in memory.
-const MAX_IN_MEMORY: usize = 64 << 10;
 const CHUNK: usize = 16 << 10;
 
 /// Why an upload was refused.
@@ -79,7 +77,7 @@ pub(super) fn read_file(
     size: Option<u64>,
     spool: &Path,
 ) -> Result<Publish, CrateError> {
-    let mut file = spooled_tempfile_in(MAX_IN_MEMORY, spool);
+    let mut file = spooled_tempfile_in(IN_MEMORY, spool);
     let mut hasher = Hasher::new(Algorithm::Sha256);
     let mut taken = 0u64;
     let mut buffer = vec![0; CHUNK];

@@ -10,7 +10,7 @@ use super::{
     manifest::{self, Disagreement},
     tarball::{self, TarballError},
 };
-use crate::registry::{Contents, Envelope, Publish};
+use crate::registry::{Contents, Envelope, IN_MEMORY, Publish};
 use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 use base64::{engine::general_purpose::STANDARD, read::DecoderReader};
 use proto::{
@@ -30,8 +30,6 @@ use thiserror::Error;
 const MAX_METADATA: u64 = 1 << 20;
 /// The archive, packed. The registry itself stops somewhere above 200 MB.
 const MAX_ARCHIVE: u64 = 240 << 20;
-/// Archives up to this size stay in memory.
-const MAX_IN_MEMORY: usize = 64 << 10;
 const CHUNK: usize = 16 << 10;
 
 /// Why a publish document was refused.
@@ -237,7 +235,7 @@ fn attachment<R: Read>(
 /// Decodes the archive into a temporary file, and computes both digests on the way.
 fn keep(data: &mut dyn Read, key: &str, spool: &Path) -> Result<Archive, DocumentError> {
     let mut decoder = DecoderReader::new(data, &STANDARD);
-    let mut file = spooled_tempfile_in(MAX_IN_MEMORY, spool);
+    let mut file = spooled_tempfile_in(IN_MEMORY, spool);
     let mut sha512 = Hasher::new(Algorithm::Sha512);
     let mut sha1 = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
     let mut size = 0;

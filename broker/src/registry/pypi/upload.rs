@@ -10,7 +10,7 @@ use super::{
     multipart::{Form, FormError},
     version,
 };
-use crate::registry::{self, Publish};
+use crate::registry::{self, IN_MEMORY, Publish};
 use proto::{
     digest::{Algorithm, Digest, Hasher, hex},
     distribution::{self, Distribution, FileNameError},
@@ -29,8 +29,6 @@ const MAX_FIELDS: u64 = 4 << 20;
 const MAX_COUNT: usize = 4096;
 /// The archive. The public index takes 100 MiB unless asked for more.
 const MAX_ARCHIVE: u64 = 240 << 20;
-/// Archives up to this size stay in memory.
-const MAX_IN_MEMORY: usize = 64 << 10;
 const CHUNK: usize = 16 << 10;
 
 /// What becomes of attestations (PEP 740). The index refuses them beside an API token: it wants them from
@@ -271,7 +269,7 @@ fn text(form: &mut Form<impl Read>, left: &mut u64) -> Result<String, UploadErro
 }
 
 fn keep(form: &mut Form<impl Read>, name: String, spool: &Path) -> Result<Content, UploadError> {
-    let mut file = spooled_tempfile_in(MAX_IN_MEMORY, spool);
+    let mut file = spooled_tempfile_in(IN_MEMORY, spool);
     let mut sha256 = Hasher::new(Algorithm::Sha256);
     let mut size = 0;
     let mut buffer = vec![0; CHUNK];
