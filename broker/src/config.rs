@@ -125,6 +125,10 @@ pub struct RegistryEntry {
     /// What becomes of attestations beside an upload (`pypi`): `refuse` (when absent) or `drop`.
     #[serde(default)]
     pub attestations: Option<Spanned<Attestations>>,
+    /// Other origins from which published files may be fetched to hash them, where the registry keeps
+    /// them at another host.
+    #[serde(default)]
+    pub downloads: Vec<Spanned<Url>>,
     /// Where the broker's endpoint for it listens: an origin of its own.
     #[serde(default)]
     pub listen: Option<Spanned<SocketAddr>>,
@@ -243,6 +247,10 @@ fn check(config: &Config) -> Result<(), (usize, String)> {
             secure(url, "url")?;
             origin(public, "public_url")?;
             of_kind(registry)?;
+            for download in &registry.downloads {
+                secure(download, "downloads")?;
+                origin(download, "downloads")?;
+            }
             if !plain_ok(listen) {
                 return Err((listen.span().start, plain.to_owned()));
             }

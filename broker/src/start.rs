@@ -19,7 +19,7 @@ use broker::{
     },
     http::{auth::Signatures, listen, operations, registry as origin, routes},
     policy::Policy,
-    publish::{archive, close, deposit, settle},
+    publish::{archive, close, deposit, fetch, settle},
     registry::{Address, Timeouts},
     secret::Secret,
     store::{
@@ -285,6 +285,11 @@ fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk> {
                         .as_ref()
                         .map(|a| *a.get_ref())
                         .unwrap_or_default(),
+                    downloads: entry
+                        .downloads
+                        .iter()
+                        .map(|u| u.get_ref().clone())
+                        .collect(),
                 };
                 Registry::Forward {
                     kind: entry.kind,
@@ -390,6 +395,7 @@ pub(crate) async fn serve(config: Config, path: PathBuf) -> Result<()> {
     }
     tasks.spawn(keep_house(Arc::clone(&desk), stopping.clone()));
     tasks.spawn(keep_settling(Arc::clone(&desk), stopping.clone()));
+    tasks.spawn(keep_fetching(Arc::clone(&desk), stopping.clone()));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(listen = %config.listen.get_ref(), sealed = desk.vault.is_sealed(), "serving");
 
@@ -475,6 +481,22 @@ async fn keep_settling(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
             _ = stop.changed() => return,
             () = tokio::time::sleep(pause) => {}
         }
+    }
+}
+
+/// Downloads and hashes what was published. It may take minutes, so it stops at once when told to.
+async fn keep_fetching(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
+    let work = async {
+        loop {
+            if let Err(why) = fetch::sweep(&desk, desk.world.now()).await {
+                tracing::error!(%why, "fetching artifacts failed");
+            }
+            tokio::time::sleep(SWEEP).await;
+        }
+    };
+    tokio::select! {
+        _ = stop.changed() => {}
+        () = work => {}
     }
 }
 

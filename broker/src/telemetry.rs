@@ -45,6 +45,8 @@ pub struct Metrics {
     pub published: Counter,
     /// Requests that ended in a conflict: look at them.
     pub conflicts: Counter,
+    /// Alarms about what registries show: look at them.
+    pub alarms: Counter,
     /// 1 while the wall clock is not believed: look at it.
     pub clock_suspect: Gauge,
 }
@@ -63,6 +65,10 @@ impl Default for Metrics {
         let answers_refused = counter("answers_refused", "Answers refused");
         let published = counter("requests_published", "Requests published and read back");
         let conflicts = counter("requests_conflict", "Requests that ended in a conflict");
+        let alarms = counter(
+            "alarms",
+            "Alarms about what registries show: countersign admin watch",
+        );
         let clock_suspect = Gauge::default();
         registry.register(
             "clock_suspect",
@@ -77,6 +83,7 @@ impl Default for Metrics {
             answers_refused,
             published,
             conflicts,
+            alarms,
             clock_suspect,
         }
     }

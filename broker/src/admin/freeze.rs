@@ -46,9 +46,10 @@ pub async fn freeze(
         .await?;
     } else {
         let freeze = Freeze {
-            by: by.clone(),
+            by: Some(by.clone()),
             since: now,
             thawing: Vec::new(),
+            seen: None,
         };
         let event = Event::Frozen {
             package: package.clone(),

@@ -1,7 +1,7 @@
 //! Everything that can be recorded. A closed list of typed facts: no secret, no raw header, no free
 //! text from outside fits in (attack 41).
 
-use super::reason::{AnswerRefusal, CallerRefusal, DenyCause, RefusalReason};
+use super::reason::{AnswerRefusal, CallerRefusal, DenyCause, FreezeCause, RefusalReason};
 use proto::{
     answer::{Decision, Factor},
     api::Mode,
@@ -171,6 +171,57 @@ pub enum Event {
         file: u32,
         /// What it shows.
         read_back: Digest,
+    },
+    /// A published file was downloaded: the approved bytes.
+    ArtifactFetched {
+        /// Of which request.
+        request: RequestId,
+        /// Which item, from 0.
+        item: u32,
+        /// Which of its files, from 0.
+        file: u32,
+        /// Its digest.
+        digest: Digest,
+    },
+    /// A published file was not downloaded: it lies at an origin that the configuration does not name.
+    ArtifactElsewhere {
+        /// Of which request.
+        request: RequestId,
+        /// Which item, from 0.
+        item: u32,
+        /// Which of its files, from 0.
+        file: u32,
+    },
+    /// A published file could not be downloaded in time.
+    ArtifactOverdue {
+        /// Of which request.
+        request: RequestId,
+        /// Which item, from 0.
+        item: u32,
+        /// Which of its files, from 0.
+        file: u32,
+    },
+    /// A published file was downloaded twice: other bytes than the approved ones.
+    ArtifactDiffers {
+        /// Of which request.
+        request: RequestId,
+        /// Which item, from 0.
+        item: u32,
+        /// Which of its files, from 0.
+        file: u32,
+        /// What they are; absent when there were more of them than approved.
+        fetched: Option<Digest>,
+    },
+    /// The broker itself froze a package, for what the registry shows.
+    FrozenByBroker {
+        /// `npm:@acme/left`
+        #[serde(serialize_with = "plain")]
+        package: String,
+        /// Why.
+        cause: FreezeCause,
+        /// About what: `npm:@acme/left@1.4.2`
+        #[serde(serialize_with = "plain")]
+        name: String,
     },
     /// A job was given a stored secret itself.
     Revealed {

@@ -82,6 +82,18 @@ pub enum DenyCause {
     Rival,
 }
 
+/// What the broker saw at a registry that made it freeze a package.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FreezeCause {
+    /// A published file, downloaded, is other bytes than the approved ones.
+    ArtifactDiffers,
+    /// A version or a file of a version that the broker did not publish.
+    VersionUnknown,
+    /// Another digest than before for a file of a known version.
+    VersionChanged,
+}
+
 /// Why a caller was not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

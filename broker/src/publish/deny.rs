@@ -90,9 +90,10 @@ fn freezing(
     for package in mine {
         if ledger::freeze(desk, &package)?.is_none() {
             let row = Freeze {
-                by: by.clone(),
+                by: Some(by.clone()),
                 since: now,
                 thawing: Vec::new(),
+                seen: None,
             };
             let bytes = ledger::freeze_row(desk, &package, &row)?;
             let event = Event::Frozen {

@@ -206,8 +206,14 @@ pub async fn read(desk: &Desk, item: &Item) -> Result<Published, Refusal> {
     let Some(upstream) = desk.upstream(&item.registry) else {
         return Ok(Published::default());
     };
-    let token = vault::for_reading(&desk.vault, &*desk.live, item, desk.world.now())
-        .map_err(Fault::from)?;
+    let token = vault::for_reading(
+        &desk.vault,
+        &*desk.live,
+        &item.registry,
+        &item.package,
+        desk.world.now(),
+    )
+    .map_err(Fault::from)?;
     upstream
         .versions(&item.package, token.as_ref())
         .await

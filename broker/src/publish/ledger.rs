@@ -1,6 +1,7 @@
 //! Requests in the store: the one place that reads and writes them.
 
 use super::state::{Record, Step};
+use crate::audit::reason::FreezeCause;
 use crate::vault::{Domain, rows};
 use crate::{
     desk::{Desk, Fault},
@@ -11,7 +12,7 @@ use proto::{
     api::StateName,
     bearer::{Bearer, BearerHash},
     digest::{hex, unhex},
-    ids::RequestId,
+    ids::{PersonId, RequestId},
     time::UnixTime,
 };
 use serde::{Deserialize, Serialize};
@@ -163,12 +164,24 @@ fn indexes(record: &Record) -> Vec<(Table, Vec<u8>)> {
 /// A package's freeze.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Freeze {
-    /// Who asked for the freeze.
-    pub by: proto::ids::PersonId,
+    /// Who asked for the freeze; nobody where the broker itself froze it.
+    pub by: Option<PersonId>,
     /// When.
     pub since: UnixTime,
     /// People who asked for the thaw; two are needed.
-    pub thawing: Vec<proto::ids::PersonId>,
+    pub thawing: Vec<PersonId>,
+    /// What the broker saw at the registry, where that is a reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Seen>,
+}
+
+/// What the broker saw at a registry.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Seen {
+    /// Of which kind.
+    pub cause: FreezeCause,
+    /// About what: `npm:@acme/left@1.4.2`.
+    pub name: String,
 }
 
 /// The mark of a freeze that was written while the vault was sealed, in place of a MAC.

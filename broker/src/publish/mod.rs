@@ -1,13 +1,15 @@
 //! The story: how a wish becomes a publish.
 //!
 //! Read `state` (what can happen), then the verbs in their order: [`open`], [`answer`],
-//! [`release`] (collect), [`forward`], [`settle`], [`close`].
+//! [`release`] (collect), [`forward`], [`settle`], [`fetch`], [`close`].
 
+pub mod alarm;
 pub mod answer;
 pub mod archive;
 pub mod close;
 mod deny;
 pub mod deposit;
+pub mod fetch;
 pub mod forward;
 pub mod inbox;
 pub mod judge;

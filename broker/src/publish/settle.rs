@@ -2,7 +2,7 @@
 //! normal publish all come through here.
 
 use super::{
-    Refusal,
+    Refusal, fetch,
     ledger::{self, REQUESTS},
     state::{FileAt, Progress, Record, State, Step},
 };
@@ -14,6 +14,7 @@ use crate::{
 };
 use proto::{
     api::StateName,
+    digest::Digest,
     ids::{RequestId, VersionText},
     time::UnixTime,
 };
@@ -70,7 +71,7 @@ pub async fn settled(desk: &Desk, id: RequestId, at: FileAt) -> Result<Outcome, 
                         Ok(Outcome::MaySend(published.beside(wish)))
                     }
                     ReadBack::Shows(digest) => {
-                        change(desk, id, |r| r.shows(at, digest.clone())).await?;
+                        shown(desk, id, at, &digest).await?;
                         continue;
                     }
                 };
@@ -84,7 +85,7 @@ pub async fn settled(desk: &Desk, id: RequestId, at: FileAt) -> Result<Outcome, 
                 let since = *since;
                 match read_back(desk, &held.record, at).await? {
                     ReadBack::Shows(digest) => {
-                        change(desk, id, |r| r.shows(at, digest.clone())).await?;
+                        shown(desk, id, at, &digest).await?;
                     }
                     ReadBack::Absent if now.since(since) >= lag(desk, &held.record, at) => {
                         change(desk, id, |r| r.absent(at, None)).await?;
@@ -114,7 +115,7 @@ pub async fn after_accepted(desk: &Desk, record: &Record, at: FileAt) -> Result<
             tokio::time::sleep(pause).await;
         }
         if let Ok(ReadBack::Shows(digest)) = read_back(desk, record, at).await {
-            return change(desk, id, |r| r.shows(at, digest.clone())).await;
+            return shown(desk, id, at, &digest).await;
         }
     }
     mark_unclear(desk, id, at).await
@@ -133,7 +134,7 @@ pub async fn after_refused(
     };
     match read_back(desk, &held.record, at).await {
         Ok(ReadBack::Shows(digest)) => {
-            change(desk, id, |r| r.shows(at, digest.clone())).await?;
+            shown(desk, id, at, &digest).await?;
             Ok(None)
         }
         Ok(ReadBack::Absent) => {
@@ -206,7 +207,7 @@ async fn settle_once(desk: &Desk, id: RequestId, at: FileAt) -> Result<(), Refus
         _ => return Ok(()),
     };
     match read_back(desk, &held.record, at).await? {
-        ReadBack::Shows(digest) => change(desk, id, |r| r.shows(at, digest.clone())).await,
+        ReadBack::Shows(digest) => shown(desk, id, at, &digest).await,
         ReadBack::Absent if now.since(since) >= lag(desk, &held.record, at) => {
             change(desk, id, |r| r.absent(at, None)).await
         }
@@ -230,8 +231,14 @@ async fn shows(desk: &Desk, record: &Record, at: FileAt) -> Result<(Published, R
     let wish = record.facts.items.get(at.item).ok_or(Refusal::NotFound)?;
     let file = wish.files.get(at.file).ok_or(Refusal::NotFound)?;
     let upstream = desk.upstream(&wish.registry).ok_or(Refusal::NotFound)?;
-    let token = vault::for_reading(&desk.vault, &*desk.live, wish, desk.world.now())
-        .map_err(Fault::from)?;
+    let token = vault::for_reading(
+        &desk.vault,
+        &*desk.live,
+        &wish.registry,
+        &wish.package,
+        desk.world.now(),
+    )
+    .map_err(Fault::from)?;
     let down = |e: ReadError| Refusal::RegistryDown(e.to_string());
     let published = upstream
         .shows(&wish.package, token.as_ref())
@@ -241,12 +248,33 @@ async fn shows(desk: &Desk, record: &Record, at: FileAt) -> Result<(Published, R
     Ok((published, back))
 }
 
-/// Stores a transition, judging it again when somebody else was faster. A transition that the new
-/// state does not allow any more has been made by somebody else.
+/// The registry shows this digest for a file. Where it is the approved one, the same commit orders the
+/// artifact itself to be fetched.
+async fn shown(desk: &Desk, id: RequestId, at: FileAt, digest: &Digest) -> Result<(), Refusal> {
+    change_with(
+        desk,
+        id,
+        |r| r.shows(at, digest.clone()),
+        |record, now| fetch::ordered(record, at, digest, now),
+    )
+    .await
+}
+
 async fn change(
     desk: &Desk,
     id: RequestId,
     make: impl Fn(Record) -> Result<Step, super::state::NotFrom>,
+) -> Result<(), Refusal> {
+    change_with(desk, id, make, |_, _| Batch::new()).await
+}
+
+/// Stores a transition, judging it again when somebody else was faster. A transition that the new
+/// state does not allow any more has been made by somebody else.
+async fn change_with(
+    desk: &Desk,
+    id: RequestId,
+    make: impl Fn(Record) -> Result<Step, super::state::NotFrom>,
+    more: impl Fn(&Record, UnixTime) -> Batch,
 ) -> Result<(), Refusal> {
     for _ in 0..20 {
         let Some(held) = ledger::live(desk, id)? else {
@@ -255,11 +283,12 @@ async fn change(
         let Ok(step) = make(held.record) else {
             return Ok(());
         };
-        let record =
-            match ledger::persist(desk, held.version, step, Batch::new(), desk.world.now()).await {
-                Err(Fault::Conflict(..)) => continue,
-                other => other?,
-            };
+        let now = desk.world.now();
+        let batch = more(step.record(), now);
+        let record = match ledger::persist(desk, held.version, step, batch, now).await {
+            Err(Fault::Conflict(..)) => continue,
+            other => other?,
+        };
         match record.name() {
             StateName::Published => {
                 desk.metrics.published.inc();

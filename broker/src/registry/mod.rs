@@ -5,6 +5,7 @@
 //! people or policy, and it sees a token for the length of one call only.
 
 pub mod archive;
+mod artifact;
 pub mod crates;
 pub mod npm;
 mod pieces;
@@ -14,6 +15,7 @@ mod upstream;
 #[cfg(test)]
 mod fake;
 
+pub use artifact::Fetched;
 pub use upstream::{
     Account, BaseError, BoxFuture, Published, ReadBack, ReadError, Sent, ShownFile, Timeouts,
     Upstream,
@@ -100,6 +102,8 @@ pub struct Address {
     pub narrow: bool,
     /// What becomes of attestations beside an upload, where the protocol has them.
     pub attestations: pypi::Attestations,
+    /// Other origins from which files may be fetched to hash them.
+    pub downloads: Vec<Url>,
 }
 
 impl Address {
@@ -112,6 +116,7 @@ impl Address {
             user: None,
             narrow: false,
             attestations: pypi::Attestations::default(),
+            downloads: Vec::new(),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! goes to the configured address only, no redirect is followed and no proxy variable is read (attack
 //! 39), and no error carries a request.
 
-use super::Publish;
+use super::{Fetched, Publish};
 use crate::secret::Secret;
 use proto::{
     digest::{Algorithm, Digest},
@@ -13,7 +13,12 @@ use proto::{
     text,
 };
 use reqwest::{Client, Response};
-use std::{collections::BTreeMap, future::Future, pin::Pin, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    pin::Pin,
+    time::Duration,
+};
 use thiserror::Error;
 use url::Url;
 
@@ -56,6 +61,18 @@ pub trait Upstream: Send + Sync {
     /// Where archives are downloaded, for the registries with a sparse index: the template in its settings.
     fn downloads(&self) -> BoxFuture<'_, Result<String, ReadError>> {
         Box::pin(async { Err(ReadError::NotUnderstood) })
+    }
+
+    /// Downloads a published file from where the registry says it lies, and hashes it. An adapter that
+    /// cannot says that it lies elsewhere, which is told and never taken for a yes.
+    fn fetch<'a>(
+        &'a self,
+        _package: &'a PackageName,
+        _version: &'a VersionText,
+        _file: &'a File,
+        _token: Option<&'a Secret<String>>,
+    ) -> BoxFuture<'a, Result<Fetched, ReadError>> {
+        Box::pin(async { Ok(Fetched::Elsewhere) })
     }
 
     /// Where a file of its sparse index lies, if it has one.
@@ -164,6 +181,13 @@ pub struct Published {
     pub versions: BTreeMap<VersionText, Vec<ShownFile>>,
     /// The newest version by the registry's own order.
     pub newest: Option<VersionText>,
+    /// Where a version's files lie, by their names (empty: the version's only file): the registry's
+    /// word, to be judged before anybody asks there.
+    pub places: BTreeMap<VersionText, BTreeMap<String, String>>,
+    /// Versions that are still there but that nobody should choose: yanked.
+    pub withdrawn: BTreeSet<VersionText>,
+    /// Where the tag `latest` points, on registries that have tags.
+    pub latest: Option<VersionText>,
 }
 
 /// One file that a registry shows.
@@ -200,6 +224,15 @@ impl Published {
         };
         let others = self.versions.iter().filter(|v| !own(v));
         others.map(|(version, _)| version.clone()).collect()
+    }
+
+    /// Where the registry says that a file lies.
+    pub fn place(&self, version: &VersionText, name: &str) -> Option<&str> {
+        let places = self.places.get(version)?;
+        places
+            .get(name)
+            .or_else(|| places.get(""))
+            .map(String::as_str)
     }
 
     /// What is shown in the place of this file.

@@ -6,7 +6,12 @@ use super::{
     tokens::{self, StoredToken, TokenError},
 };
 use crate::{policy::Permit, secret::Secret, store::Store};
-use proto::{api::Mode, request::Item, time::UnixTime};
+use proto::{
+    api::Mode,
+    ids::{PackageName, RegistryId},
+    request::Item,
+    time::UnixTime,
+};
 
 /// The token for one publish of one permitted item. The permit is spent by it: it is taken by value,
 /// and another publish needs another decision.
@@ -23,17 +28,18 @@ pub fn release(
     if !permitted {
         return Ok(None);
     }
-    open(vault, store, item, now)
+    open(vault, store, &item.registry, &item.package, now)
 }
 
 /// The token for asking the registry what it shows: private packages are invisible without it.
 pub fn for_reading(
     vault: &Vault,
     store: &dyn Store,
-    item: &Item,
+    registry: &RegistryId,
+    package: &PackageName,
     now: UnixTime,
 ) -> Result<Option<Secret<String>>, TokenError> {
-    Ok(open(vault, store, item, now)?.map(|(token, _)| token))
+    Ok(open(vault, store, registry, package, now)?.map(|(token, _)| token))
 }
 
 /// The token for asking the registry whose it is.
@@ -44,10 +50,11 @@ pub fn for_check(vault: &Vault, stored: &StoredToken) -> Result<Secret<String>, 
 fn open(
     vault: &Vault,
     store: &dyn Store,
-    item: &Item,
+    registry: &RegistryId,
+    package: &PackageName,
     now: UnixTime,
 ) -> Result<Option<(Secret<String>, StoredToken)>, TokenError> {
-    let Some(stored) = tokens::find(vault, store, &item.registry, &item.package, now)? else {
+    let Some(stored) = tokens::find(vault, store, registry, package, now)? else {
         return Ok(None);
     };
     Ok(Some((

@@ -2,7 +2,7 @@
 
 use crate::registry::{Published, ReadError, ShownFile};
 use proto::{
-    digest::{Algorithm, Digest},
+    digest::{Algorithm, Digest, hex},
     ids::{PackageName, VersionText},
 };
 use semver::Version;
@@ -14,6 +14,8 @@ struct Line {
     name: String,
     vers: String,
     cksum: String,
+    #[serde(default)]
+    yanked: bool,
 }
 
 /// A crate's place: `1/a`, `2/ab`, `3/a/abc`, `ab/cd/abcdef`; in lower case. `None` for what is no name.
@@ -28,6 +30,36 @@ pub fn path(name: &str) -> Option<String> {
         3 => format!("3/{}/{name}", name.get(..1)?),
         _ => format!("{}/{}/{name}", name.get(..2)?, name.get(2..4)?),
     })
+}
+
+/// An archive's address by the template in the index's settings (The Cargo Book, "Index configuration").
+pub(super) fn download(
+    template: &str,
+    name: &str,
+    version: &str,
+    digest: &Digest,
+) -> Option<String> {
+    let place = path(name)?;
+    let (lower, _) = place.rsplit_once('/')?;
+    // The markers' prefix keeps the name's own case; the file's place does not.
+    let prefix = match name.len() {
+        3 => format!("3/{}", name.get(..1)?),
+        n if n > 3 => format!("{}/{}", name.get(..2)?, name.get(2..4)?),
+        _ => lower.to_owned(),
+    };
+    let markers = [
+        ("{crate}", name),
+        ("{version}", version),
+        ("{prefix}", &prefix),
+        ("{lowerprefix}", lower),
+        ("{sha256-checksum}", &hex(digest.as_bytes())),
+    ];
+    if !markers.iter().any(|(marker, _)| template.contains(marker)) {
+        let template = template.trim_end_matches('/');
+        return Some(format!("{template}/{name}/{version}/download"));
+    }
+    let fill = |text: String, (marker, value): &(&str, &str)| text.replace(marker, value);
+    Some(markers.iter().fold(template.to_owned(), fill))
 }
 
 /// Reads a crate's file. Yanked versions count: they are there, and cannot be published again.
@@ -48,6 +80,9 @@ pub(super) fn read(bytes: &[u8], package: &PackageName) -> Result<Published, Rea
             name: None,
             digest: Some(digest),
         };
+        if line.yanked {
+            published.withdrawn.insert(version.clone());
+        }
         // A version that stands twice would be two answers to one question.
         if published.versions.insert(version, vec![shown]).is_some() {
             return Err(ReadError::NotUnderstood);
@@ -79,6 +114,30 @@ mod tests {
         for bad in ["", "..", "a/b", "a%2fb", "ä", "1a", "config.json"] {
             assert_eq!(path(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_download_follows_the_template() {
+        let digest = Digest::of(Algorithm::Sha256, b"x");
+        let sum = hex(digest.as_bytes());
+        for (template, want) in [
+            (
+                "https://h/dl",
+                "https://h/dl/AcMe/1.0.0/download".to_owned(),
+            ),
+            (
+                "https://h/{crate}-{version}.crate",
+                "https://h/AcMe-1.0.0.crate".to_owned(),
+            ),
+            (
+                "https://h/{prefix}/{lowerprefix}",
+                "https://h/Ac/Me/ac/me".to_owned(),
+            ),
+            ("https://h/{sha256-checksum}", format!("https://h/{sum}")),
+        ] {
+            assert_eq!(download(template, "AcMe", "1.0.0", &digest), Some(want));
+        }
+        assert_eq!(download("https://h", "..", "1.0.0", &digest), None);
     }
 
     #[test]

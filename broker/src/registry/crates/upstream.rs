@@ -6,13 +6,19 @@
 use super::{body, index};
 use crate::{
     registry::{
-        self, Account, Address, BaseError, BoxFuture, Publish, Published, ReadError, Sent,
-        Timeouts, Upstream, pieces,
+        self, Account, Address, BaseError, BoxFuture, Fetched, Publish, Published, ReadError, Sent,
+        Timeouts, Upstream,
+        artifact::Downloads,
+        pieces,
         upstream::{failed, short_reply},
     },
     secret::Secret,
 };
-use proto::{digest::hex, ids::PackageName};
+use proto::{
+    digest::hex,
+    ids::{PackageName, VersionText},
+    request::File,
+};
 use reqwest::{
     Client, Response, StatusCode,
     header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, HeaderValue},
@@ -35,6 +41,7 @@ pub struct Crates {
     api: Url,
     /// What this registry is called in manifests.
     own: Vec<String>,
+    downloads: Downloads,
     read: Duration,
 }
 
@@ -71,6 +78,7 @@ impl Crates {
         };
         Ok(Self {
             client: registry::upstream::client(strict, timeouts)?,
+            downloads: Downloads::new(&[&index, &api], &address.downloads, timeouts)?,
             own: vec![index.to_string(), format!("{broker}index/")],
             index,
             api,
@@ -123,6 +131,20 @@ impl Crates {
         Ok(config.dl)
     }
 
+    /// A crate's archive, from where the index's settings say it lies; as the index, without the token.
+    async fn archive(
+        &self,
+        package: &PackageName,
+        version: &VersionText,
+        file: &File,
+    ) -> Result<Fetched, ReadError> {
+        let template = self.config().await?;
+        let place = index::download(&template, package.as_str(), version.as_str(), &file.digest);
+        let place = place.and_then(|p| p.parse().ok());
+        let place: Url = place.ok_or(ReadError::NotUnderstood)?;
+        self.downloads.fetch(place, file, None).await
+    }
+
     fn at(&self, path: &str) -> Result<Url, ReadError> {
         // `./` since a name may not be read as a scheme.
         self.index
@@ -162,6 +184,16 @@ impl Upstream for Crates {
         _: Option<&'a Secret<String>>,
     ) -> BoxFuture<'a, Result<Published, ReadError>> {
         Box::pin(self.file(package))
+    }
+
+    fn fetch<'a>(
+        &'a self,
+        package: &'a PackageName,
+        version: &'a VersionText,
+        file: &'a File,
+        _: Option<&'a Secret<String>>,
+    ) -> BoxFuture<'a, Result<Fetched, ReadError>> {
+        Box::pin(self.archive(package, version, file))
     }
 
     fn whoami<'a>(&'a self, _: &'a Secret<String>) -> BoxFuture<'a, Result<Account, ReadError>> {
@@ -255,6 +287,7 @@ mod tests {
             user: None,
             narrow: false,
             attestations: Attestations::default(),
+            downloads: Vec::new(),
         };
         Crates::new(address, Timeouts::default()).unwrap()
     }

@@ -41,7 +41,7 @@ pub const ROW: KindRow = KindRow {
             .ok_or("the address names no package")?;
         read(body, package, folder).map_err(|e| e.to_string())
     }),
-    connect: Some(|address, timeouts| Ok(Arc::new(Npm::new(address.url, timeouts)?))),
+    connect: Some(|address, timeouts| Ok(Arc::new(Npm::new(address, timeouts)?))),
 };
 
 /// One file with the registry's own digest, and a version that it takes.

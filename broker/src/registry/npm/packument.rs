@@ -6,7 +6,7 @@ use proto::{
     digest::{Algorithm, Digest},
     ids::VersionText,
 };
-use std::io::Read;
+use std::{collections::BTreeMap, io::Read};
 
 /// Reads a package document, full or abbreviated.
 pub(super) fn read(input: impl Read, max: u64) -> Result<Published, JsonError> {
@@ -14,13 +14,27 @@ pub(super) fn read(input: impl Read, max: u64) -> Result<Published, JsonError> {
     let mut out = Published::default();
     json.object(|json, name| match name {
         "versions" => json.object(|json, version| {
-            let digest = version_digest(json)?;
+            let dist = version_dist(json)?;
             // A version that nobody could name in a request is of no concern here.
             if let Ok(version) = version.parse() {
-                let file = ShownFile { name: None, digest };
+                let file = ShownFile {
+                    name: None,
+                    digest: dist.digest,
+                };
+                if let Some(place) = dist.tarball {
+                    let places = BTreeMap::from([(String::new(), place)]);
+                    out.places.insert(VersionText::clone(&version), places);
+                }
                 out.versions.insert(version, vec![file]);
             }
             Ok(())
+        }),
+        "dist-tags" => json.object(|json, tag| match tag {
+            "latest" => {
+                out.latest = json.text()?.parse().ok();
+                Ok(())
+            }
+            _ => json.skip(),
         }),
         _ => json.skip(),
     })?;
@@ -29,13 +43,24 @@ pub(super) fn read(input: impl Read, max: u64) -> Result<Published, JsonError> {
     Ok(out)
 }
 
-/// `dist.integrity` of one version.
-fn version_digest<R: Read>(json: &mut Strict<R>) -> Result<Option<Digest>, JsonError> {
+/// What matters of one version's `dist`.
+struct Dist {
+    digest: Option<Digest>,
+    tarball: Option<String>,
+}
+
+/// `dist.integrity` and `dist.tarball` of one version.
+fn version_dist<R: Read>(json: &mut Strict<R>) -> Result<Dist, JsonError> {
     let mut integrity = None;
+    let mut tarball = None;
     json.object(|json, field| match field {
         "dist" => json.object(|json, field| match field {
             "integrity" => {
                 integrity = Some(json.text()?);
+                Ok(())
+            }
+            "tarball" => {
+                tarball = Some(json.text()?);
                 Ok(())
             }
             _ => json.skip(),
@@ -50,7 +75,7 @@ fn version_digest<R: Read>(json: &mut Strict<R>) -> Result<Option<Digest>, JsonE
         .filter(|d| d.algorithm() == Algorithm::Sha512);
     match (found.next(), found.next()) {
         (_, Some(_)) => Err(JsonError::Syntax),
-        (digest, None) => Ok(digest),
+        (digest, None) => Ok(Dist { digest, tarball }),
     }
 }
 

@@ -6,14 +6,20 @@
 use super::{body, json::JsonError, name, packument};
 use crate::{
     registry::{
-        self, Account, BaseError, BoxFuture, Publish, Published, ReadError, Sent, Timeouts,
-        Upstream,
+        self, Account, Address, BaseError, BoxFuture, Fetched, Publish, Published, ReadError, Sent,
+        Timeouts, Upstream,
+        artifact::Downloads,
         pieces::{self, PIECES, Pieces},
         upstream::{failed, short_reply},
     },
     secret::Secret,
 };
-use proto::{digest::hex, ids::PackageName, text};
+use proto::{
+    digest::hex,
+    ids::{PackageName, VersionText},
+    request::File,
+    text,
+};
 use reqwest::{
     Client, RequestBuilder, Response, StatusCode,
     header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
@@ -34,15 +40,17 @@ const FULL: &str = "application/json";
 pub struct Npm {
     client: Client,
     base: Url,
+    downloads: Downloads,
     read: Duration,
 }
 
 impl Npm {
     /// For the address in the configuration.
-    pub fn new(base: Url, timeouts: Timeouts) -> Result<Self, BaseError> {
-        let base = registry::upstream::base(base)?;
+    pub fn new(address: Address, timeouts: Timeouts) -> Result<Self, BaseError> {
+        let base = registry::upstream::base(address.url)?;
         Ok(Self {
             client: registry::upstream::client(&base, timeouts)?,
+            downloads: Downloads::new(&[&base], &address.downloads, timeouts)?,
             base,
             read: timeouts.read,
         })
@@ -105,6 +113,34 @@ impl Npm {
         self.base
             .join(&format!("./{}", name::escaped(package)))
             .map_err(|_| ReadError::NotUnderstood)
+    }
+
+    /// The tarball, from where `dist.tarball` says it lies. Private packages are downloaded with the
+    /// token, but only from this very package's own folder at the configured address.
+    async fn tarball(
+        &self,
+        package: &PackageName,
+        version: &VersionText,
+        file: &File,
+        token: Option<&Secret<String>>,
+    ) -> Result<Fetched, ReadError> {
+        let shown = self.shows(package, token).await?;
+        let Some(place) = shown.place(version, "") else {
+            return Ok(Fetched::Absent);
+        };
+        let place = self
+            .base
+            .join(place)
+            .map_err(|_| ReadError::NotUnderstood)?;
+        let own = self
+            .base
+            .join(&format!("./{package}/-/"))
+            .map_err(|_| ReadError::NotUnderstood)?;
+        let ours = place.origin() == own.origin() && place.path().starts_with(own.path());
+        let add = |request| authorised(request, token);
+        self.downloads
+            .fetch(place, file, ours.then_some(&add))
+            .await
     }
 
     /// The document is parsed while it comes, so that a long one never lies in memory.
@@ -184,6 +220,16 @@ impl Upstream for Npm {
         token: &'a Secret<String>,
     ) -> BoxFuture<'a, Result<Account, ReadError>> {
         Box::pin(self.account(token))
+    }
+
+    fn fetch<'a>(
+        &'a self,
+        package: &'a PackageName,
+        version: &'a VersionText,
+        file: &'a File,
+        token: Option<&'a Secret<String>>,
+    ) -> BoxFuture<'a, Result<Fetched, ReadError>> {
+        Box::pin(self.tarball(package, version, file, token))
     }
 
     fn publish<'a>(

@@ -28,7 +28,7 @@ fn upstream(base: &Url) -> Npm {
         read: Duration::from_secs(5),
         ..Timeouts::default()
     };
-    Npm::new(base.clone(), timeouts).unwrap()
+    Npm::new(Address::at(base.clone()), timeouts).unwrap()
 }
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -297,7 +297,7 @@ fn only_a_plain_address_is_a_registry() {
         "data:x",
     ] {
         assert!(
-            Npm::new(bad.parse().unwrap(), Timeouts::default()).is_err(),
+            Npm::new(Address::at(bad.parse().unwrap()), Timeouts::default()).is_err(),
             "{bad}"
         );
     }

@@ -22,7 +22,12 @@ struct Page {
 struct File {
     filename: String,
     #[serde(default)]
+    url: String,
+    #[serde(default)]
     hashes: Hashes,
+    /// `true`, or the reason in words.
+    #[serde(default)]
+    yanked: serde_json::Value,
 }
 
 #[derive(Default, Deserialize)]
@@ -42,15 +47,16 @@ pub(super) fn read(content_type: &str, page: &[u8]) -> Result<Published, ReadErr
         }
         for file in page.files {
             let sha256 = file.hashes.sha256;
-            add(&mut out, &file.filename, sha256.as_deref());
+            let version = add(&mut out, &file.filename, sha256.as_deref(), &file.url);
+            let yanked = file.yanked.is_string() || file.yanked == true;
+            out.withdrawn.extend(version.filter(|_| yanked));
         }
     } else if content_type.contains("html") {
         let page = std::str::from_utf8(page).map_err(|_| ReadError::NotUnderstood)?;
         for (name, href) in anchors(page) {
-            let sha256 = href
-                .split_once('#')
-                .and_then(|(_, fragment)| fragment.strip_prefix("sha256="));
-            add(&mut out, name, sha256);
+            let (place, fragment) = href.split_once('#').unwrap_or((href, ""));
+            let sha256 = fragment.strip_prefix("sha256=");
+            add(&mut out, name, sha256, &place.replace("&amp;", "&"));
         }
     } else {
         return Err(ReadError::NotUnderstood);
@@ -61,18 +67,21 @@ pub(super) fn read(content_type: &str, page: &[u8]) -> Result<Published, ReadErr
 }
 
 /// Adds a file to its version. A file that nobody could name in a request still makes its version known.
-fn add(out: &mut Published, name: &str, sha256: Option<&str>) {
+fn add(out: &mut Published, name: &str, sha256: Option<&str>, place: &str) -> Option<VersionText> {
     let text = match Distribution::parse(name) {
         Ok(named) => named.version,
         Err(_) => old_version(name).to_owned(),
     };
-    if let Some(version) = parsed(&text) {
-        let digest = sha256.and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok());
-        out.versions.entry(version).or_default().push(ShownFile {
-            name: Some(name.to_owned()),
-            digest,
-        });
-    }
+    let version = parsed(&text)?;
+    let digest = sha256.and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok());
+    let files = out.versions.entry(version.clone()).or_default();
+    files.push(ShownFile {
+        name: Some(name.to_owned()),
+        digest,
+    });
+    let places = out.places.entry(version.clone()).or_default();
+    places.insert(name.to_owned(), place.to_owned());
+    Some(version)
 }
 
 fn parsed(text: &str) -> Option<VersionText> {
@@ -145,6 +154,10 @@ mod tests {
             let one = &read.versions[&"1.0.0".parse().unwrap()][0];
             assert_eq!(one.name.as_deref(), Some("acme_demo-1.0.0.tar.gz"));
             assert_eq!(one.digest, Some(digest()));
+            assert!(
+                read.place(&"1.0.0".parse().unwrap(), "acme_demo-1.0.0.tar.gz")
+                    .is_some()
+            );
             assert_eq!(read.versions[&"1.9".parse().unwrap()][0].digest, None);
         }
     }

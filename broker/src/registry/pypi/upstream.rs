@@ -8,15 +8,20 @@ use super::{
 };
 use crate::{
     registry::{
-        self, Account, Address, BaseError, BoxFuture, Publish, Published, ReadError, Sent,
+        self, Account, Address, BaseError, BoxFuture, Fetched, Publish, Published, ReadError, Sent,
         Timeouts, Upstream,
+        artifact::Downloads,
         pieces::{self, Frame},
         upstream::{failed, short_reply},
     },
     secret::Secret,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use proto::{digest::hex, ids::PackageName};
+use proto::{
+    digest::hex,
+    ids::{PackageName, VersionText},
+    request::File,
+};
 use reqwest::{
     Client, RequestBuilder, Response, StatusCode,
     header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
@@ -39,6 +44,7 @@ pub struct PyPi {
     user: String,
     narrow: bool,
     attestations: Attestations,
+    downloads: Downloads,
     read: Duration,
 }
 
@@ -56,6 +62,7 @@ impl PyPi {
             &index
         };
         let client = registry::upstream::client(strict, timeouts)?;
+        let downloads = Downloads::new(&[&index, &base], &address.downloads, timeouts)?;
         Ok(Self {
             client,
             index,
@@ -63,6 +70,7 @@ impl PyPi {
             user: address.user.unwrap_or_else(|| TOKEN_USER.to_owned()),
             narrow: address.narrow,
             attestations: address.attestations,
+            downloads,
             read: timeouts.read,
         })
     }
@@ -72,16 +80,13 @@ impl PyPi {
         package: &PackageName,
         token: Option<&Secret<String>>,
     ) -> Result<Published, ReadError> {
-        let mut address = self
-            .index
-            .join(&format!("./{package}/"))
-            .map_err(|_| ReadError::NotUnderstood)?;
+        let mut address = self.page_of(package)?;
         let mut unique = [0; 8];
         aws_lc_rs::rand::fill(&mut unique).map_err(|_| ReadError::Unreachable)?;
         address.set_query(Some(&format!("read-back={}", hex(&unique))));
         // The public index is read by anybody, and lies at another host than uploads: the token is not
         // shown there.
-        let token = token.filter(|_| self.index.origin() == self.upload.origin());
+        let token = token.filter(|_| self.reads_with_token());
         let request = self
             .client
             .get(address)
@@ -110,6 +115,37 @@ impl PyPi {
             }
         }
         index::read(&kind, &page)
+    }
+
+    fn page_of(&self, package: &PackageName) -> Result<Url, ReadError> {
+        let address = self.index.join(&format!("./{package}/"));
+        address.map_err(|_| ReadError::NotUnderstood)
+    }
+
+    fn reads_with_token(&self) -> bool {
+        self.index.origin() == self.upload.origin()
+    }
+
+    /// A file, from where the project's page says it lies; with the token where the page is read with
+    /// it, and at that origin alone.
+    async fn file(
+        &self,
+        package: &PackageName,
+        version: &VersionText,
+        file: &File,
+        token: Option<&Secret<String>>,
+    ) -> Result<Fetched, ReadError> {
+        let shown = self.page(package, token).await?;
+        let Some(place) = shown.place(version, &file.name) else {
+            return Ok(Fetched::Absent);
+        };
+        let place = self.page_of(package)?.join(place);
+        let place = place.map_err(|_| ReadError::NotUnderstood)?;
+        let ours = self.reads_with_token() && place.origin() == self.index.origin();
+        let add = |request| self.authorised(request, token);
+        self.downloads
+            .fetch(place, file, ours.then_some(&add))
+            .await
     }
 
     async fn send(&self, publish: &mut Publish, token: &Secret<String>, within: Duration) -> Sent {
@@ -181,6 +217,16 @@ impl Upstream for PyPi {
         token: Option<&'a Secret<String>>,
     ) -> BoxFuture<'a, Result<Published, ReadError>> {
         Box::pin(self.page(package, token))
+    }
+
+    fn fetch<'a>(
+        &'a self,
+        package: &'a PackageName,
+        version: &'a VersionText,
+        file: &'a File,
+        token: Option<&'a Secret<String>>,
+    ) -> BoxFuture<'a, Result<Fetched, ReadError>> {
+        Box::pin(self.file(package, version, file, token))
     }
 
     fn whoami<'a>(&'a self, _: &'a Secret<String>) -> BoxFuture<'a, Result<Account, ReadError>> {

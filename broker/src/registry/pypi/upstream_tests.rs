@@ -27,6 +27,7 @@ fn address(url: &Url) -> Address {
         narrow: false,
         endpoint: "https://broker.example".parse().unwrap(),
         attestations: Attestations::Refuse,
+        downloads: Vec::new(),
     }
 }
 

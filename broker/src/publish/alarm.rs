@@ -1,0 +1,64 @@
+//! Freezing a package because of what its registry shows: nobody asked for it, and two people thaw it
+//! as ever. Only what a writer of the registry can cause leads here; no silence and no error page does,
+//! or else whoever can disturb a network could lock the maintainers out.
+
+use super::{
+    close,
+    ledger::{self, FROZEN, Freeze, Seen},
+};
+use crate::{
+    audit::event::Event,
+    desk::{Desk, Fault},
+    store::Batch,
+};
+use proto::time::UnixTime;
+
+/// Attempts to freeze what others freeze or thaw at the same moment.
+const RACES_MAX: usize = 20;
+
+/// Freezes `package` in one commit with `events`, which say what was seen, and with what `more` adds.
+/// A thaw that was under way starts anew: who asked for it did not know of this.
+pub async fn freeze(
+    desk: &Desk,
+    package: &str,
+    seen: &Seen,
+    events: &[Event],
+    more: impl Fn() -> Batch,
+    now: UnixTime,
+) -> Result<(), Fault> {
+    let mut all = events.to_vec();
+    all.push(Event::FrozenByBroker {
+        package: package.to_owned(),
+        cause: seen.cause,
+        name: seen.name.clone(),
+    });
+    for _ in 0..RACES_MAX {
+        let old = ledger::freeze(desk, package)?;
+        let row = Freeze {
+            by: old.as_ref().and_then(|(_, f)| f.by.clone()),
+            since: old.as_ref().map_or(now, |(_, f)| f.since),
+            thawing: Vec::new(),
+            seen: Some(seen.clone()),
+        };
+        let bytes = ledger::freeze_row(desk, package, &row)?;
+        let batch = match old {
+            None => more().create(FROZEN, package.as_bytes(), bytes),
+            Some((version, _)) => more().replace(FROZEN, package.as_bytes(), version, bytes),
+        };
+        match desk.commit(batch, &all, now).await {
+            Err(Fault::Conflict(table, _)) if table == FROZEN => {}
+            Err(other) => return Err(other),
+            Ok(_) => {
+                desk.metrics.alarms.inc();
+                tracing::error!(package, cause = ?seen.cause, what = %seen.name,
+                    "ALARM: the package is frozen for what its registry shows; look: countersign admin watch");
+                // Its requests end too; whoever is slower is stopped by the freeze itself.
+                return match close::deny_frozen(desk, package, now).await {
+                    Err(super::Refusal::Fault(fault)) => Err(fault),
+                    _ => Ok(()),
+                };
+            }
+        }
+    }
+    Err(Fault::Conflict(FROZEN, package.as_bytes().to_vec()))
+}
