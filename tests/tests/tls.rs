@@ -5,12 +5,12 @@
     reason = "a test's helpers fail by panic, as the tests do"
 )]
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
 };
 use stand::{
+    authority::Authority,
     daemon::Daemon,
     team::{POLICY, Team},
 };
@@ -24,36 +24,6 @@ use std::{
 
 /// How long a reload may take on a busy machine.
 const RELOAD: Duration = Duration::from_secs(30);
-
-/// A CA of the test's own.
-struct Ca {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
-
-impl Ca {
-    fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "a CA of this test");
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self {
-            issuer: Issuer::new(params, key),
-            pem,
-        }
-    }
-
-    /// A certificate of 127.0.0.1 and its key, PEM.
-    fn sign(&self) -> (String, String) {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-        let chain = params.signed_by(&key, &self.issuer).unwrap().pem();
-        (chain, key.serialize_pem())
-    }
-}
 
 /// A connection that is kept open.
 struct Connection(StreamOwned<ClientConnection, TcpStream>);
@@ -129,8 +99,8 @@ fn write(daemon: &Daemon, chain: &str, key: &str) {
 
 #[tokio::test]
 async fn npm_publishes_over_the_daemons_tls_with_a_pinned_ca() {
-    let ca = Ca::new();
-    let (chain, key) = ca.sign();
+    let ca = Authority::new().unwrap();
+    let (chain, key) = ca.sign().unwrap();
     let team = Team::over_tls(&chain, &key, &ca.pem).await.unwrap();
     let dir = team.package("@acme/left", "1.0.0").unwrap();
     let dir = dir.display().to_string();
@@ -155,9 +125,9 @@ async fn npm_publishes_over_the_daemons_tls_with_a_pinned_ca() {
 
 #[tokio::test]
 async fn attack_35_a_broker_with_a_certificate_of_another_ca_is_refused() {
-    let (ours, theirs) = (Ca::new(), Ca::new());
+    let (ours, theirs) = (Authority::new().unwrap(), Authority::new().unwrap());
     // Theirs stands where ours is expected: a certificate that is good, by a CA that is not pinned.
-    let (chain, key) = theirs.sign();
+    let (chain, key) = theirs.sign().unwrap();
     let daemon = Daemon::builder()
         .policy(POLICY)
         .tls(&chain, &key)
@@ -189,8 +159,8 @@ async fn attack_35_a_broker_with_a_certificate_of_another_ca_is_refused() {
 
 #[tokio::test]
 async fn a_new_certificate_serves_new_connections_and_a_broken_one_nobody() {
-    let ca = Ca::new();
-    let (first, key) = ca.sign();
+    let ca = Authority::new().unwrap();
+    let (first, key) = ca.sign().unwrap();
     let daemon = Daemon::builder()
         .registry("npm", "npm", "http://127.0.0.1:1")
         .policy(POLICY)
@@ -204,7 +174,7 @@ async fn a_new_certificate_serves_new_connections_and_a_broken_one_nobody() {
         assert_eq!(c.certificate(), der(&first));
     }
 
-    let (second, second_key) = ca.sign();
+    let (second, second_key) = ca.sign().unwrap();
     write(&daemon, &second, &second_key);
     daemon.reload().await.unwrap();
     for (url, old) in urls.iter().zip(&mut open) {

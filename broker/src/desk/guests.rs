@@ -1,4 +1,4 @@
-//! Guests: callers who exchanged their id token at a registry origin, as npm, pnpm and Yarn do by
+//! Guests: callers who exchanged their id token at a registry origin, as npm, pnpm, Yarn, uv and pdm do by
 //! themselves. What a guest holds lets him ask, and hand over bytes that were approved; nothing else.
 //!
 //! They live in memory alone. After a restart of the broker a client is told to run again, which
@@ -12,7 +12,10 @@ use proto::{
 };
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// Seconds that a guest may upload.
@@ -28,8 +31,8 @@ pub struct Guest {
     pub caller: Caller,
     /// The origin where he is.
     pub registry: RegistryId,
-    /// The package that he named.
-    pub package: PackageName,
+    /// The package that he named, where the exchange names one.
+    pub package: Option<PackageName>,
     /// Where his uploads are counted: all guests of a project share it.
     pub slot: RequestId,
     /// Until when.
@@ -38,6 +41,19 @@ pub struct Guest {
     pub burn: Burn,
     /// The request that became of it.
     pub request: OnceLock<RequestId>,
+    /// Set when he said that he is done.
+    pub over: AtomicBool,
+}
+
+/// Whether one was let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entered {
+    /// He is in, perhaps since before.
+    Yes,
+    /// Too many are in already, and none of them is put out for him.
+    Full,
+    /// He has said that he is done.
+    Over,
 }
 
 /// The guests, by the hash of what they hold.
@@ -45,14 +61,17 @@ pub struct Guest {
 pub struct Guests(Mutex<HashMap<[u8; 32], Arc<Guest>>>);
 
 impl Guests {
-    /// Lets one in; the same token again is the same guest. `false`: too many are in already, and none
-    /// of them is put out for him.
+    /// Lets one in; the same token again is the same guest.
     #[must_use]
-    pub fn enter(&self, token: BearerHash, guest: Guest, now: UnixTime) -> bool {
+    pub fn enter(&self, token: BearerHash, guest: Guest, now: UnixTime) -> Entered {
         let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         map.retain(|_, g| now < g.until);
-        if map.contains_key(&token.0) {
-            return true;
+        if let Some(known) = map.get(&token.0) {
+            return if known.over.load(Ordering::Acquire) {
+                Entered::Over
+            } else {
+                Entered::Yes
+            };
         }
         let facts = guest.caller.facts();
         let same = |g: &&Arc<Guest>| {
@@ -60,15 +79,24 @@ impl Guests {
             other.issuer == facts.issuer && other.subject == facts.subject
         };
         if map.len() >= ALL || map.values().filter(same).count() >= PER_SUBJECT {
-            return false;
+            return Entered::Full;
         }
         map.insert(token.0, Arc::new(guest));
-        true
+        Entered::Yes
     }
 
     /// The guest with this token.
     pub fn find(&self, token: BearerHash, now: UnixTime) -> Option<Arc<Guest>> {
         let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        map.get(&token.0).filter(|g| now < g.until).cloned()
+        let inside = |g: &&Arc<Guest>| now < g.until && !g.over.load(Ordering::Acquire);
+        map.get(&token.0).filter(inside).cloned()
+    }
+
+    /// Ends one. He stays known until his time is over, so that his id token does not let him in again.
+    pub fn end(&self, token: BearerHash) {
+        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(guest) = map.get(&token.0) {
+            guest.over.store(true, Ordering::Release);
+        }
     }
 }

@@ -158,6 +158,22 @@ impl Policy {
         self.entry(registry, package)?.names(caller)
     }
 
+    /// Whether this caller may ask for anything at this registry: taken where he has not said yet for what.
+    pub fn may_ask_there(&self, registry: &RegistryId, caller: &CallerFacts) -> Result<(), Reason> {
+        let here = |entry: &&Entry| entry.matches.iter().any(|p| p.registry() == registry);
+        let mut refused = Reason::NoMatch;
+        for entry in self.entries.iter().filter(here) {
+            match entry.names(caller) {
+                Ok(()) => return Ok(()),
+                // The nearest miss is told.
+                Err(reason @ Reason::OtherJob { .. }) => refused = reason,
+                Err(reason) if refused == Reason::NoMatch => refused = reason,
+                Err(_) => {}
+            }
+        }
+        Err(refused)
+    }
+
     /// The entry that decides about a package: the closest match. Two equally close ones are a no,
     /// since whichever was meant to be strict must not be the one that loses.
     pub fn entry(&self, registry: &RegistryId, package: &PackageName) -> Result<&Entry, Reason> {

@@ -47,6 +47,11 @@ impl PackagePattern {
         })
     }
 
+    /// The registry that it is about.
+    pub const fn registry(&self) -> &RegistryId {
+        &self.registry
+    }
+
     /// How closely it names this package, if it does.
     pub fn matches(&self, registry: &RegistryId, package: &PackageName) -> Option<Closeness> {
         (self.registry == *registry && self.name.matches(package.as_str())).then(|| Closeness {

@@ -20,6 +20,7 @@ use proto::{
     device::CALL_WINDOW,
     digest::hex,
     ids::RequestId,
+    request::Item,
     text,
     time::UnixTime,
 };
@@ -265,7 +266,7 @@ async fn accept(
     };
     if enough {
         for item in &held.record.facts.items {
-            batch = claim_version(desk, batch, &item.name(), held.record.facts.id)?;
+            batch = claim_version(desk, batch, item, held.record.facts.id)?;
         }
         batch = judge::unless_frozen(batch, &held.record.facts);
     }
@@ -285,7 +286,8 @@ async fn accept(
 }
 
 /// From approval on there is one request for a version.
-fn claim_version(desk: &Desk, batch: Batch, name: &str, id: RequestId) -> Result<Batch, Refusal> {
+fn claim_version(desk: &Desk, batch: Batch, item: &Item, id: RequestId) -> Result<Batch, Refusal> {
+    let name = &item.name();
     let Some(row) = desk
         .live
         .get(APPROVED, name.as_bytes())
@@ -301,9 +303,20 @@ fn claim_version(desk: &Desk, batch: Batch, name: &str, id: RequestId) -> Result
         // Another answer to this very request was faster: it is judged again.
         Some(r) if r.facts.id == id => Err(raced(id).into()),
         Some(r) if !r.name().is_final() && !r.overdue(desk.world.now()) => Err(taken_by(name)),
-        Some(r) if r.name() == StateName::Published => Err(taken_by(name)),
+        // What was published stays: another request may only add to it, and says so (attack 16).
+        Some(r) if r.name() == StateName::Published && !adds_to(item, &r) => Err(taken_by(name)),
         _ => Ok(batch.replace(APPROVED, name.as_bytes(), row.version, id.0.as_bytes())),
     }
+}
+
+/// Whether an item has every file that a published request has of it, and more.
+fn adds_to(item: &Item, published: &Record) -> bool {
+    let same = |i: &&Item| i.name() == item.name();
+    let before = published.facts.items.iter().find(same);
+    before.is_some_and(|before| {
+        item.files.len() > before.files.len()
+            && before.files.iter().all(|file| item.files.contains(file))
+    })
 }
 
 fn taken(desk: &Desk, fault: Fault, id: RequestId) -> Result<Refusal, Fault> {

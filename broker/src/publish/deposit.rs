@@ -211,8 +211,54 @@ async fn publish(desk: &Arc<Desk>, id: RequestId) -> Result<(), Refusal> {
         let Some(item) = record.facts.items.get(at.item) else {
             return Err(Refusal::NotFound);
         };
-        let upload = read(desk, id, at, item.registry.clone()).await?;
+        let kept = read(desk, id, at, item.registry.clone()).await?;
+        let upload = kept.ok_or(Refusal::NotFound)?.upload;
         forward::forward(Arc::clone(desk), id, item.registry.clone(), upload).await?;
+    }
+    Ok(())
+}
+
+/// A kept upload as it was handed over.
+pub struct Again {
+    registry: RegistryId,
+    upload: Publish,
+    body: SpooledTempFile,
+    head: Head,
+}
+
+/// What was handed over to a request, to be handed over to the one that takes its place: each is sealed
+/// to its own request.
+pub async fn kept(desk: &Arc<Desk>, record: &Record) -> Result<Vec<Again>, Refusal> {
+    let mut all = Vec::new();
+    if !takes(record) {
+        return Ok(all);
+    }
+    for at in record.files() {
+        if let Some(item) = record.facts.items.get(at.item) {
+            all.extend(read(desk, record.facts.id, at, item.registry.clone()).await?);
+        }
+    }
+    Ok(all)
+}
+
+/// Hands over what [`kept`] returned.
+pub async fn hand_over_again(
+    desk: &Arc<Desk>,
+    id: RequestId,
+    kept: Vec<Again>,
+) -> Result<(), Refusal> {
+    for one in kept {
+        let Again {
+            registry,
+            upload,
+            body,
+            head,
+        } = one;
+        match hand_over(Arc::clone(desk), id, registry, upload, body, head).await {
+            // Built again meanwhile: the longer request has other bytes of it.
+            Ok(()) | Err(Refusal::BytesDiffer(_)) => {}
+            Err(other) => return Err(other),
+        }
     }
     Ok(())
 }
@@ -223,10 +269,11 @@ async fn read(
     id: RequestId,
     at: FileAt,
     registry: RegistryId,
-) -> Result<Publish, Refusal> {
+) -> Result<Option<Again>, Refusal> {
     let key = key(id, at);
-    let row = desk.live.get(DEPOSITS, &key).map_err(Fault::from)?;
-    let row = row.ok_or(Refusal::NotFound)?;
+    let Some(row) = desk.live.get(DEPOSITS, &key).map_err(Fault::from)? else {
+        return Ok(None);
+    };
     let kept: Kept = serde_json::from_slice(&row.value).map_err(|_| Fault::Damaged("a deposit"))?;
     let reader = desk.registries.get(&registry).map(|r| r.kind().row().read);
     let reader = reader.flatten().ok_or(Refusal::NotFound)?;
@@ -238,7 +285,13 @@ async fn read(
         payload::open(&own.vault, &binding(&key), &sealed, &path, &mut body)
             .map_err(|why| refusal(&why))?;
         body.rewind().map_err(disk)?;
-        reader(&mut body, &kept.head, &own.place.spool).map_err(Refusal::Upload)
+        let upload = reader(&mut body, &kept.head, &own.place.spool).map_err(Refusal::Upload)?;
+        Ok(Some(Again {
+            registry,
+            upload,
+            body,
+            head: kept.head,
+        }))
     });
     task.await.map_err(|_| Fault::Damaged("a deposit"))?
 }

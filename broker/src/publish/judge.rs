@@ -41,10 +41,8 @@ pub async fn admit(
     // A registry that does not answer does not stop the question: the decision is taken again before
     // bytes leave, and then it must answer. All are asked at once, within one budget of time.
     let reads = facts.items.iter().map(|item| async {
-        tokio::time::timeout(READ_BUDGET, published_versions(desk, item))
-            .await
-            .ok()?
-            .ok()
+        let read = tokio::time::timeout(READ_BUDGET, read(desk, item)).await;
+        Some(read.ok()?.ok()?.when_asked(item))
     });
     let published = futures_util::future::join_all(reads).await;
     admit_knowing(desk, facts, caller, &published, now)
@@ -194,11 +192,6 @@ fn totp_mac_holds(desk: &Desk, evidence: &Evidence) -> bool {
     desk.vault
         .mac_holds(Domain::Totp, &totp_evidence(evidence, step), &mac)
         .unwrap_or(false)
-}
-
-/// The versions that the registry serves.
-pub async fn published_versions(desk: &Desk, item: &Item) -> Result<Vec<VersionText>, Refusal> {
-    Ok(read(desk, item).await?.versions.into_keys().collect())
 }
 
 /// What the registry serves of an item's package.

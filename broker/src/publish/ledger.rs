@@ -88,9 +88,16 @@ pub fn of_credential(desk: &Desk, credential: BearerHash) -> Result<Option<Recor
     }
 }
 
-/// Stores a new request with its indexes.
-pub async fn create(desk: &Desk, step: Step, batch: Batch, now: UnixTime) -> Result<Record, Fault> {
-    let (mut record, events) = step.into_parts();
+/// Stores a new request with its indexes, and in the same commit the step that ends the one in whose
+/// place it comes (its version, the step); fails when somebody touched that one meanwhile.
+pub async fn create(
+    desk: &Desk,
+    step: Step,
+    ended: Option<(u64, Step)>,
+    batch: Batch,
+    now: UnixTime,
+) -> Result<Record, Fault> {
+    let (mut record, mut events) = step.into_parts();
     record.bound = hex(&desk.vault.mac(Domain::Row, &record.beside_the_digest())?);
     let id = record.facts.id;
     let mut batch = batch
@@ -99,8 +106,17 @@ pub async fn create(desk: &Desk, step: Step, batch: Batch, now: UnixTime) -> Res
     for (table, key) in indexes(&record) {
         batch = batch.create(table, key, Vec::new());
     }
+    let mut told = None;
+    if let Some((version, step)) = ended {
+        let (before, more) = step.into_parts();
+        batch = replaced(desk, version, &before, batch, now)?;
+        events.extend(more);
+        told = Some(before);
+    }
     desk.commit(batch, &events, now).await?;
-    desk.waiters.notify(id, record.revision);
+    for record in told.iter().chain([&record]) {
+        desk.waiters.notify(record.facts.id, record.revision);
+    }
     Ok(record)
 }
 
@@ -119,11 +135,26 @@ pub async fn persist(
         // The leaf of the publish is at or just behind this place: a receipt finds it at once.
         record.leaf_from = Some(desk.live.log_len()?);
     }
-    let mut batch = batch.replace(REQUESTS, id.0.as_bytes(), version, encode(&record)?);
+    let batch = replaced(desk, version, &record, batch, now)?;
+    desk.commit(batch, &events, now).await?;
+    desk.waiters.notify(id, record.revision);
+    Ok(record)
+}
+
+/// The rows of a transition.
+fn replaced(
+    desk: &Desk,
+    version: u64,
+    record: &Record,
+    batch: Batch,
+    now: UnixTime,
+) -> Result<Batch, Fault> {
+    let id = record.facts.id;
+    let mut batch = batch.replace(REQUESTS, id.0.as_bytes(), version, encode(record)?);
     if record.name().is_final() {
         batch = batch.create(FINISHED, timed(now, id), Vec::new());
         // The indexes are of open requests: whoever walks them reads no finished one.
-        for (table, key) in indexes(&record) {
+        for (table, key) in indexes(record) {
             if let Some(row) = desk.live.get(table, &key)? {
                 batch = batch.delete(table, key, row.version);
             }
@@ -135,9 +166,7 @@ pub async fn persist(
     if earlier && desk.live.get(DUE, &due)?.is_none() {
         batch = batch.create(DUE, due, Vec::new());
     }
-    desk.commit(batch, &events, now).await?;
-    desk.waiters.notify(id, record.revision);
-    Ok(record)
+    Ok(batch)
 }
 
 /// The index rows of an open request.

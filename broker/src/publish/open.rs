@@ -2,7 +2,7 @@
 
 use super::{
     Refusal, deposit, judge,
-    ledger::{self, BURNT, BY_ACTOR, BY_SUBJECT, CREDENTIALS, IDEMPOTENCY},
+    ledger::{self, BURNT, BY_ACTOR, BY_SUBJECT, CREDENTIALS, Held, IDEMPOTENCY},
     state::{Opening, Record},
 };
 use crate::{
@@ -56,7 +56,25 @@ pub async fn open(
     asked: OpenRequest,
     now: UnixTime,
 ) -> Result<Opened, Refusal> {
-    open_burning(desk, caller, asked, caller.burn(), now).await
+    open_as(desk, caller, asked, Terms::of(caller), now).await
+}
+
+/// How a request is opened.
+pub(super) struct Terms {
+    /// The use of the caller's token.
+    pub(super) burn: Burn,
+    /// A request that ends in the commit that opens this one, unless somebody has touched it since.
+    pub(super) instead_of: Option<Held>,
+}
+
+impl Terms {
+    /// The usual ones.
+    pub(super) fn of(caller: &Caller) -> Self {
+        Self {
+            burn: caller.burn(),
+            instead_of: None,
+        }
+    }
 }
 
 /// The request that a caller's key opened before.
@@ -74,14 +92,15 @@ pub(super) fn remembered(
         .map(|known| known.id))
 }
 
-/// [`open`] for a caller whose token's use is remembered for longer.
-pub(super) async fn open_burning(
+/// [`open`] on terms of its own.
+pub(super) async fn open_as(
     desk: &Desk,
     caller: &Caller,
     asked: OpenRequest,
-    burn: Burn,
+    terms: Terms,
     now: UnixTime,
 ) -> Result<Opened, Refusal> {
+    let Terms { burn, instead_of } = terms;
     check_shape(desk, &asked)?;
     let key = idempotency(caller, &asked.idempotency_key);
     let body = fingerprint(&asked);
@@ -169,7 +188,11 @@ pub(super) async fn open_burning(
     if let Some(hash) = deposit {
         batch = batch.create(CREDENTIALS, hash.0.as_slice(), id.0.as_bytes());
     }
-    match ledger::create(desk, step, batch, now).await {
+    let ended = match instead_of {
+        None => None,
+        Some(held) => Some((held.version, held.record.cancel()?)),
+    };
+    match ledger::create(desk, step, ended, batch, now).await {
         Ok(record) => {
             desk.metrics.opened.inc();
             opened(desk, &record)

@@ -1,7 +1,10 @@
 //! What a maintainer is shown.
 
 use super::{Refusal, judge, ledger, state::Record};
-use crate::desk::{Desk, Fault, people::Person};
+use crate::{
+    desk::{Desk, Fault, people::Person},
+    registry::{Published, ReadBack},
+};
 use proto::{
     api::{Question, StateName},
     ids::{GroupName, RequestId},
@@ -54,6 +57,7 @@ pub async fn question(
     let reads = futures_util::future::join_all(reads).await;
     for (item, read) in items.iter().zip(reads) {
         previous.push(if let Some(published) = read {
+            warnings.extend(out_already(&record, item, &published));
             if published.versions.is_empty() && !item.files.is_empty() {
                 warnings.push(format!("{} would be a new package", item.package_key()));
             }
@@ -97,6 +101,30 @@ pub async fn question(
         rivals,
         warnings,
     })
+}
+
+/// Which files of a release that is half out are there, while it is still asked for.
+fn out_already(record: &Record, item: &Item, published: &Published) -> Vec<String> {
+    if !matches!(record.name(), StateName::Pending | StateName::Approved) {
+        return Vec::new();
+    }
+    let mut lines = Vec::new();
+    for file in &item.files {
+        match published.file(&item.version, file) {
+            Ok(ReadBack::Shows(digest)) if digest == file.digest => lines.push(format!(
+                "{} is out already, with these very bytes; it is not sent again",
+                file.name
+            )),
+            Ok(ReadBack::Shows(_)) => {
+                lines.insert(
+                    0,
+                    format!("the registry shows OTHER bytes of {}", file.name),
+                );
+            }
+            _ => {}
+        }
+    }
+    lines
 }
 
 /// Other pending requests for one of its versions.

@@ -1,13 +1,18 @@
-//! A publish that nobody announced: npm, pnpm or Yarn as they are, with the broker as their registry.
+//! A publish that nobody announced: npm, pnpm, Yarn, uv or pdm as they are, with the broker as their
+//! registry.
 //!
 //! The client exchanges its id token and uploads. The first run opens a request for exactly these
 //! bytes and is told no, with the address of the question. After the approval the same run, run
 //! again, uploads the same bytes, and they are published. An approval belongs to the run that asked.
+//! Where a release is several files, [`files`] finds or opens their common request.
+
+mod files;
 
 use super::{
     Refusal, deposit, forward,
     ledger::{self, BY_PACKAGE_ASKER, Held},
-    open, release,
+    open::{self, Terms},
+    release,
     state::{Record, State},
 };
 use crate::{
@@ -15,9 +20,9 @@ use crate::{
     caller::{Burn, Caller},
     desk::{
         Desk, Fault,
-        guests::{GUEST_SECONDS, Guest},
+        guests::{Entered, GUEST_SECONDS, Guest},
     },
-    policy,
+    policy::{self, Reason},
     registry::{Head, Publish},
     store::Batch,
     vault::{
@@ -36,7 +41,7 @@ use proto::{
 };
 use std::{
     collections::BTreeMap,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, atomic::AtomicBool},
 };
 use tempfile::SpooledTempFile;
 
@@ -51,35 +56,39 @@ const LOOK_MAX: usize = 100;
 /// The claim that tells one run of a workflow from another, where the issuer has one.
 const RUN: &str = "run_id";
 
-/// Lets a caller upload one package for a while. Policy is asked first: whoever may not ask for the
-/// package gets nothing (attack 53).
+/// Lets a caller upload one package for a while, or at registries whose exchange names none, whatever he
+/// may ask for. Policy is asked first: whoever may not ask gets nothing (attack 53).
 pub async fn exchange(
     desk: &Desk,
     registry: &RegistryId,
-    package: PackageName,
+    package: Option<PackageName>,
     caller: Caller,
     now: UnixTime,
 ) -> Result<(Bearer, UnixTime), Refusal> {
     let policy = desk.policy.load();
-    if let Err(reason) = policy.may_ask(registry, &package, caller.facts()) {
-        desk.metrics.refused.inc();
-        if desk.refusals.take(now) {
-            let event = Event::RequestRefused {
-                reason: RefusalReason::Policy,
-            };
-            desk.commit(Batch::new(), &[event], now).await?;
-        }
-        let item = Some(format!("{registry}:{package}"));
-        return Err(Refusal::Policy(policy::Refusal { item, reason }));
+    let (may, item) = match &package {
+        Some(package) => (
+            policy.may_ask(registry, package, caller.facts()),
+            Some(format!("{registry}:{package}")),
+        ),
+        None => (policy.may_ask_there(registry, caller.facts()), None),
+    };
+    if let Err(reason) = may {
+        return Err(refuse(desk, item, reason, now).await?);
     }
     // Derived: the same id token makes one guest of a package, however often it is exchanged.
     let burn = caller.burn();
     let own = Canonical::new("countersign/guest/v1")
         .bytes(&burn.key)
-        .text(registry.as_str())
-        .text(package.as_str())
-        .finish();
-    let entropy = desk.vault.mac(Domain::Guest, &own).map_err(Fault::from)?;
+        .text(registry.as_str());
+    let own = match &package {
+        Some(package) => own.text(package.as_str()),
+        None => own,
+    };
+    let entropy = desk
+        .vault
+        .mac(Domain::Guest, &own.finish())
+        .map_err(Fault::from)?;
     let token = Bearer::from_entropy(Kind::Guest, entropy);
     // Counted from the id token's end, so that it is the same for each exchange.
     let until = burn.keep_until.after(GUEST_SECONDS);
@@ -95,12 +104,30 @@ pub async fn exchange(
         until,
         burn,
         request: OnceLock::new(),
+        over: AtomicBool::new(false),
     };
-    if desk.guests.enter(token.hash(), guest, now) {
-        Ok((token, until))
-    } else {
-        Err(Refusal::Busy)
+    match desk.guests.enter(token.hash(), guest, now) {
+        Entered::Yes => Ok((token, until)),
+        Entered::Full => Err(Refusal::Busy),
+        Entered::Over => Err(Refusal::TokenReplayed),
     }
+}
+
+/// The policy's no, on the record.
+async fn refuse(
+    desk: &Desk,
+    item: Option<String>,
+    reason: Reason,
+    now: UnixTime,
+) -> Result<Refusal, Fault> {
+    desk.metrics.refused.inc();
+    if desk.refusals.take(now) {
+        let event = Event::RequestRefused {
+            reason: RefusalReason::Policy,
+        };
+        desk.commit(Batch::new(), &[event], now).await?;
+    }
+    Ok(Refusal::Policy(policy::Refusal { item, reason }))
 }
 
 /// One place in the count of uploads for all guests of a project.
@@ -114,16 +141,16 @@ fn slot(caller: &Caller) -> RequestId {
     RequestId(uuid::Builder::from_custom_bytes(bytes).into_uuid())
 }
 
-/// The guest who may upload this package here.
+/// The guest who may upload here: the package that he named, or whatever he may ask for.
 pub fn admit(
     desk: &Desk,
     registry: &RegistryId,
     token: &Bearer,
-    package: &PackageName,
+    package: Option<&PackageName>,
 ) -> Result<Arc<Guest>, Refusal> {
     let guest = desk.guests.find(token.hash(), desk.world.now());
     guest
-        .filter(|g| g.registry == *registry && g.package == *package)
+        .filter(|g| g.registry == *registry && g.package.as_ref() == package)
         .ok_or(Refusal::NotFound)
 }
 
@@ -142,35 +169,52 @@ pub struct Arrived {
 /// Publishes what was approved, or asks; where the package is published by deposit, what was uploaded
 /// is kept, and the job has nothing left to do.
 pub async fn publish(desk: Arc<Desk>, guest: Arc<Guest>, arrived: Arrived) -> Result<(), Refusal> {
-    let Arrived {
-        upload,
-        body,
-        head,
-        name,
-    } = arrived;
     let item = Item {
         registry: guest.registry.clone(),
-        package: upload.package().clone(),
-        version: upload.version().clone(),
-        tag: upload.tag().cloned(),
+        package: arrived.upload.package().clone(),
+        version: arrived.upload.version().clone(),
+        tag: arrived.upload.tag().cloned(),
         files: vec![File {
-            name: upload.name().map_or(name, str::to_owned),
-            size: upload.size(),
-            digest: upload.digest().clone(),
+            name: arrived
+                .upload
+                .name()
+                .map_or_else(|| arrived.name.clone(), str::to_owned),
+            size: arrived.upload.size(),
+            digest: arrived.upload.digest().clone(),
         }],
     };
+    if arrived.upload.name().is_some() {
+        return match files::request_of(&desk, &guest, item).await? {
+            // What is out is out: the same bytes get the recorded outcome.
+            None => Ok(()),
+            Some(id) => go_on(desk, &guest, id, arrived).await,
+        };
+    }
     let id = match asked_before(&desk, &guest, &item)? {
         Ok(id) => id,
-        Err(key) => ask(&desk, &guest, item, key).await?,
+        Err(key) => ask(&desk, &guest, item, key, None).await?,
     };
     // Two uploads of one guest at once: the first one's request is his.
     let id = *guest.request.get_or_init(|| id);
+    go_on(desk, &guest, id, arrived).await
+}
+
+/// Does with an upload what its request allows now.
+async fn go_on(
+    desk: Arc<Desk>,
+    guest: &Guest,
+    id: RequestId,
+    arrived: Arrived,
+) -> Result<(), Refusal> {
+    let Arrived {
+        upload, body, head, ..
+    } = arrived;
+    let registry = guest.registry.clone();
     let record = ledger::find(&desk, id)?.ok_or(Refusal::NotFound)?;
     let page = format!("{}/r/{id}", desk.place.public_url);
     let match_code = match_code(&desk.vault, id).map_err(Fault::from)?;
     match &record.state {
         _ if deposit::takes(&record) => {
-            let registry = guest.registry.clone();
             deposit::hand_over(desk, id, registry, upload, body, head).await?;
             // Never a 2xx: the client would tell its user that it is published.
             Err(Refusal::HandedOver {
@@ -189,13 +233,18 @@ pub async fn publish(desk: Arc<Desk>, guest: Arc<Guest>, arrived: Arrived) -> Re
             // this run, that spend the approval.
             let ticket = ticket(&desk.vault, id).map_err(Fault::from)?;
             release::collect(&desk, id, &ticket, desk.world.now()).await?;
-            forward::forward(desk, id, guest.registry.clone(), upload).await
+            forward::forward(desk, id, registry, upload).await
         }
         State::Releasing { .. } | State::Published { .. } if record.mode != Mode::Reveal => {
-            forward::forward(desk, id, guest.registry.clone(), upload).await
+            forward::forward(desk, id, registry, upload).await
         }
         _ => Err(Refusal::State(record.name(), record.status().reason)),
     }
+}
+
+/// Which run of its workflow a caller is, where the issuer says.
+fn run(claims: &BTreeMap<String, String>) -> Option<&str> {
+    claims.get(RUN).map(String::as_str)
 }
 
 /// What the same run asked for the same bytes: this guest's own request, an announced one, or an
@@ -207,7 +256,6 @@ fn asked_before(
 ) -> Result<Result<RequestId, String>, Refusal> {
     let now = desk.world.now();
     let facts = guest.caller.facts();
-    let run = |claims: &BTreeMap<String, String>| claims.get(RUN).cloned();
     let same = |record: &Record| {
         record.facts.items.iter().any(|i| same_bytes(item, i))
             && run(&record.facts.caller.claims) == run(&facts.claims)
@@ -233,7 +281,7 @@ fn asked_before(
         }
     }
     let wish = Canonical::new("countersign/unannounced/v1")
-        .maybe(run(&facts.claims).as_deref())
+        .maybe(run(&facts.claims))
         .text(&item.name())
         .maybe(item.tag.as_ref().map(VersionText::as_str));
     let wish = item
@@ -270,7 +318,14 @@ fn same_bytes(one: &Item, other: &Item) -> bool {
         && a.size == b.size
 }
 
-async fn ask(desk: &Desk, guest: &Guest, item: Item, key: String) -> Result<RequestId, Refusal> {
+/// Opens a request, if need be in the place of another.
+async fn ask(
+    desk: &Desk,
+    guest: &Guest,
+    item: Item,
+    key: String,
+    instead_of: Option<Held>,
+) -> Result<RequestId, Refusal> {
     let asked = OpenRequest {
         items: vec![item],
         // Nobody holds its identity.
@@ -278,7 +333,11 @@ async fn ask(desk: &Desk, guest: &Guest, item: Item, key: String) -> Result<Requ
         idempotency_key: key,
         note: None,
     };
+    let terms = Terms {
+        burn: guest.burn,
+        instead_of,
+    };
     let now = desk.world.now();
-    let opened = open::open_burning(desk, &guest.caller, asked, guest.burn, now).await?;
+    let opened = open::open_as(desk, &guest.caller, asked, terms, now).await?;
     Ok(opened.id)
 }

@@ -235,6 +235,17 @@ impl Published {
             .map(String::as_str)
     }
 
+    /// The versions that stand against asking for this item. A release that is half out may be asked for
+    /// again, with the files that are there and others; one that is whole, or has another file, may not.
+    pub fn when_asked(&self, item: &Item) -> Vec<VersionText> {
+        let absent = |file| matches!(self.file(&item.version, file), Ok(ReadBack::Absent));
+        if item.files.iter().any(absent) {
+            self.beside(item)
+        } else {
+            self.versions.keys().cloned().collect()
+        }
+    }
+
     /// What is shown in the place of this file.
     pub fn file(&self, version: &VersionText, file: &File) -> Result<ReadBack, ReadError> {
         let same = |shown: &&ShownFile| shown.name.as_ref().is_none_or(|n| *n == file.name);

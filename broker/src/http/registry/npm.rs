@@ -74,7 +74,7 @@ async fn exchange(
     auth::trusted_clock(desk)?;
     let now = desk.world.now();
     let caller = caller(desk, registry, token, now).await?;
-    let (token, until) = unannounced::exchange(desk, registry, package, caller, now).await?;
+    let (token, until) = unannounced::exchange(desk, registry, Some(package), caller, now).await?;
     let reply = serde_json::json!({
         "token_type": "oidc", "token": token.expose(),
         "created": now.rfc3339(), "expires": until.rfc3339(),
@@ -122,7 +122,7 @@ async fn publish(
         ..Head::default()
     };
     if let Some(token) = guest {
-        let guest = unannounced::admit(&desk, &registry, &token, &package)?;
+        let guest = unannounced::admit(&desk, &registry, &token, Some(&package))?;
         let slot = guest.slot;
         let most = unannounced::UPLOAD_MAX;
         let arrived = receive(&desk, slot, most, request).await?;

@@ -1,7 +1,14 @@
-//! What an unmodified twine, uv, flit, hatch or poetry finds at the registry origin.
+//! What an unmodified twine, uv, flit, hatch, pdm or poetry finds at the registry origin.
 
-use super::{authorization, take};
-use crate::{desk::Desk, http::reply::Failed, registry::Head};
+mod exchange;
+
+use super::{Received, authorization, carried_out, read, receive, take};
+use crate::{
+    desk::Desk,
+    http::reply::Failed,
+    publish::unannounced::{self, Arrived},
+    registry::Head,
+};
 use axum::{
     extract::Request,
     response::{IntoResponse, Response},
@@ -26,6 +33,9 @@ pub(super) async fn serve(
     request: Request,
 ) -> Result<Response, Failed> {
     match (request.method(), request.uri().path()) {
+        (_, path) if path.starts_with(exchange::PATH) => {
+            Ok(exchange::serve(&desk, &registry, request).await)
+        }
         // The public index's path, and the root, where other servers take uploads.
         (&Method::POST, "/legacy/" | "/") => publish(desk, registry, request).await,
         // twine and uv follow no redirect with a body.
@@ -58,7 +68,10 @@ async fn publish(
     registry: RegistryId,
     request: Request,
 ) -> Result<Response, Failed> {
-    let credential = credential(&request)?;
+    let password = password(&request).ok_or_else(missing)?;
+    let guest = Bearer::parse(Kind::Guest, &password).ok();
+    let credential = Bearer::parse(Kind::Credential, &password).ok();
+    drop(password);
     let mut kinds = request.headers().get_all(header::CONTENT_TYPE).iter();
     let media_type = match (kinds.next().map(|v| v.to_str()), kinds.next()) {
         (Some(Ok(kind)), None) => Some(kind.to_owned()),
@@ -71,27 +84,55 @@ async fn publish(
             .upstream(&registry)
             .is_some_and(crate::registry::Upstream::drops_attestations),
     };
-    take(desk, registry, &credential, head, request).await?;
+    if let Some(token) = guest {
+        unannounced(desk, registry, &token, head, request).await?;
+    } else {
+        let credential = credential.ok_or_else(missing)?;
+        take(desk, registry, &credential, head, request).await?;
+    }
     Ok(StatusCode::OK.into_response())
+}
+
+/// An upload of somebody who exchanged his id token here.
+async fn unannounced(
+    desk: Arc<Desk>,
+    registry: RegistryId,
+    token: &Bearer,
+    head: Head,
+    request: Request,
+) -> Result<(), Failed> {
+    let guest = unannounced::admit(&desk, &registry, token, None)?;
+    let arrived = receive(&desk, guest.slot, unannounced::UPLOAD_MAX, request).await?;
+    let (upload, Received { body, place }) = read(&desk, &registry, head.clone(), arrived).await?;
+    let name = upload.name().unwrap_or_default().to_owned();
+    let arrived = Arrived {
+        upload,
+        body,
+        head,
+        name,
+    };
+    carried_out(async move {
+        let _place = place;
+        unannounced::publish(desk, guest, arrived).await
+    })
+    .await
 }
 
 /// HTTP Basic (RFC 7617) with the credential as password. twine and uv say `__token__`, and so must
 /// everybody: another name would be another registry's credential.
-fn credential(request: &Request) -> Result<Bearer, Failed> {
-    let password = || {
-        let pair = authorization(request, "Basic ")?;
-        let pair = Zeroizing::new(STANDARD.decode(pair).ok()?);
-        let (user, password) = std::str::from_utf8(&pair).ok()?.split_once(':')?;
-        let own = Bearer::parse(Kind::Credential, password).ok()?;
-        (user == TOKEN_USER).then_some(own)
-    };
-    password().ok_or_else(|| {
-        Failed::new(
-            Code::Unauthenticated,
-            "no Countersign credential",
-            "Publish with: countersign publish pypi <files or folder>",
-        )
-    })
+fn password(request: &Request) -> Option<Zeroizing<String>> {
+    let pair = authorization(request, "Basic ")?;
+    let pair = Zeroizing::new(STANDARD.decode(pair).ok()?);
+    let (user, password) = std::str::from_utf8(&pair).ok()?.split_once(':')?;
+    (user == TOKEN_USER).then(|| Zeroizing::new(password.to_owned()))
+}
+
+fn missing() -> Failed {
+    Failed::new(
+        Code::Unauthenticated,
+        "no Countersign credential",
+        "Publish with: countersign publish pypi <files or folder>",
+    )
 }
 
 /// Clients show the body, some the status alone. Never a 2xx, and nothing that they repeat, unless
