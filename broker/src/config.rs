@@ -2,7 +2,7 @@
 
 use crate::{
     caller::IssuerConfig,
-    registry::{Kind as RegistryKind, pypi::Attestations},
+    registry::{Kind as RegistryKind, npm::Via, pypi::Attestations},
     telemetry::LogFormat,
 };
 use proto::ids::RegistryId;
@@ -129,6 +129,17 @@ pub struct RegistryEntry {
     /// them at another host.
     #[serde(default)]
     pub downloads: Vec<Spanned<Url>>,
+    /// How a publish gets there (`npm`): `publish` (when absent) or `stage`, the registry's own second factor
+    /// handed over to people.
+    #[serde(default)]
+    pub via: Option<Spanned<Via>>,
+    /// A registry of kind `generic` under whose name another token is stored, which approves stages (`npm` with
+    /// `via = "stage"`); absent: the one that makes them.
+    #[serde(default)]
+    pub approve_token: Option<Spanned<RegistryId>>,
+    /// Origins beside the registry's own where people may be sent to give its second factor (`npm`).
+    #[serde(default)]
+    pub factor_origins: Option<Spanned<Vec<Url>>>,
     /// Where the broker's endpoint for it listens: an origin of its own.
     #[serde(default)]
     pub listen: Option<Spanned<SocketAddr>>,
@@ -224,6 +235,18 @@ fn check(config: &Config) -> Result<(), (usize, String)> {
             .map_err(|e| (issuer.span().start, e.to_string()))?;
     }
     let mut names = std::collections::BTreeSet::new();
+    for token in config
+        .registries
+        .iter()
+        .filter_map(|r| r.approve_token.as_ref())
+    {
+        let generic = |r: &&RegistryEntry| r.kind == RegistryKind::Generic;
+        let mut others = config.registries.iter().filter(generic);
+        if !others.any(|r| r.name.get_ref() == token.get_ref()) {
+            let why = "key `approve_token`: names a registry of kind generic in this file";
+            return Err((token.span().start, why.to_owned()));
+        }
+    }
     for registry in &config.registries {
         let at = registry.name.span().start;
         if !names.insert(registry.name.get_ref().clone()) {
@@ -265,7 +288,9 @@ fn of_kind(registry: &RegistryEntry) -> Result<(), (usize, String)> {
     let upload = registry.upload_url.as_ref();
     let attestations = registry.attestations.as_ref();
     let narrow = registry.narrow_token.as_ref();
+    let (via, origins) = (registry.via.as_ref(), registry.factor_origins.as_ref());
     let python = &[RegistryKind::PyPi][..];
+    let npm = &[RegistryKind::Npm][..];
     let keys = [
         (
             "upload_url",
@@ -275,6 +300,13 @@ fn of_kind(registry: &RegistryEntry) -> Result<(), (usize, String)> {
         ("user", user.map(Spanned::span), python),
         ("narrow_token", narrow.map(Spanned::span), python),
         ("attestations", attestations.map(Spanned::span), python),
+        ("via", via.map(Spanned::span), npm),
+        (
+            "approve_token",
+            registry.approve_token.as_ref().map(Spanned::span),
+            npm,
+        ),
+        ("factor_origins", origins.map(Spanned::span), npm),
     ];
     for (key, span, kinds) in keys {
         if let Some(span) = span.filter(|_| !kinds.contains(&registry.kind)) {
@@ -284,6 +316,13 @@ fn of_kind(registry: &RegistryEntry) -> Result<(), (usize, String)> {
                 names.join(", ")
             );
             return Err((span.start, why));
+        }
+    }
+    if let Some(origins) = origins {
+        for url in origins.get_ref() {
+            let place = origins.span();
+            origin(&Spanned::new(place.clone(), url.clone()), "factor_origins")?;
+            secure(&Spanned::new(place, url.clone()), "factor_origins")?;
         }
     }
     let Some(upload) = upload else {

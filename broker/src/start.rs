@@ -10,6 +10,7 @@ use broker::{
     config::{self, Config},
     desk::{
         Desk, Place, Registry,
+        factors::Factors,
         guests::Guests,
         in_hand::InHand,
         people::Roster,
@@ -19,7 +20,7 @@ use broker::{
     },
     http::{auth::Signatures, listen, operations, registry as origin, routes},
     policy::Policy,
-    publish::{archive, close, deposit, fetch, settle},
+    publish::{archive, close, confirm, deposit, fetch, settle},
     registry::{Address, Timeouts},
     secret::Secret,
     store::{
@@ -290,11 +291,18 @@ fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk> {
                         .iter()
                         .map(|u| u.get_ref().clone())
                         .collect(),
+                    via: entry.via.as_ref().map(|v| *v.get_ref()).unwrap_or_default(),
+                    factor_origins: entry
+                        .factor_origins
+                        .as_ref()
+                        .map(|o| o.get_ref().clone())
+                        .unwrap_or_default(),
                 };
                 Registry::Forward {
                     kind: entry.kind,
                     upstream: connect(address, Timeouts::default())?,
                     endpoint: endpoint.get_ref().clone(),
+                    approve_token: entry.approve_token.as_ref().map(|r| r.get_ref().clone()),
                 }
             }
             (None, ..) => Registry::Secrets,
@@ -327,6 +335,7 @@ fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk> {
         reading: Arc::new(tokio::sync::Semaphore::new(READS_AT_ONCE)),
         guests: Guests::default(),
         in_hand: InHand::default(),
+        factors: Factors::default(),
         refusals: Ration::default(),
         unsealing: tokio::sync::Semaphore::new(1),
         first_tries: Tries::default(),
@@ -511,6 +520,7 @@ async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
         let destroyed = tokens::destroy_expired(&desk, now).await;
         let archived = archive::archive(&desk, now).await;
         let deposited = deposit::sweep(&desk).await;
+        let confirmed = confirm::sweep(&desk).await;
         for why in [
             swept.err(),
             forgotten.err(),
@@ -518,6 +528,7 @@ async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
             archived.err(),
             watched.err(),
             deposited.err(),
+            confirmed.err(),
         ]
         .into_iter()
         .flatten()

@@ -47,6 +47,9 @@ pub struct Metrics {
     pub conflicts: Counter,
     /// Alarms about what registries show: look at them.
     pub alarms: Counter,
+    /// Alarms about what the registry holds back or tags: foreign or changed stages, a tag that points
+    /// elsewhere. Look at them.
+    pub registry_alarms: Counter,
     /// 1 while the wall clock is not believed: look at it.
     pub clock_suspect: Gauge,
 }
@@ -69,6 +72,10 @@ impl Default for Metrics {
             "alarms",
             "Alarms about what registries show: countersign admin watch",
         );
+        let registry_alarms = counter(
+            "registry_alarms",
+            "Stages that are not ours or not what was approved, and tags that point elsewhere",
+        );
         let clock_suspect = Gauge::default();
         registry.register(
             "clock_suspect",
@@ -84,6 +91,7 @@ impl Default for Metrics {
             published,
             conflicts,
             alarms,
+            registry_alarms,
             clock_suspect,
         }
     }

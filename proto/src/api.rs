@@ -59,6 +59,8 @@ pub enum StateName {
     Releasing,
     /// The registry's answer was unclear; it is being read back.
     Settling,
+    /// The registry wants its own second factor before it publishes; nothing is published yet.
+    Confirming,
     /// Done: the registry shows the approved bytes (or the secret was revealed).
     Published,
     /// The registry shows other bytes.
@@ -86,6 +88,7 @@ impl StateName {
             Self::Approved => "approved",
             Self::Releasing => "releasing",
             Self::Settling => "settling",
+            Self::Confirming => "confirming",
             Self::Published => "published",
             Self::Conflict => "conflict",
             Self::Denied => "denied",
@@ -209,6 +212,25 @@ pub struct InboxLine {
     pub approvals: (u32, u32),
     /// Whether this person has answered.
     pub answered: bool,
+    /// The registry's own second factor, which is asked for now; answers are given already.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub confirm: Vec<Confirm>,
+}
+
+/// A registry's own second factor, handed over to those who approve.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirm {
+    /// `npm:@acme/left@1.4.2`
+    pub item: String,
+    /// The registry's page, on an origin that the broker's configuration names; absent while the broker asks
+    /// for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page: Option<String>,
+    /// It is waited for until then.
+    pub until: UnixTime,
+    /// The registry's name for what it keeps aside, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<String>,
 }
 
 /// `GET /v1/requests/{id}/question`, signed by a device.
@@ -239,6 +261,12 @@ pub struct Question {
     pub rivals: Vec<RequestId>,
     /// What is unusual, one sentence each, most important first.
     pub warnings: Vec<String>,
+    /// Whether a registry of these items will ask for its own second factor after the approval.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub will_confirm: bool,
+    /// The registry's own second factor, which is asked for now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub confirm: Vec<Confirm>,
 }
 
 /// `POST /v1/requests/{id}/answer`, signed by a device.
@@ -452,6 +480,38 @@ pub struct TokenLine {
     pub age_percent: u64,
     /// Whether a job has seen it (reveal): rotate it.
     pub exposed: bool,
+}
+
+/// A stage in `GET /v1/admin/stages`: what a registry keeps aside, unpublished.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StageLine {
+    /// The registry.
+    pub registry: RegistryId,
+    /// The registry's name for it.
+    pub stage: String,
+    /// The package, as the registry says.
+    pub package: String,
+    /// The version, as the registry says.
+    pub version: String,
+    /// The tag that it will get, as the registry says.
+    pub tag: String,
+    /// Who staged it, as the registry says.
+    pub actor: String,
+    /// When, as the registry says.
+    pub created: String,
+    /// The request by which this broker made it; absent: somebody else did. Look into it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestId>,
+}
+
+/// `GET /v1/admin/stages`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Stages {
+    /// What lies at the registries.
+    pub stages: Vec<StageLine>,
+    /// Registries and packages that did not answer, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<String>,
 }
 
 /// Reply to a check.

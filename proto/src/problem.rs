@@ -98,6 +98,8 @@ codes! {
     RegistryConflict = "registry-conflict", 409, Conflict;
     /// The registry did not answer clearly; the broker keeps reading back.
     Unsettled = "unsettled", 502, Conflict;
+    /// The registry wants its own second factor; an approver gives it, and the same upload gets the outcome.
+    Confirming = "confirming", 503, Expired;
     /// The registry said no.
     RegistryRefused = "registry-refused", 502, Failed;
     /// The registry cannot be reached.

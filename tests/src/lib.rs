@@ -16,6 +16,7 @@ pub mod parts;
 pub mod people;
 pub mod proxy;
 pub mod python;
+pub mod stages;
 pub mod team;
 
 use std::{

@@ -2,6 +2,7 @@
 
 use crate::{
     command::{Running, run},
+    daemon::Builder,
     http, root,
 };
 use anyhow::{Context, bail};
@@ -319,4 +320,46 @@ pub fn github_claims(audience: &str) -> Value {
         "head_ref": "",
         "base_ref": "",
     })
+}
+
+/// A wall clock that a test sets, for one daemon: a library that is loaded before all others.
+#[derive(Debug)]
+pub struct Clock {
+    offset: PathBuf,
+    shim: PathBuf,
+}
+
+impl Clock {
+    /// Builds it in a folder, right at first.
+    pub async fn make(folder: &Path) -> anyhow::Result<Self> {
+        let clock = Self {
+            offset: folder.join("offset"),
+            shim: folder.join("clock.so"),
+        };
+        let source = root().join("tests/parts/clock.c");
+        let (source, shim) = (
+            source.display().to_string(),
+            clock.shim.display().to_string(),
+        );
+        let args = ["-shared", "-fPIC", "-O1", "-o", &shim, &source];
+        let made = run("cc", &args, &[], folder, Duration::from_mins(1));
+        made.await?.ok()?;
+        fs::write(&clock.offset, "0")?;
+        Ok(clock)
+    }
+
+    /// A daemon that goes by it.
+    #[must_use]
+    pub fn env(&self, builder: Builder) -> Builder {
+        builder
+            .env("LD_PRELOAD", &self.shim.display().to_string())
+            .env("CLOCK_OFFSET_FILE", &self.offset.display().to_string())
+    }
+
+    /// Sets it so many seconds off, at one instant.
+    pub fn set(&self, seconds: i64) -> anyhow::Result<()> {
+        let fresh = self.offset.with_extension("new");
+        fs::write(&fresh, seconds.to_string())?;
+        Ok(fs::rename(fresh, &self.offset)?)
+    }
 }

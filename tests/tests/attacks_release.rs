@@ -362,6 +362,7 @@ answers = "10m"
         reading: Arc::new(tokio::sync::Semaphore::new(4)),
         guests: broker::desk::guests::Guests::default(),
         in_hand: broker::desk::in_hand::InHand::default(),
+        factors: broker::desk::factors::Factors::default(),
         refusals: broker::desk::ration::Ration::default(),
         unsealing: tokio::sync::Semaphore::new(1),
         first_tries: broker::desk::ration::Tries::default(),

@@ -10,12 +10,11 @@ use serde_json::{Value, json};
 use stand::{
     daemon::Daemon,
     http, now,
-    parts::{Issuer, github_claims},
+    parts::{Clock, Issuer, github_claims},
     people::{Device, Office},
 };
 use std::{
     fs,
-    path::PathBuf,
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -45,37 +44,20 @@ const HOUR: i64 = 3600;
 /// An office whose broker's clock the test sets.
 struct Wrong {
     office: Office,
-    offset: PathBuf,
+    clock: Clock,
     _dir: TempDir,
 }
 
 impl Wrong {
     async fn start() -> Self {
         let dir = TempDir::new().unwrap();
-        let (offset, shim) = (dir.path().join("offset"), dir.path().join("clock.so"));
-        let source = stand::root().join("tests/parts/clock.c");
-        let shim = shim.display().to_string();
-        let args = [
-            "-shared",
-            "-fPIC",
-            "-O1",
-            "-o",
-            &shim,
-            &source.display().to_string(),
-        ];
-        let made = stand::run("cc", &args, &[], dir.path(), LIMIT).await;
-        made.unwrap().ok().unwrap();
-        fs::write(&offset, "0").unwrap();
+        let clock = Clock::make(dir.path()).await.unwrap();
         let issuer = Issuer::start().await.unwrap();
-        let daemon = Daemon::builder()
+        let builder = Daemon::builder()
             .issuer("github", "github", &issuer.url, None)
             .registry("npm", "npm", "http://127.0.0.1:1")
-            .policy(POLICY)
-            .env("LD_PRELOAD", &shim)
-            .env("CLOCK_OFFSET_FILE", &offset.display().to_string())
-            .start()
-            .await
-            .unwrap();
+            .policy(POLICY);
+        let daemon = clock.env(builder).start().await.unwrap();
         let invite = fs::read_to_string(daemon.invite_path()).unwrap();
         let admin = Device::enroll(&daemon.url, &invite).await.unwrap();
         Self {
@@ -84,16 +66,14 @@ impl Wrong {
                 daemon,
                 admin,
             },
-            offset,
+            clock,
             _dir: dir,
         }
     }
 
     /// Sets the broker's wall clock so many seconds off, at one instant.
     fn set(&self, seconds: i64) {
-        let fresh = self.offset.with_extension("new");
-        fs::write(&fresh, seconds.to_string()).unwrap();
-        fs::rename(fresh, &self.offset).unwrap();
+        self.clock.set(seconds).unwrap();
     }
 
     async fn status(&self) -> Value {

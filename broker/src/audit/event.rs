@@ -138,6 +138,58 @@ pub enum Event {
         /// Which of its files, from 0.
         file: u32,
     },
+    /// The registry keeps a file's bytes aside, unpublished.
+    Staged {
+        /// Of which request.
+        request: RequestId,
+        /// Which item, from 0.
+        item: u32,
+        /// Which of its files, from 0.
+        file: u32,
+        /// The registry's name for it.
+        #[serde(serialize_with = "plain")]
+        stage: String,
+    },
+    /// A stage holds other bytes, or has another name, version or tag, than what was approved. It was not
+    /// approved at the registry.
+    StageDiffers {
+        /// Of which request.
+        request: RequestId,
+        /// Which item, from 0.
+        item: u32,
+        /// Which of its files, from 0.
+        file: u32,
+        /// The registry's name for it.
+        #[serde(serialize_with = "plain")]
+        stage: String,
+    },
+    /// The registry has a stage of a gated package that this broker did not make.
+    StageForeign {
+        /// Where.
+        registry: RegistryId,
+        /// The registry's name for it.
+        #[serde(serialize_with = "plain")]
+        stage: String,
+        /// `npm:@acme/left@1.4.2`
+        #[serde(serialize_with = "plain")]
+        name: String,
+    },
+    /// The registry wants its own second factor before it publishes a file.
+    FactorAsked {
+        /// Of which request.
+        request: RequestId,
+        /// Which item, from 0.
+        item: u32,
+        /// Which of its files, from 0.
+        file: u32,
+    },
+    /// The registry shows the approved bytes, but the approved tag points elsewhere.
+    TagElsewhere {
+        /// Of which request.
+        request: RequestId,
+        /// Which item, from 0.
+        item: u32,
+    },
     /// The registry shows a file's approved bytes.
     Published {
         /// Of which request.

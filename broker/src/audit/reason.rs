@@ -80,6 +80,8 @@ pub enum DenyCause {
     Frozen,
     /// Another request for the same version was approved.
     Rival,
+    /// Somebody rejected at the registry what it held back.
+    Rejected,
 }
 
 /// What the broker saw at a registry that made it freeze a package.

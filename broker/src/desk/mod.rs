@@ -1,6 +1,7 @@
 //! The parts that the verbs work with. Whatever a test replaces comes in through here; the daemon
 //! has no global and no test door.
 
+pub mod factors;
 pub mod guests;
 pub mod in_hand;
 pub mod people;
@@ -62,6 +63,8 @@ pub struct Desk {
     pub guests: guests::Guests,
     /// Deposits that are being published.
     pub in_hand: in_hand::InHand,
+    /// Registries' own second factors that are asked for.
+    pub factors: factors::Factors,
     /// Refusals that are recorded one by one.
     pub refusals: ration::Ration,
     /// One unseal at a time: it takes a second and 256 MB.
@@ -84,6 +87,8 @@ pub enum Registry {
         upstream: Arc<dyn Upstream>,
         /// The broker's endpoint for it, as jobs see it.
         endpoint: url::Url,
+        /// The registry under whose name another token is stored, which approves its stages.
+        approve_token: Option<RegistryId>,
     },
     /// Stored secrets without an endpoint.
     Secrets,
@@ -93,6 +98,17 @@ impl Desk {
     /// The adapter of a registry that the broker publishes to.
     pub fn upstream(&self, registry: &RegistryId) -> Option<&dyn Upstream> {
         self.registries.get(registry)?.upstream()
+    }
+
+    /// Under which registry's name the token is stored that approves this one's stages.
+    pub fn approve_token<'a>(&'a self, registry: &'a RegistryId) -> &'a RegistryId {
+        match self.registries.get(registry) {
+            Some(Registry::Forward {
+                approve_token: Some(other),
+                ..
+            }) => other,
+            _ => registry,
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     desk::{Fault, people::Person},
     publish::{
         Refusal, answer as answers, close, inbox as inboxes, ledger, open as opening,
-        question as questions, release,
+        question as questions, release, stages as staged,
     },
     secret::Secret,
     vault::Unseal,
@@ -235,6 +235,11 @@ pub async fn remove_person(call: Call) -> Done {
 /// Stored tokens, without their secrets.
 pub async fn tokens(call: Call) -> Done {
     encode(custody_tokens::list(&call.desk, call.now))
+}
+
+/// What registries keep aside.
+pub async fn stages(call: Call) -> Done {
+    encode(staged::all(&call.desk).await)
 }
 
 /// Stores a token.

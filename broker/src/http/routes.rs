@@ -140,6 +140,8 @@ routes! {
         "Asks the registry whose a token is.";
     POST   "/v1/admin/tokens/remove" Admin api::remove_token:
         "Destroys all versions of a token.";
+    GET    "/v1/admin/stages" Admin api::stages:
+        "What registries keep aside, unpublished; without `request`: not made by this broker.";
     GET    "/v1/admin/client-keys" Admin api::client_keys:
         "Keys of CI without OIDC.";
     POST   "/v1/admin/client-keys" Admin api::add_client_key:

@@ -4,7 +4,7 @@
 use super::{
     Refusal, forward,
     ledger::{self, REQUESTS},
-    release,
+    release, settle,
     state::{FileAt, Progress, Record, State},
 };
 use crate::{
@@ -213,7 +213,10 @@ async fn publish(desk: &Arc<Desk>, id: RequestId) -> Result<(), Refusal> {
         };
         let kept = read(desk, id, at, item.registry.clone()).await?;
         let upload = kept.ok_or(Refusal::NotFound)?.upload;
-        forward::forward(Arc::clone(desk), id, item.registry.clone(), upload).await?;
+        match forward::forward(Arc::clone(desk), id, item.registry.clone(), upload).await {
+            Err(Refusal::Confirming) => confirmed(desk, id, at).await?,
+            other => other?,
+        }
     }
     Ok(())
 }
@@ -261,6 +264,21 @@ pub async fn hand_over_again(
         }
     }
     Ok(())
+}
+
+/// Waits for the registry's second factor: nobody else waits for a deposit.
+async fn confirmed(desk: &Desk, id: RequestId, at: FileAt) -> Result<(), Refusal> {
+    loop {
+        match settle::settled(desk, id, at).await? {
+            settle::Outcome::Confirming => {}
+            settle::Outcome::Published => return Ok(()),
+            settle::Outcome::Conflict => return Err(Refusal::RegistryConflict),
+            settle::Outcome::Refused(said) => return Err(Refusal::RegistryRefused(said)),
+            settle::Outcome::MaySend(_) | settle::Outcome::Unclear => {
+                return Err(Refusal::Unsettled);
+            }
+        }
+    }
 }
 
 /// A kept upload, read by its adapter again: nothing is believed because it was believed before.

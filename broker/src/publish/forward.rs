@@ -4,8 +4,8 @@
 //! recorded outcome again; other bytes are refused and the registry sees nothing (attack 12).
 
 use super::{
-    Refusal, deposit, judge, ledger, release, settle,
-    state::{COLLECT_SECONDS, CREDENTIAL_SECONDS, FileAt, Record, State},
+    Refusal, confirm, deposit, judge, ledger, release, settle, stages,
+    state::{COLLECT_SECONDS, CREDENTIAL_SECONDS, FileAt, Progress, Record, State},
 };
 use crate::{
     audit::{
@@ -14,7 +14,8 @@ use crate::{
     },
     desk::{Desk, Fault},
     policy::Verdict,
-    registry::{Publish, Sent},
+    registry::{FactorAsk, Publish, Sent, StageId, Upstream},
+    secret::Secret,
     store::Batch,
     vault::release as vault,
 };
@@ -89,6 +90,34 @@ pub fn admit(
     }
 }
 
+/// What one attempt sends.
+pub(super) enum Delivery<'a> {
+    /// The bytes, with the registry's second factor where that was given.
+    Bytes {
+        /// What was uploaded.
+        upload: &'a mut Publish,
+        /// The factor.
+        factor: Option<&'a Secret<String>>,
+    },
+    /// The word that a stage is to be published.
+    Stage {
+        /// Which.
+        stage: &'a StageId,
+        /// The registry's second factor where that was given.
+        factor: Option<&'a Secret<String>>,
+    },
+}
+
+/// What came of one attempt.
+pub(super) enum After {
+    /// The request's state says it.
+    Look,
+    /// The registry refused and shows nothing; its words.
+    Refused(String),
+    /// The registry wants its second factor.
+    Asked(FactorAsk),
+}
+
 /// Publishes one upload. Runs in a task of its own, so that a client that hangs up changes nothing.
 pub async fn forward(
     desk: Arc<Desk>,
@@ -99,21 +128,87 @@ pub async fn forward(
     let at = approved_place(&desk, id, &registry, &upload).await?;
     for _ in 0..SENDS_MAX {
         let shown = match settle::settled(&desk, id, at).await? {
-            settle::Outcome::Published => return Ok(()),
-            settle::Outcome::Conflict => return Err(Refusal::RegistryConflict),
-            settle::Outcome::Unclear => return Err(Refusal::Unsettled),
             settle::Outcome::MaySend(shown) => shown,
+            outcome => return told(outcome),
         };
-        match send(&desk, id, at, shown, &mut upload).await? {
-            Some(said) => return Err(Refusal::RegistryRefused(said)),
-            None => tokio::task::yield_now().await,
+        match attempt(&desk, id, at, shown, &mut upload).await? {
+            After::Refused(said) => return Err(Refusal::RegistryRefused(said)),
+            After::Look | After::Asked(_) => tokio::task::yield_now().await,
         }
     }
-    match settle::settled(&desk, id, at).await? {
+    told(settle::settled(&desk, id, at).await?)
+}
+
+fn told(outcome: settle::Outcome) -> Result<(), Refusal> {
+    match outcome {
         settle::Outcome::Published => Ok(()),
         settle::Outcome::Conflict => Err(Refusal::RegistryConflict),
+        settle::Outcome::Confirming => Err(Refusal::Confirming),
+        settle::Outcome::Refused(said) => Err(Refusal::RegistryRefused(said)),
         settle::Outcome::Unclear | settle::Outcome::MaySend(_) => Err(Refusal::Unsettled),
     }
+}
+
+/// One attempt with the bytes in hand. A registry that holds nothing back but wants its second factor
+/// gets them again with what was given; in the meantime they stay here.
+async fn attempt(
+    desk: &Desk,
+    id: RequestId,
+    at: FileAt,
+    shown: Vec<VersionText>,
+    upload: &mut Publish,
+) -> Result<After, Refusal> {
+    let held = ledger::live(desk, id)?.ok_or(Refusal::NotFound)?;
+    let stage = held.record.progress(at).and_then(Progress::hold);
+    if let Some(stage) = stage.and_then(|h| h.stage.clone()) {
+        // The bytes are at the registry; the sweep asks for the second factor.
+        let factor = None;
+        let delivery = Delivery::Stage {
+            stage: &stage,
+            factor,
+        };
+        return send(desk, id, at, shown, delivery).await;
+    }
+    let factor = None;
+    let bytes = Delivery::Bytes {
+        upload: &mut *upload,
+        factor,
+    };
+    let ask = match send(desk, id, at, shown, bytes).await? {
+        After::Asked(ask) => ask,
+        after => return Ok(after),
+    };
+    if !desk.factors.begin(id, at.numbers(), desk.world.now()) {
+        // A twin of this upload asks already.
+        return Ok(After::Look);
+    }
+    let after = with_factor(desk, id, at, &ask, upload).await;
+    desk.factors.forget(id, at.numbers());
+    after
+}
+
+/// Sends the bytes again as soon as the registry's second factor was given.
+async fn with_factor(
+    desk: &Desk,
+    id: RequestId,
+    at: FileAt,
+    ask: &FactorAsk,
+    upload: &mut Publish,
+) -> Result<After, Refusal> {
+    let record = ledger::live(desk, id)?.ok_or(Refusal::NotFound)?.record;
+    let until = record
+        .progress(at)
+        .and_then(Progress::hold)
+        .map(|h| h.until);
+    let until = until.ok_or(Refusal::Unsettled)?;
+    let Some(factor) = confirm::given(desk, id, at, ask, until).await? else {
+        return Ok(After::Look);
+    };
+    let Some(shown) = settle::may_send(desk, id, at).await? else {
+        return Ok(After::Look);
+    };
+    let factor = Some(&factor);
+    send(desk, id, at, shown, Delivery::Bytes { upload, factor }).await
 }
 
 /// The file of a request whose bytes these are; other bytes are refused on the record.
@@ -194,20 +289,23 @@ fn approved_file(
     })
 }
 
-/// One attempt, after `shown` was read. `Some` says why the registry refused and shows nothing.
-async fn send(
+/// One attempt, after `shown` was read.
+pub(super) async fn send(
     desk: &Desk,
     id: RequestId,
     at: FileAt,
     shown: Vec<VersionText>,
-    upload: &mut Publish,
-) -> Result<Option<String>, Refusal> {
+    mut delivery: Delivery<'_>,
+) -> Result<After, Refusal> {
     let held = ledger::live(desk, id)?.ok_or(Refusal::NotFound)?;
-    let now = desk.world.now();
     let Some(wish) = held.record.facts.items.get(at.item).cloned() else {
         return Err(Refusal::NotFound);
     };
     let upstream = desk.upstream(&wish.registry).ok_or(Refusal::NotFound)?;
+    if let Some(after) = stands_in_the_way(desk, &held.record, at, &delivery).await? {
+        return Ok(after);
+    }
+    let now = desk.world.now();
     if now >= held.record.expires() {
         return Err(Refusal::State(StateName::Expired, None));
     }
@@ -215,7 +313,7 @@ async fn send(
     // Everything is decided again, against today's policy, people, freezes and registry.
     let mut published = vec![None; held.record.facts.items.len()];
     if let Some(slot) = published.get_mut(at.item) {
-        if !shown.is_empty() {
+        if let (false, Delivery::Bytes { upload, .. }) = (shown.is_empty(), &mut delivery) {
             upload.for_known_package();
         }
         *slot = Some(shown);
@@ -229,28 +327,90 @@ async fn send(
         Mode::Reveal => return Err(Refusal::NotFound),
         mode => mode,
     };
-    let (token, stored) = vault::release(&desk.vault, &*desk.live, permit, &wish, mode, now)
+    let holder = match &delivery {
+        Delivery::Bytes { .. } => &wish.registry,
+        Delivery::Stage { .. } => desk.approve_token(&wish.registry),
+    };
+    let of = (&wish, holder);
+    let (token, stored) = vault::release(&desk.vault, &*desk.live, permit, of, mode, now)
         .map_err(Fault::from)?
-        .ok_or_else(|| Refusal::NoToken(wish.package_key()))?;
+        .ok_or_else(|| Refusal::NoToken(format!("{holder}:{}", wish.package)))?;
     let step = held.record.sending(at, now)?;
     let used = release::token_used(id, &stored.record);
     let batch = judge::unless_frozen(Batch::new(), &step.record().facts).append(leaf(&used, now));
     let record = match ledger::persist(desk, held.version, step, batch, now).await {
         Ok(record) => record,
         // Another upload of the same bytes was faster: its outcome is ours.
-        Err(Fault::Conflict(..)) => return Ok(None),
+        Err(Fault::Conflict(..)) => return Ok(After::Look),
         Err(other) => return Err(other.into()),
     };
     // `Sending` is durable: from here on bytes may be at the registry, whatever happens to us. A
     // restart reads the registry back, as the lines below do.
     release::note_use(desk, stored, false, now).await;
-    let sent = upstream.publish(upload, &token, UPLOAD_DEADLINE).await;
+    let sent = deliver(upstream, delivery, &token).await;
     drop(token);
     match sent {
-        Sent::Accepted => settle::after_accepted(desk, &record, at)
-            .await
-            .map(|()| None),
-        Sent::Unclear => settle::mark_unclear(desk, id, at).await.map(|()| None),
-        Sent::Refused { status, said } => settle::after_refused(desk, id, at, status, said).await,
+        Sent::Accepted => settle::after_accepted(desk, &record, at).await?,
+        Sent::Unclear => settle::mark_unclear(desk, id, at).await?,
+        Sent::Staged(stage) => confirm::hold(desk, id, at, Some(stage)).await?,
+        Sent::NeedsFactor(ask) => {
+            confirm::hold(desk, id, at, None).await?;
+            return Ok(After::Asked(ask));
+        }
+        Sent::Refused { status, said } => {
+            let said = settle::after_refused(desk, id, at, status, said).await?;
+            return Ok(said.map_or(After::Look, After::Refused));
+        }
+    }
+    Ok(After::Look)
+}
+
+/// What the registry holds in stages must not stand in the way: nobody's stage of this version before
+/// ours is made, and in ours the approved bytes before it is published.
+async fn stands_in_the_way(
+    desk: &Desk,
+    record: &Record,
+    at: FileAt,
+    delivery: &Delivery<'_>,
+) -> Result<Option<After>, Refusal> {
+    let id = record.facts.id;
+    let found = match delivery {
+        Delivery::Stage { stage, .. } => {
+            let good = stages::holds_what_was_approved(desk, record, at, stage).await?;
+            return Ok((!good).then_some(After::Look));
+        }
+        Delivery::Bytes { .. } => stages::find(desk, record, at).await?,
+    };
+    match found {
+        stages::Found::Nothing => Ok(None),
+        stages::Found::Ours(stage) => {
+            confirm::hold(desk, id, at, Some(stage)).await?;
+            Ok(Some(After::Look))
+        }
+        stages::Found::Occupied(said) => {
+            settle::change(desk, id, |r| r.unheld(at, said.clone())).await?;
+            Ok(Some(After::Refused(said)))
+        }
+    }
+}
+
+async fn deliver(upstream: &dyn Upstream, delivery: Delivery<'_>, token: &Secret<String>) -> Sent {
+    let within = UPLOAD_DEADLINE;
+    match delivery {
+        Delivery::Bytes {
+            upload,
+            factor: None,
+        } => upstream.publish(upload, token, within).await,
+        Delivery::Bytes {
+            upload,
+            factor: Some(factor),
+        } => match upstream.second_factor() {
+            Some(second) => second.publish_with(upload, token, factor, within).await,
+            None => Sent::Unclear,
+        },
+        Delivery::Stage { stage, factor } => match upstream.staging() {
+            Some(staging) => staging.approve(stage, token, factor, within).await,
+            None => Sent::Unclear,
+        },
     }
 }

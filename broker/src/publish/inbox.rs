@@ -1,6 +1,6 @@
 //! What waits for a person, most urgent first.
 
-use super::{Refusal, ledger, question::concerns, state::Record};
+use super::{Refusal, confirm, ledger, question::concerns, state::Record};
 use crate::desk::{Desk, Fault, people::Person};
 use proto::{
     api::{Inbox, InboxLine, StateName},
@@ -53,18 +53,20 @@ pub fn inbox(
             .flatten();
         last = Some(hex(&key));
         if let Some(r) = held.map(|h| h.record)
-            && r.name() == StateName::Pending
+            && matches!(r.name(), StateName::Pending | StateName::Confirming)
             && !r.overdue(now)
             && concerns(desk, &r, person)
+            // One that was approved has a row for its new deadline beside the first.
+            && !requests.iter().any(|l: &InboxLine| l.id == r.facts.id)
         {
-            requests.push(line(&r, person));
+            requests.push(line(desk, &r, person));
         }
     }
     let next = last.filter(|_| more);
     Ok(Inbox { requests, next })
 }
 
-fn line(r: &Record, person: &Person) -> InboxLine {
+fn line(desk: &Desk, r: &Record, person: &Person) -> InboxLine {
     InboxLine {
         id: r.facts.id,
         title: r.facts.items.first().map(Item::name).unwrap_or_default(),
@@ -76,6 +78,7 @@ fn line(r: &Record, person: &Person) -> InboxLine {
         expires: r.expires(),
         approvals: (r.status().approvals, r.quorum),
         answered: r.evidence().iter().any(|e| e.person == person.id),
+        confirm: confirm::lines(desk, r),
     }
 }
 

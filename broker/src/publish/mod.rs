@@ -1,12 +1,14 @@
 //! The story: how a wish becomes a publish.
 //!
 //! Read `state` (what can happen), then the verbs in their order: [`open`], [`answer`],
-//! [`release`] (collect), [`forward`], [`settle`], [`fetch`], [`close`].
+//! [`release`] (collect), [`forward`], [`confirm`] (where the registry has a second factor of its own),
+//! [`settle`], [`fetch`], [`close`].
 
 pub mod alarm;
 pub mod answer;
 pub mod archive;
 pub mod close;
+pub mod confirm;
 mod deny;
 pub mod deposit;
 pub mod fetch;
@@ -18,6 +20,7 @@ pub mod open;
 pub mod question;
 pub mod release;
 pub mod settle;
+pub mod stages;
 pub mod state;
 pub mod unannounced;
 
@@ -114,6 +117,11 @@ pub enum Refusal {
     /// The registry shows other bytes.
     #[error("the registry shows other bytes than the approved ones")]
     RegistryConflict,
+    /// The registry wants its own second factor first.
+    #[error(
+        "the registry wants its own second factor before it publishes; an approver gives it now"
+    )]
+    Confirming,
     /// Unclear; it is being read back.
     #[error("the registry did not answer clearly; the broker keeps reading it back")]
     Unsettled,
@@ -206,6 +214,10 @@ pub fn problem(refusal: &Refusal) -> Problem {
         Refusal::RegistryConflict => (
             Code::RegistryConflict,
             "Somebody else published. Freeze the package and look into it.",
+        ),
+        Refusal::Confirming => (
+            Code::Confirming,
+            "Approvers find the registry's page with countersign inbox. Run the same command again, or wait: nothing is sent twice.",
         ),
         Refusal::Unsettled => (
             Code::Unsettled,

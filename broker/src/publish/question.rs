@@ -1,6 +1,6 @@
 //! What a maintainer is shown.
 
-use super::{Refusal, judge, ledger, state::Record};
+use super::{Refusal, confirm, judge, ledger, stages, state::Record};
 use crate::{
     desk::{Desk, Fault, people::Person},
     registry::{Published, ReadBack},
@@ -51,13 +51,17 @@ pub async fn question(
     // All registries at once, within one budget of time: a batch has 200 items.
     let items = &record.facts.items;
     let reads = items.iter().map(|item| async {
-        let read = tokio::time::timeout(PREVIOUS_MAX, judge::read(desk, item)).await;
-        read.ok().and_then(Result::ok)
+        let both =
+            futures_util::future::join(judge::read(desk, item), stages::warnings(desk, item));
+        let both = tokio::time::timeout(PREVIOUS_MAX, both).await;
+        let (read, staged) = both.ok()?;
+        Some((read.ok()?, staged.unwrap_or_default()))
     });
     let reads = futures_util::future::join_all(reads).await;
     for (item, read) in items.iter().zip(reads) {
-        previous.push(if let Some(published) = read {
+        previous.push(if let Some((published, staged)) = read {
             warnings.extend(out_already(&record, item, &published));
+            warnings.extend(staged);
             if published.versions.is_empty() && !item.files.is_empty() {
                 warnings.push(format!("{} would be a new package", item.package_key()));
             }
@@ -87,6 +91,12 @@ pub async fn question(
     if record.overdue(now) {
         warnings.insert(0, "the time for answers is over".to_owned());
     }
+    let confirm = confirm::lines(desk, &record);
+    let staging = |i: &Item| {
+        desk.upstream(&i.registry)
+            .is_some_and(|u| u.staging().is_some())
+    };
+    let will_confirm = record.facts.items.iter().any(staging);
     Ok(Question {
         request_digest: record.digest,
         mode: record.mode,
@@ -100,6 +110,8 @@ pub async fn question(
         previous,
         rivals,
         warnings,
+        will_confirm,
+        confirm,
     })
 }
 

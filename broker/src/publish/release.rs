@@ -143,8 +143,9 @@ async fn reveal(
             "one secret is revealed at a time".to_owned(),
         ));
     };
+    let wish = (item, &item.registry);
     let (secret, stored) =
-        vault::release(&desk.vault, &*desk.live, permit, item, Mode::Reveal, now)
+        vault::release(&desk.vault, &*desk.live, permit, wish, Mode::Reveal, now)
             .map_err(Fault::from)?
             .ok_or_else(|| Refusal::NoToken(item.package_key()))?;
     let sealed = seal(

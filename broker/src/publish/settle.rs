@@ -2,11 +2,13 @@
 //! normal publish all come through here.
 
 use super::{
-    Refusal, fetch,
+    Refusal, confirm, fetch,
     ledger::{self, REQUESTS},
+    stages,
     state::{FileAt, Progress, Record, State, Step},
 };
 use crate::{
+    audit::event::Event,
     desk::{Desk, Fault},
     registry::{Published, ReadBack, ReadError},
     store::Batch,
@@ -29,6 +31,9 @@ const LAG: [Duration; 6] = [
     Duration::from_secs(2),
     Duration::from_secs(5),
 ];
+/// How long an upload's answer waits for the registry's second factor, in seconds: less than the patience
+/// of any client (Yarn: 60 s).
+const CONFIRMING_MAX: u64 = 50;
 /// Another task of this daemon may be sending for this long, in seconds.
 const SENDING_MAX: u64 = 150;
 
@@ -42,6 +47,10 @@ pub enum Outcome {
     /// Nothing is there and nothing is on its way: the bytes may be sent. With what the registry
     /// shows of the package at this moment, which the policy wants to know.
     MaySend(Vec<VersionText>),
+    /// The registry wants its own second factor, and people are asked for it.
+    Confirming,
+    /// It said no to what it held back; its words, or ours.
+    Refused(String),
     /// Not known yet.
     Unclear,
 }
@@ -49,32 +58,36 @@ pub enum Outcome {
 /// Brings a file to a clear state: waits for an attempt on its way, reads back an unclear one.
 pub async fn settled(desk: &Desk, id: RequestId, at: FileAt) -> Result<Outcome, Refusal> {
     let mut changes = desk.waiters.subscribe(id);
+    let mut confirming = None;
     for _ in 0..100 {
         let Some(held) = ledger::live(desk, id)? else {
-            return Ok(of_final(ledger::find(desk, id)?.as_ref()));
+            return of_final(ledger::find(desk, id)?.as_ref());
         };
         if !matches!(held.record.state, State::Releasing { .. }) {
-            return Ok(of_final(Some(&held.record)));
+            return of_final(Some(&held.record));
         }
         let now = desk.world.now();
         match held.record.progress(at) {
             None => return Err(Refusal::NotFound),
             Some(Progress::Published { .. }) => return Ok(Outcome::Published),
             Some(Progress::Conflict { .. }) => return Ok(Outcome::Conflict),
-            Some(Progress::Waiting { .. }) => {
+            Some(Progress::Held { hold, .. })
+                if hold.stage.is_some() || desk.factors.busy(id, at.numbers()) =>
+            {
+                if now.since(*confirming.get_or_insert(now)) >= CONFIRMING_MAX {
+                    return Ok(Outcome::Confirming);
+                }
+                let _ = tokio::time::timeout(Duration::from_secs(5), changes.changed()).await;
+            }
+            // What was held back is refused: it is not sent again without anybody's asking.
+            Some(Progress::Waiting {
+                said: Some(said), ..
+            }) if confirming.is_some() => return Ok(Outcome::Refused(said.clone())),
+            Some(Progress::Waiting { .. } | Progress::Held { .. }) => {
                 // Somebody may have published it by another way, or an old copy of our store forgot.
-                let (published, back) = shows(desk, &held.record, at).await?;
-                return match back {
-                    ReadBack::Absent => {
-                        let wish = held.record.facts.items.get(at.item);
-                        let wish = wish.ok_or(Refusal::NotFound)?;
-                        Ok(Outcome::MaySend(published.beside(wish)))
-                    }
-                    ReadBack::Shows(digest) => {
-                        shown(desk, id, at, &digest).await?;
-                        continue;
-                    }
-                };
+                if let Some(shown) = may_send(desk, id, at).await? {
+                    return Ok(Outcome::MaySend(shown));
+                }
             }
             Some(Progress::Sending { since, .. }) if now.since(*since) < SENDING_MAX => {
                 // A twin of this upload is on its way; its outcome is ours.
@@ -83,14 +96,16 @@ pub async fn settled(desk: &Desk, id: RequestId, at: FileAt) -> Result<Outcome, 
             Some(Progress::Sending { .. }) => mark_unclear(desk, id, at).await?,
             Some(Progress::Settling { since, .. }) => {
                 let since = *since;
-                match read_back(desk, &held.record, at).await? {
+                let (published, back) = shows(desk, &held.record, at).await?;
+                match back {
                     ReadBack::Shows(digest) => {
-                        shown(desk, id, at, &digest).await?;
+                        saw(desk, &held.record, at, &published, digest).await?;
                     }
-                    ReadBack::Absent if now.since(since) >= lag(desk, &held.record, at) => {
-                        change(desk, id, |r| r.absent(at, None)).await?;
+                    ReadBack::Absent => {
+                        if !absent(desk, &held.record, at, since).await? {
+                            tokio::time::sleep(Duration::from_secs(1)).await;
+                        }
                     }
-                    ReadBack::Absent => tokio::time::sleep(Duration::from_secs(1)).await,
                 }
             }
         }
@@ -98,11 +113,96 @@ pub async fn settled(desk: &Desk, id: RequestId, at: FileAt) -> Result<Outcome, 
     Ok(Outcome::Unclear)
 }
 
-fn of_final(record: Option<&Record>) -> Outcome {
-    match record.map(Record::name) {
-        Some(StateName::Published) => Outcome::Published,
-        Some(StateName::Conflict) => Outcome::Conflict,
-        _ => Outcome::Unclear,
+/// What the registry shows of the package beside the file, when it does not show the file itself.
+/// `None`: it does, and the state says so.
+pub(super) async fn may_send(
+    desk: &Desk,
+    id: RequestId,
+    at: FileAt,
+) -> Result<Option<Vec<VersionText>>, Refusal> {
+    let Some(held) = ledger::live(desk, id)? else {
+        return Ok(None);
+    };
+    let (published, back) = shows(desk, &held.record, at).await?;
+    match back {
+        ReadBack::Absent => {
+            let wish = held.record.facts.items.get(at.item);
+            Ok(Some(published.beside(wish.ok_or(Refusal::NotFound)?)))
+        }
+        ReadBack::Shows(digest) => {
+            saw(desk, &held.record, at, &published, digest).await?;
+            Ok(None)
+        }
+    }
+}
+
+/// The registry shows nothing of a file whose attempt was unclear. Whether that is clear now: its
+/// stage was found, or the registry's lag is over.
+async fn absent(
+    desk: &Desk,
+    record: &Record,
+    at: FileAt,
+    since: UnixTime,
+) -> Result<bool, Refusal> {
+    let id = record.facts.id;
+    let hold = record.progress(at).and_then(Progress::hold);
+    if hold.is_none_or(|h| h.stage.is_none()) {
+        match stages::find(desk, record, at).await? {
+            stages::Found::Nothing => {}
+            stages::Found::Ours(stage) => {
+                confirm::hold(desk, id, at, Some(stage)).await?;
+                return Ok(true);
+            }
+            stages::Found::Occupied(said) => {
+                change(desk, id, |r| r.unheld(at, said.clone())).await?;
+                return Ok(true);
+            }
+        }
+    }
+    if desk.world.now().since(since) < lag(desk, record, at) {
+        return Ok(false);
+    }
+    change(desk, id, |r| r.absent(at, None)).await?;
+    Ok(true)
+}
+
+/// The registry shows a file. People approved its tag too: who holds a token may move tags, so one that
+/// points elsewhere is an alarm.
+async fn saw(
+    desk: &Desk,
+    record: &Record,
+    at: FileAt,
+    published: &Published,
+    digest: Digest,
+) -> Result<(), Refusal> {
+    let id = record.facts.id;
+    let Some(item) = record.facts.items.get(at.item) else {
+        return Err(Refusal::NotFound);
+    };
+    let same = item.files.get(at.file).is_some_and(|f| f.digest == digest);
+    shown(desk, id, at, &digest).await?;
+    let registry = desk.registries.get(&item.registry);
+    let tagged = registry.is_some_and(|r| r.kind().row().tags);
+    let tag = item.tag.as_ref().map_or("latest", |t| t.as_str());
+    if same && tagged && published.tags.get(tag) != Some(&item.version) {
+        desk.metrics.registry_alarms.inc();
+        tracing::error!(%id, at.item, "the approved tag points elsewhere");
+        let event = Event::TagElsewhere {
+            request: id,
+            item: at.numbers().0,
+        };
+        desk.commit(Batch::new(), &[event], desk.world.now())
+            .await?;
+    }
+    Ok(())
+}
+
+fn of_final(record: Option<&Record>) -> Result<Outcome, Refusal> {
+    match record.map(|r| (r.name(), r)) {
+        Some((StateName::Published, _)) => Ok(Outcome::Published),
+        Some((StateName::Conflict, _)) => Ok(Outcome::Conflict),
+        Some((name, r)) if name.is_final() => Err(Refusal::State(name, r.status().reason)),
+        _ => Ok(Outcome::Unclear),
     }
 }
 
@@ -114,8 +214,8 @@ pub async fn after_accepted(desk: &Desk, record: &Record, at: FileAt) -> Result<
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
-        if let Ok(ReadBack::Shows(digest)) = read_back(desk, record, at).await {
-            return shown(desk, id, at, &digest).await;
+        if let Ok((published, ReadBack::Shows(digest))) = shows(desk, record, at).await {
+            return saw(desk, record, at, &published, digest).await;
         }
     }
     mark_unclear(desk, id, at).await
@@ -132,12 +232,12 @@ pub async fn after_refused(
     let Some(held) = ledger::live(desk, id)? else {
         return Ok(None);
     };
-    match read_back(desk, &held.record, at).await {
-        Ok(ReadBack::Shows(digest)) => {
-            shown(desk, id, at, &digest).await?;
+    match shows(desk, &held.record, at).await {
+        Ok((published, ReadBack::Shows(digest))) => {
+            saw(desk, &held.record, at, &published, digest).await?;
             Ok(None)
         }
-        Ok(ReadBack::Absent) => {
+        Ok((_, ReadBack::Absent)) => {
             let text = format!("{status} {said}");
             change(desk, id, |r| r.absent(at, Some(text.clone()))).await?;
             Ok(Some(text))
@@ -181,7 +281,8 @@ async fn resume_one(desk: &Desk, id: RequestId, record: &Record, started: bool) 
             // At start nobody of this process is sending: the attempt died with its process.
             Some(Progress::Sending { .. }) if started => mark_unclear(desk, id, at).await.is_ok(),
             Some(Progress::Sending { since, .. }) => desk.world.now().since(*since) >= SENDING_MAX,
-            Some(Progress::Settling { .. }) => true,
+            // Its own people may publish what the registry holds back by themselves.
+            Some(Progress::Settling { .. } | Progress::Held { .. }) => true,
             // Sent once, absent so far: it may show up late.
             Some(Progress::Waiting { attempt, .. }) => *attempt > 0,
             _ => false,
@@ -204,13 +305,14 @@ async fn settle_once(desk: &Desk, id: RequestId, at: FileAt) -> Result<(), Refus
         Some(Progress::Settling { since, .. }) => *since,
         Some(Progress::Sending { .. }) => return mark_unclear(desk, id, at).await,
         Some(Progress::Waiting { attempt, .. }) if *attempt > 0 => now,
+        Some(Progress::Held { .. }) => now,
         _ => return Ok(()),
     };
-    match read_back(desk, &held.record, at).await? {
-        ReadBack::Shows(digest) => shown(desk, id, at, &digest).await,
-        ReadBack::Absent if now.since(since) >= lag(desk, &held.record, at) => {
-            change(desk, id, |r| r.absent(at, None)).await
-        }
+    let settling = matches!(held.record.progress(at), Some(Progress::Settling { .. }));
+    let (published, back) = shows(desk, &held.record, at).await?;
+    match back {
+        ReadBack::Shows(digest) => saw(desk, &held.record, at, &published, digest).await,
+        ReadBack::Absent if settling => absent(desk, &held.record, at, since).await.map(drop),
         ReadBack::Absent => Ok(()),
     }
 }
@@ -220,10 +322,6 @@ fn lag(desk: &Desk, record: &Record, at: FileAt) -> u64 {
     let item = record.facts.items.get(at.item);
     item.and_then(|item| desk.upstream(&item.registry))
         .map_or(u64::MAX, |upstream| upstream.lag().as_secs())
-}
-
-async fn read_back(desk: &Desk, record: &Record, at: FileAt) -> Result<ReadBack, Refusal> {
-    Ok(shows(desk, record, at).await?.1)
 }
 
 /// What the registry shows of an item's package, and of the file, past its caches.
@@ -260,7 +358,7 @@ async fn shown(desk: &Desk, id: RequestId, at: FileAt, digest: &Digest) -> Resul
     .await
 }
 
-async fn change(
+pub(super) async fn change(
     desk: &Desk,
     id: RequestId,
     make: impl Fn(Record) -> Result<Step, super::state::NotFrom>,

@@ -7,6 +7,7 @@
 pub mod archive;
 mod artifact;
 pub mod crates;
+mod factor;
 pub mod npm;
 mod pieces;
 pub mod pypi;
@@ -16,6 +17,9 @@ mod upstream;
 mod fake;
 
 pub use artifact::Fetched;
+pub use factor::{
+    FactorAsk, FactorSaid, Inspected, NotShown, SecondFactor, StageId, Staged, Staging,
+};
 pub use upstream::{
     Account, BaseError, BoxFuture, Published, ReadBack, ReadError, Sent, ShownFile, Timeouts,
     Upstream,
@@ -104,6 +108,10 @@ pub struct Address {
     pub attestations: pypi::Attestations,
     /// Other origins from which files may be fetched to hash them.
     pub downloads: Vec<Url>,
+    /// How a publish gets there, where the protocol has several ways.
+    pub via: npm::Via,
+    /// Origins beside the registry's own where its people may be sent to give its second factor.
+    pub factor_origins: Vec<Url>,
 }
 
 impl Address {
@@ -117,6 +125,8 @@ impl Address {
             narrow: false,
             attestations: pypi::Attestations::default(),
             downloads: Vec::new(),
+            via: npm::Via::default(),
+            factor_origins: Vec::new(),
         }
     }
 }

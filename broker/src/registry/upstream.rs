@@ -4,7 +4,7 @@
 //! goes to the configured address only, no redirect is followed and no proxy variable is read (attack
 //! 39), and no error carries a request.
 
-use super::{Fetched, Publish};
+use super::{FactorAsk, Fetched, Publish, SecondFactor, StageId, Staging};
 use crate::secret::Secret;
 use proto::{
     digest::{Algorithm, Digest},
@@ -92,6 +92,16 @@ pub trait Upstream: Send + Sync {
         token: &'a Secret<String>,
         within: Duration,
     ) -> BoxFuture<'a, Sent>;
+
+    /// Its own second factor, where that can be handed over to people.
+    fn second_factor(&self) -> Option<&dyn SecondFactor> {
+        None
+    }
+
+    /// Its stages, where a publish goes by way of one.
+    fn staging(&self) -> Option<&dyn Staging> {
+        None
+    }
 }
 
 /// How long a registry may take.
@@ -170,6 +180,10 @@ pub enum Sent {
         /// What it said, made harmless for display.
         said: String,
     },
+    /// It keeps the bytes aside under this name; nothing is published.
+    Staged(StageId),
+    /// It wants its own second factor first; nothing is published.
+    NeedsFactor(FactorAsk),
     /// Nobody knows: read back.
     Unclear,
 }
@@ -188,6 +202,8 @@ pub struct Published {
     pub withdrawn: BTreeSet<VersionText>,
     /// Where the tag `latest` points, on registries that have tags.
     pub latest: Option<VersionText>,
+    /// Where its tags point, on registries that have tags.
+    pub tags: BTreeMap<String, VersionText>,
 }
 
 /// One file that a registry shows.

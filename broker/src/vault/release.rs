@@ -13,13 +13,14 @@ use proto::{
     time::UnixTime,
 };
 
-/// The token for one publish of one permitted item. The permit is spent by it: it is taken by value,
-/// and another publish needs another decision.
+/// The token for one publish of one permitted item. The permit is spent by it: it is taken by value, and
+/// another publish needs another decision. `holder` is the registry under whose name the token is stored:
+/// the item's own, or the one that the configuration names for another step of the same publish.
 pub fn release(
     vault: &Vault,
     store: &dyn Store,
     permit: Permit,
-    item: &Item,
+    (item, holder): (&Item, &RegistryId),
     mode: Mode,
     now: UnixTime,
 ) -> Result<Option<(Secret<String>, StoredToken)>, TokenError> {
@@ -28,7 +29,7 @@ pub fn release(
     if !permitted {
         return Ok(None);
     }
-    open(vault, store, &item.registry, &item.package, now)
+    open(vault, store, holder, &item.package, now)
 }
 
 /// The token for asking the registry what it shows: private packages are invisible without it.

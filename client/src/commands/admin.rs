@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 mod audit;
 mod client_key;
 mod registry;
+mod stages;
 mod token;
 
 /// What an admin does.
@@ -39,6 +40,14 @@ pub(crate) enum Command {
     /// Registries: where packages go
     #[command(subcommand)]
     Registry(registry::Command),
+    /// What registries keep aside, unpublished; foreign stages are marked
+    #[command(after_help = "\
+Examples:
+  countersign admin stages
+  countersign admin stages --json   # `request` is absent where this broker did not make it
+
+Your own login at the registry rejects one: npm stage reject <STAGE>.")]
+    Stages,
     /// Stop every release of a package at once
     Freeze(FreezeArgs),
     /// Ask to thaw a package; two admins must
@@ -114,6 +123,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         Command::RemovePerson { person } => remove_person(context, &person).await,
         Command::ClientKey(command) => client_key::run(context, command).await,
         Command::Registry(command) => registry::run(context, &command).await,
+        Command::Stages => stages::run(context).await,
         Command::Freeze(args) => freeze(context, args, "/v1/admin/freeze").await,
         Command::Thaw(args) => freeze(context, args, "/v1/admin/thaw").await,
         Command::Seal => seal(context).await,

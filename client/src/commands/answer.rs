@@ -1,6 +1,6 @@
 //! `show`, `approve`, `deny`, `devices`: what a maintainer does.
 
-use super::inbox::waiting;
+use super::inbox::{confirm_lines, waiting};
 use crate::{
     context::{Context, Device},
     edge,
@@ -21,6 +21,11 @@ use proto::{
 use std::collections::BTreeSet;
 
 mod screen;
+
+/// How long `approve` waits for the registry's page and for what comes of it, in seconds.
+const SECOND_HALF: u64 = 900;
+/// Pause between two looks.
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Show exactly what would be published, most important first.
 #[derive(clap::Args)]
@@ -56,6 +61,9 @@ pub(crate) struct ApproveArgs {
     /// Approve only if the request still has this digest
     #[arg(long)]
     digest: Option<RequestDigest>,
+    /// Do not wait for the page where the registry wants its own second factor
+    #[arg(long)]
+    no_wait: bool,
 }
 
 /// Deny a request, or all of a package. One denial ends a request.
@@ -145,7 +153,41 @@ pub(crate) async fn approve(context: &Context, args: &ApproveArgs) -> Result<(),
     let mut answer = sign(&device, Decision::Approve, digest)?;
     answer.match_code = match_code;
     answer.totp = totp;
-    send(context, &device, args.id, &answer).await
+    let done = answered(&device, args.id, &answer).await?;
+    let text = said(&done);
+    context.out.result(&done, &text)?;
+    let enough = done.state != StateName::Pending;
+    if question.will_confirm && enough && !args.no_wait && !context.out.json {
+        return second_half(context, &device, args.id).await;
+    }
+    Ok(())
+}
+
+/// Waits for the page where the registry wants its own second factor, and shows it. What is not shown
+/// here is in the inbox: nothing depends on this program's patience.
+async fn second_half(context: &Context, device: &Device, id: RequestId) -> Result<(), Failure> {
+    context.out.note(
+        "  The registry will want its own second factor; its page is shown here (Ctrl-C is harmless: `countersign inbox` has it too).",
+    );
+    let started = edge::now();
+    let mut told = BTreeSet::new();
+    while edge::now().since(started) < SECOND_HALF {
+        let (question, _) = question(device, id).await?;
+        let with_page = question.confirm.iter().filter(|c| c.page.is_some());
+        for confirm in with_page.filter(|c| told.insert(c.page.clone())) {
+            for line in confirm_lines(std::slice::from_ref(confirm), edge::now()) {
+                context.out.line(&context.out.warning(&line))?;
+            }
+        }
+        if question.state.is_final() {
+            return context.out.line(question.state.text());
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    context
+        .out
+        .note("  It has not asked yet: look later with `countersign inbox`.");
+    Ok(())
 }
 
 /// `countersign deny`
@@ -331,7 +373,11 @@ async fn send(
     answer: &AnswerRequest,
 ) -> Result<(), Failure> {
     let done = answered(device, id, answer).await?;
-    let text = match answer.statement.decision {
+    context.out.result(&done, &said(&done))
+}
+
+fn said(done: &Answered) -> String {
+    match done.decision {
         Decision::Approve => format!(
             "approved: {} of {}, now {}",
             done.approvals,
@@ -340,8 +386,7 @@ async fn send(
         ),
         Decision::Deny => "denied".to_owned(),
         Decision::DenyAndFreeze => "denied and frozen".to_owned(),
-    };
-    context.out.result(&done, &text)
+    }
 }
 
 /// Sends an answer; what the broker says came of it must be what was signed.

@@ -6,7 +6,11 @@ use crate::{
     fail::Failure,
     out::span,
 };
-use proto::{api::Inbox, text::harmless};
+use proto::{
+    api::{Confirm, Inbox},
+    text::harmless,
+    time::UnixTime,
+};
 
 /// Lines that are shown before somebody asks for all.
 const INBOX_LINES: usize = 200;
@@ -39,6 +43,11 @@ pub(crate) async fn inbox(context: &Context, args: &InboxArgs) -> Result<(), Fai
         let mine = if r.answered { ", answered by you" } else { "" };
         let title = context.out.bold(&harmless(&r.title));
         context.out.line(&format!("{}  {title}{more}", r.id))?;
+        for line in confirm_lines(&r.confirm, now) {
+            context
+                .out
+                .line(&format!("    {}", context.out.warning(&line)))?;
+        }
         context.out.line(&format!(
             "    asked by {}, {} of {} approvals{mine}, {} left",
             harmless(&r.caller),
@@ -53,6 +62,28 @@ pub(crate) async fn inbox(context: &Context, args: &InboxArgs) -> Result<(), Fai
             .note("These are the most urgent; all: `countersign inbox --all`.");
     }
     Ok(())
+}
+
+/// What a person does about a registry's own second factor. The page's address is the registry's text, on
+/// an origin that the broker's configuration names: its host is said apart, so that it is looked at.
+pub(crate) fn confirm_lines(confirm: &[Confirm], now: UnixTime) -> Vec<String> {
+    let line = |c: &Confirm| {
+        let item = harmless(&c.item);
+        let left = span(c.until.since(now));
+        match &c.page {
+            Some(page) => {
+                let page = harmless(page);
+                let host = page.split('/').nth(2).unwrap_or_default();
+                format!(
+                    "! second half: the registry wants its own second factor for {item}, {left} left; at {host}: {page}"
+                )
+            }
+            None => format!(
+                "! second half: the registry wants its own second factor for {item}, {left} left; its page comes in a moment"
+            ),
+        }
+    };
+    confirm.iter().map(line).collect()
 }
 
 /// What waits, page by page: until there are enough lines, or all of it.

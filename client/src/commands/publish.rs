@@ -395,7 +395,16 @@ pub(crate) async fn release(
             ));
         }
     };
-    let failed = run_all(context, session, command, folder, &credential, signals).await?;
+    let failed = run_all(
+        context,
+        Some(broker),
+        session,
+        command,
+        folder,
+        &credential,
+        signals,
+    )
+    .await?;
     settle::settle(context, broker, session, failed).await
 }
 
@@ -410,7 +419,7 @@ async fn hand_over(
     signals: &mut Signals,
 ) -> Result<(), Failure> {
     let credential = session.deposit.as_deref().unwrap_or_default();
-    let failed = run_all(context, session, command, folder, credential, signals).await?;
+    let failed = run_all(context, None, session, command, folder, credential, signals).await?;
     if let Some(what) = failed {
         let _ = session.cancel(broker).await;
         return Err(Failure::failed(
@@ -427,6 +436,7 @@ async fn hand_over(
 /// Runs the client for every item, or the user's command once. Says which one failed, if any.
 async fn run_all(
     context: &Context,
+    broker: Option<&Broker>,
     session: &Session,
     command: &[String],
     folder: Option<&Path>,
@@ -508,7 +518,15 @@ async fn run_all(
             status = plan.run(context.out.json) => status?,
             stopped = signals.stopped() => return Ok(Some(stopped.what.trim_end_matches('.').to_owned())),
         };
-        if !status.success() {
+        if status.success() {
+            continue;
+        }
+        // Clients lose patience while people give the registry's second factor; the broker does not.
+        let confirmed = match broker {
+            Some(broker) => settle::confirmed(context, broker, session).await?,
+            None => false,
+        };
+        if !confirmed {
             return Ok(Some(format!("`{name}` failed ({status})")));
         }
     }

@@ -277,6 +277,7 @@ pub(crate) fn ended(status: Status) -> Result<Status, Failure> {
         | StateName::Approved
         | StateName::Releasing
         | StateName::Settling
+        | StateName::Confirming
         | StateName::Published => return Ok(status),
         StateName::Denied => (
             Exit::Denied,

@@ -23,7 +23,8 @@ pub(crate) async fn settle(
     session: &Session,
     command_failed: Option<String>,
 ) -> Result<(), Failure> {
-    let started = edge::now();
+    let mut started = edge::now();
+    let mut told = false;
     let mut since = None;
     loop {
         let status = match session.poll(broker, since, HOLD).await {
@@ -44,6 +45,15 @@ pub(crate) async fn settle(
         if status.state.is_final() {
             return published(context, session, &ended(status)?, command_failed.as_deref());
         }
+        if status.state == StateName::Confirming {
+            // Its end is the broker's to say: people give the registry's second factor meanwhile.
+            if let Some(reason) = status.reason.as_deref().filter(|_| !told) {
+                context.out.note(&format!("  {}", harmless(reason)));
+                told = true;
+            }
+            started = edge::now();
+            continue;
+        }
         let spent = edge::now().since(started);
         let limit = match (status.state, &command_failed) {
             (StateName::Settling, _) | (_, None) => WAIT,
@@ -53,6 +63,30 @@ pub(crate) async fn settle(
             return Err(open_end(status.state, command_failed));
         }
     }
+}
+
+/// Waits while the registry wants its own second factor. Whether it did, and what it held back is
+/// published now.
+pub(crate) async fn confirmed(
+    context: &Context,
+    broker: &Broker,
+    session: &Session,
+) -> Result<bool, Failure> {
+    let count = |status: &Status| {
+        let files = status.items.iter().flat_map(|i| &i.files);
+        files.filter(|f| f.state == StateName::Published).count()
+    };
+    let mut status = session.poll(broker, None, HOLD).await?;
+    let before = count(&status);
+    let mut told = false;
+    while status.state == StateName::Confirming {
+        if let Some(reason) = status.reason.as_deref().filter(|_| !told) {
+            context.out.note(&format!("  {}", harmless(reason)));
+            told = true;
+        }
+        status = session.poll(broker, Some(status.revision), HOLD).await?;
+    }
+    Ok(told && count(&status) > before)
 }
 
 fn open_end(state: StateName, command_failed: Option<String>) -> Failure {

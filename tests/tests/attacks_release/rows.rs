@@ -168,6 +168,7 @@ async fn attack_28_a_credential_ends_to_the_second() {
         kind: Protocol::Npm,
         upstream: connect(address, Timeouts::default()).unwrap(),
         endpoint: NO_REGISTRY.parse().unwrap(),
+        approve_token: None,
     };
     desk.registries.insert("npm".parse().unwrap(), npm);
     let policy = r#"[[package]]

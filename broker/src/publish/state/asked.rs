@@ -126,7 +126,8 @@ impl Record {
         Ok(self.step(vec![event]))
     }
 
-    /// A denial, by a person, a freeze or a rival. Possible until bytes are on their way.
+    /// A denial, by a person, a freeze or a rival. Possible until bytes are on their way, and again while
+    /// the registry keeps all of them back.
     pub fn deny(
         mut self,
         by: Option<&Evidence>,
@@ -135,6 +136,7 @@ impl Record {
     ) -> Result<Step, NotFrom> {
         match &self.state {
             State::Pending { .. } | State::Approved { .. } => {}
+            _ if self.withheld() => {}
             _ => return Err(self.not_from()),
         }
         let mut events = Vec::new();

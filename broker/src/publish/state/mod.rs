@@ -4,16 +4,21 @@
 //! events. A [`Step`] has private fields and is made here alone, and `ledger::persist` is the one
 //! function that stores one, so no state is ever stored without its event.
 //!
-//! [`asked`]: the transitions until something is released. [`sent`]: those from then on.
+//! [`asked`]: the transitions until something is released. [`sent`]: those from then on; [`held`]: what the
+//! registry keeps back until its own second factor is given.
 //! [`status`]: what a ticket holder is told.
 
 mod asked;
+mod held;
 mod sent;
 mod status;
 
 pub use asked::Opening;
 
-use crate::audit::{event::Event, reason::DenyCause};
+use crate::{
+    audit::{event::Event, reason::DenyCause},
+    registry::StageId,
+};
 use proto::{
     answer::{Evidence, Factor},
     api::{Mode, StateName},
@@ -32,6 +37,8 @@ pub const COLLECT_SECONDS: u64 = 15 * 60;
 pub const CREDENTIAL_SECONDS: u64 = 15 * 60;
 /// Seconds after a credential's end in which an earlier attempt's bytes may still show up.
 pub const LATE_SECONDS: u64 = 10 * 60;
+/// Seconds in which the registry's own second factor must be given.
+pub const FACTOR_SECONDS: u64 = 30 * 60;
 /// Wrong match codes that one request takes from one person.
 pub const MATCH_TRIES: u8 = 3;
 
@@ -179,6 +186,9 @@ pub enum Progress {
         attempt: u32,
         /// What the registry said to the last one.
         said: Option<String>,
+        /// What it keeps back.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hold: Option<Hold>,
     },
     /// Bytes may be on their way. After a crash this is read as `Settling`.
     Sending {
@@ -186,6 +196,9 @@ pub enum Progress {
         attempt: u32,
         /// Since when.
         since: UnixTime,
+        /// What the registry keeps back.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hold: Option<Hold>,
     },
     /// The answer was unclear; the registry is read back.
     Settling {
@@ -193,6 +206,16 @@ pub enum Progress {
         attempt: u32,
         /// Since when.
         since: UnixTime,
+        /// What the registry keeps back.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hold: Option<Hold>,
+    },
+    /// The registry wants its own second factor before it publishes. Nothing is on its way.
+    Held {
+        /// Attempts so far.
+        attempt: u32,
+        /// What it keeps back, and until when.
+        hold: Hold,
     },
     /// The registry shows the approved bytes.
     Published {
@@ -204,6 +227,16 @@ pub enum Progress {
         /// As read back.
         read_back: Digest,
     },
+}
+
+/// What a registry keeps back until one of its own people gives its second factor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// It is waited for until then, however often it is asked for.
+    pub until: UnixTime,
+    /// The stage that holds the bytes; absent: the registry holds nothing, and they are sent again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<StageId>,
 }
 
 /// A transition that has not been stored yet.
@@ -247,12 +280,11 @@ impl Record {
             State::Pending { .. } => StateName::Pending,
             State::Approved { .. } => StateName::Approved,
             State::Releasing { progress, .. } => {
-                if progress
-                    .iter()
-                    .flatten()
-                    .any(|p| matches!(p, Progress::Settling { .. }))
-                {
+                let any = |f: fn(&Progress) -> bool| progress.iter().flatten().any(f);
+                if any(|p| matches!(p, Progress::Settling { .. })) {
                     StateName::Settling
+                } else if any(|p| matches!(p, Progress::Held { .. })) {
+                    StateName::Confirming
                 } else {
                     StateName::Releasing
                 }
@@ -318,6 +350,7 @@ impl Record {
                         now >= *until
                     }
                     Progress::Waiting { .. } => now >= late,
+                    Progress::Held { hold, .. } => now >= hold.until,
                     _ => false,
                 })
             }

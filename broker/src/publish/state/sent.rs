@@ -27,6 +27,7 @@ impl Record {
         let waiting = |_: &File| Progress::Waiting {
             attempt: 0,
             said: None,
+            hold: None,
         };
         let items = self.facts.items.iter();
         self.state = State::Releasing {
@@ -74,11 +75,14 @@ impl Record {
             return Err(self.not_from());
         }
         let attempt = match self.open_file(at) {
-            Some(p @ (Progress::Waiting { .. } | Progress::Settling { .. })) => {
+            Some(
+                p @ (Progress::Waiting { .. } | Progress::Settling { .. } | Progress::Held { .. }),
+            ) => {
                 let attempt = p.attempt() + 1;
                 *p = Progress::Sending {
                     attempt,
                     since: now,
+                    hold: p.hold().cloned(),
                 };
                 attempt
             }
@@ -101,6 +105,7 @@ impl Record {
                 *p = Progress::Settling {
                     attempt: p.attempt(),
                     since: now,
+                    hold: p.hold().cloned(),
                 };
             }
             _ => return Err(self.not_from()),
@@ -109,13 +114,21 @@ impl Record {
         Ok(self.step(vec![event]))
     }
 
-    /// The registry said no and shows nothing: the same bytes may be sent again.
+    /// The registry said no and shows nothing: the same bytes may be sent again. A stage that it did not
+    /// say no to still waits for the second factor.
     pub fn absent(mut self, at: FileAt, said: Option<String>) -> Result<Step, NotFrom> {
         match self.open_file(at) {
             Some(p @ (Progress::Sending { .. } | Progress::Settling { .. })) => {
-                *p = Progress::Waiting {
-                    attempt: p.attempt(),
-                    said,
+                let (attempt, hold) = (p.attempt(), p.hold().cloned());
+                *p = match hold {
+                    Some(hold) if said.is_none() && hold.stage.is_some() => {
+                        Progress::Held { attempt, hold }
+                    }
+                    hold => Progress::Waiting {
+                        attempt,
+                        said,
+                        hold,
+                    },
                 };
             }
             _ => return Err(self.not_from()),
@@ -229,14 +242,14 @@ impl Record {
         }
     }
 
-    fn open_file(&mut self, at: FileAt) -> Option<&mut Progress> {
+    pub(super) fn open_file(&mut self, at: FileAt) -> Option<&mut Progress> {
         match &mut self.state {
             State::Releasing { progress, .. } => progress.get_mut(at.item)?.get_mut(at.file),
             _ => None,
         }
     }
 
-    fn settling(&self, at: FileAt) -> Event {
+    pub(super) fn settling(&self, at: FileAt) -> Event {
         let (item, file) = at.numbers();
         Event::Settling {
             request: self.facts.id,
@@ -255,16 +268,17 @@ impl Progress {
     }
 
     /// Bytes may be at the registry without our knowing.
-    fn on_its_way(&self) -> bool {
+    pub fn on_its_way(&self) -> bool {
         matches!(self, Self::Sending { .. } | Self::Settling { .. })
     }
 
     /// Sends so far.
-    const fn attempt(&self) -> u32 {
+    pub const fn attempt(&self) -> u32 {
         match self {
             Self::Waiting { attempt, .. }
             | Self::Sending { attempt, .. }
-            | Self::Settling { attempt, .. } => *attempt,
+            | Self::Settling { attempt, .. }
+            | Self::Held { attempt, .. } => *attempt,
             Self::Published { .. } | Self::Conflict { .. } => 0,
         }
     }

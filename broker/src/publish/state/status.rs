@@ -1,12 +1,17 @@
 //! What a ticket holder is told.
 
-use super::{FileAt, Progress, Record, State};
+use super::{FileAt, Hold, Progress, Record, State};
 use crate::audit::reason::DenyCause;
 use proto::{
     api::{FileStatus, ItemStatus, StateName, Status},
     digest::Digest,
     request::Item,
 };
+
+/// What a ticket holder is told while the registry holds a publish back. Not the page: that is for those
+/// who approve, and a job's log is read by others (attack 34).
+const HELD: &str =
+    "the registry wants its own second factor: an approver gives it now (countersign inbox)";
 
 impl Record {
     /// What a ticket holder is told.
@@ -44,8 +49,9 @@ impl Record {
         let rank = |s: StateName| match s {
             StateName::Conflict => 0,
             StateName::Settling => 1,
-            StateName::Published => 3,
-            _ => 2,
+            StateName::Confirming => 2,
+            StateName::Published => 4,
+            _ => 3,
         };
         let state = files
             .iter()
@@ -72,6 +78,7 @@ impl Record {
                 (StateName::Conflict, Some(read_back.clone()))
             }
             Some(Progress::Settling { .. }) => (StateName::Settling, None),
+            Some(Progress::Held { .. }) if !self.name().is_final() => (StateName::Confirming, None),
             _ => (self.name(), None),
         }
     }
@@ -82,20 +89,42 @@ impl Record {
                 (Some(p), Some(r), _) => format!("denied by {p}: {r}"),
                 (Some(p), None, _) => format!("denied by {p}"),
                 (None, _, DenyCause::Frozen) => "the package was frozen".to_owned(),
+                (None, _, DenyCause::Rejected) => {
+                    "somebody rejected it at the registry, which held it back".to_owned()
+                }
                 (None, _, _) => "another request for this version was approved".to_owned(),
             }),
-            State::Expired { was, .. } => Some(
+            State::Expired { was, progress, .. } => Some(
                 match was {
                     StateName::Pending => "nobody approved in time",
                     StateName::Approved => "it was approved, but not collected in time",
-                    _ => "the credential was not used in time",
+                    _ => match progress.iter().flatten().find_map(Progress::hold) {
+                        None => "the credential was not used in time",
+                        Some(Hold { stage: None, .. }) => {
+                            "nobody gave the registry's own second factor in time"
+                        }
+                        Some(Hold {
+                            stage: Some(stage), ..
+                        }) => {
+                            return Some(format!(
+                                "nobody gave the registry's own second factor in time; the stage {stage} still lies there: reject it (npm stage reject)"
+                            ));
+                        }
+                    },
                 }
                 .to_owned(),
             ),
-            State::Releasing { progress, .. } => progress.iter().flatten().find_map(|p| match p {
-                Progress::Waiting { said: Some(s), .. } => Some(format!("the registry said: {s}")),
-                _ => None,
-            }),
+            State::Releasing { progress, .. } => {
+                let mut files = progress.iter().flatten();
+                let said = files.clone().find_map(|p| match p {
+                    Progress::Waiting { said: Some(s), .. } => {
+                        Some(format!("the registry said: {s}"))
+                    }
+                    _ => None,
+                });
+                let held = files.any(|p| matches!(p, Progress::Held { .. }));
+                said.or_else(|| held.then(|| HELD.to_owned()))
+            }
             State::Conflict { .. } => Some(
                 "the registry shows other bytes than the approved ones; look into it now"
                     .to_owned(),

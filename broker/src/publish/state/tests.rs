@@ -144,3 +144,58 @@ fn other_bytes_in_the_place_of_any_file_are_a_conflict() {
     assert!(releasing().shows(at(0, 2), digest("a")).is_err());
     assert!(releasing().sending(at(2, 0), NOW).is_err());
 }
+
+#[test]
+fn a_hold_has_one_deadline_and_ends_as_people_and_clocks_say() {
+    let stage: StageId = "stage-1".parse().unwrap();
+    let sent = releasing().sending(at(0, 0), NOW).unwrap().record;
+    // Nothing was sent yet, so nothing can be held back.
+    assert!(releasing().hold(at(0, 0), None, NOW).is_err());
+    let step = sent.hold(at(0, 0), Some(stage.clone()), NOW).unwrap();
+    assert!(matches!(step.events.as_slice(), [Event::Staged { .. }]));
+    let held = step.record;
+    assert_eq!(held.name(), StateName::Confirming);
+    let until = NOW.after(FACTOR_SECONDS);
+    assert_eq!(held.expires(), until);
+    assert!(held.withheld() && !held.overdue(UnixTime(until.0 - 1)));
+
+    // Asked again later: the stage is kept, and the time does not begin anew.
+    let later = NOW.after(600);
+    let again = held.clone().sending(at(0, 0), later).unwrap().record;
+    assert!(!again.withheld(), "a word is on its way");
+    let step = again.clone().hold(at(0, 0), None, later).unwrap();
+    assert!(matches!(
+        step.events.as_slice(),
+        [Event::FactorAsked { .. }]
+    ));
+    let hold = step.record.held()[0].1.clone();
+    assert_eq!((hold.until, hold.stage), (until, Some(stage)));
+    // Its outcome was lost: back to where it was, with the stage; a no leaves it to people.
+    let unclear = again.unclear(at(0, 0), later).unwrap().record;
+    let back = unclear.clone().absent(at(0, 0), None).unwrap().record;
+    assert_eq!(back.name(), StateName::Confirming);
+    let no = unclear.absent(at(0, 0), Some("403".into())).unwrap().record;
+    assert_eq!(no.name(), StateName::Releasing);
+
+    // Denied while it is held back, or nobody came in time.
+    let denied = held.clone().deny(None, None, DenyCause::Rejected).unwrap();
+    assert_eq!(denied.record.name(), StateName::Denied);
+    assert!(held.clone().expire(UnixTime(until.0 - 1)).is_err());
+    let expired = held.clone().expire(until).unwrap().record.status();
+    let reason = expired.reason.unwrap();
+    assert!(
+        reason.contains("in time") && reason.contains("stage-1"),
+        "{reason}"
+    );
+
+    // Other bytes end it, and what is published is published.
+    let conflict = held.clone().shows(at(0, 0), digest("evil")).unwrap();
+    assert_eq!(conflict.record.name(), StateName::Conflict);
+    let one = held.shows(at(0, 0), digest("a")).unwrap().record;
+    assert!(!one.withheld() && one.clone().deny(None, None, DenyCause::Person).is_err());
+    // A stored row of before stages existed reads as it stood.
+    let old = r#"{"is":"sending","attempt":1,"since":5}"#;
+    let read: Progress = serde_json::from_str(old).unwrap();
+    assert_eq!(read.hold(), None);
+    assert_eq!(serde_json::to_string(&read).unwrap(), old);
+}

@@ -276,18 +276,13 @@ mod tests {
             samples::{MANIFEST, NAME, crate_of},
         },
         fake::{Seen, fake},
-        pypi::Attestations,
     };
 
     fn at(url: Url) -> Crates {
         let address = Address {
-            url: url.clone(),
-            upload: Some(url),
+            upload: Some(url.clone()),
             endpoint: "https://broker.example".parse().unwrap(),
-            user: None,
-            narrow: false,
-            attestations: Attestations::default(),
-            downloads: Vec::new(),
+            ..Address::at(url)
         };
         Crates::new(address, Timeouts::default()).unwrap()
     }

@@ -10,6 +10,7 @@ mod document;
 pub(super) mod json;
 mod manifest;
 mod packument;
+mod stage;
 mod tarball;
 mod upstream;
 
@@ -18,6 +19,7 @@ pub mod name;
 pub use document::{DocumentError, read};
 pub use json::JsonError;
 pub use manifest::Disagreement;
+pub use stage::Via;
 pub use tarball::TarballError;
 pub use upstream::Npm;
 

@@ -8,6 +8,9 @@ use proto::{
 };
 use std::{collections::BTreeMap, io::Read};
 
+/// Longest tag that is looked at, in bytes.
+const TAG_MAX: usize = 214;
+
 /// Reads a package document, full or abbreviated.
 pub(super) fn read(input: impl Read, max: u64) -> Result<Published, JsonError> {
     let mut json = Strict::skimming(input, max);
@@ -29,16 +32,18 @@ pub(super) fn read(input: impl Read, max: u64) -> Result<Published, JsonError> {
             }
             Ok(())
         }),
-        "dist-tags" => json.object(|json, tag| match tag {
-            "latest" => {
-                out.latest = json.text()?.parse().ok();
-                Ok(())
+        "dist-tags" => json.object(|json, tag| {
+            let version = json.text()?;
+            // A tag that nobody could name in a request is of no concern either.
+            if let (true, Ok(version)) = (tag.len() <= TAG_MAX, version.parse()) {
+                out.tags.insert(tag.to_owned(), version);
             }
-            _ => json.skip(),
+            Ok(())
         }),
         _ => json.skip(),
     })?;
     json.finish()?;
+    out.latest = out.tags.get("latest").cloned();
     out.newest = newest(out.versions.keys());
     Ok(out)
 }
@@ -104,6 +109,7 @@ mod tests {
         let read = read(text.as_bytes(), 1 << 20).unwrap();
         assert_eq!(read.newest.as_ref().unwrap().as_str(), "1.10.0");
         assert_eq!(read.versions.len(), 2);
+        assert_eq!(read.tags["latest"].as_str(), "1.9.0");
         let shown = |version: &str| read.versions[&version.parse().unwrap()][0].digest.clone();
         assert_eq!(shown("1.9.0"), Some(digest));
         assert_eq!(shown("1.10.0"), None);

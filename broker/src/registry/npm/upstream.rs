@@ -3,11 +3,11 @@
 //! The token is added here and nowhere else. It goes to the configured address only: no redirect is
 //! followed, no proxy variable is read (attack 39), and no error of this file carries a request.
 
-use super::{body, json::JsonError, name, packument};
+use super::{body, json::JsonError, name, packument, stage::Via};
 use crate::{
     registry::{
-        self, Account, Address, BaseError, BoxFuture, Fetched, Publish, Published, ReadError, Sent,
-        Timeouts, Upstream,
+        self, Account, Address, BaseError, BoxFuture, Fetched, Publish, Published, ReadError,
+        SecondFactor, Sent, Staging, Timeouts, Upstream,
         artifact::Downloads,
         pieces::{self, PIECES, Pieces},
         upstream::{failed, short_reply},
@@ -34,14 +34,17 @@ const MAX_PACKUMENT: u64 = 64 << 20;
 const SHORT: u64 = 32 << 10;
 /// Less to transfer than the full document, and all that is needed.
 const ABBREVIATED: &str = "application/vnd.npm.install-v1+json; q=1.0, application/json; q=0.8";
-const FULL: &str = "application/json";
+pub(super) const FULL: &str = "application/json";
 
 /// One npm registry.
 pub struct Npm {
-    client: Client,
-    base: Url,
+    pub(super) client: Client,
+    pub(super) base: Url,
     downloads: Downloads,
-    read: Duration,
+    pub(super) read: Duration,
+    via: Via,
+    /// Where the registry's own people may be sent, beside its own origin.
+    pub(super) factor_origins: Vec<Url>,
 }
 
 impl Npm {
@@ -53,6 +56,8 @@ impl Npm {
             downloads: Downloads::new(&[&base], &address.downloads, timeouts)?,
             base,
             read: timeouts.read,
+            via: address.via,
+            factor_origins: address.factor_origins,
         })
     }
 
@@ -85,33 +90,48 @@ impl Npm {
             .ok_or(ReadError::NotUnderstood)
     }
 
-    async fn send(&self, publish: &mut Publish, token: &Secret<String>, within: Duration) -> Sent {
+    /// The one request that carries the bytes: a publish, or a stage with the very same document.
+    pub(super) async fn send(
+        &self,
+        publish: &mut Publish,
+        token: &Secret<String>,
+        factor: Option<&Secret<String>>,
+        within: Duration,
+    ) -> Sent {
         let registry::Envelope::Npm(envelope) = &publish.envelope else {
             return Sent::Unclear;
         };
-        let Ok(address) = self.address(&publish.package) else {
+        let stage = self.via == Via::Stage;
+        let place = if stage { "./-/stage/package/" } else { "./" };
+        let Ok(address) = self.address(place, &publish.package) else {
             return Sent::Unclear;
         };
         let frame = body::frame(publish, envelope, &self.base);
-        let request = self
-            .client
-            .put(address)
-            .timeout(within)
-            .header(CONTENT_TYPE, FULL)
-            .header("npm-command", "publish");
-        let Some(request) = authorised(request, Some(token)) else {
+        let (request, command) = if stage {
+            (self.client.post(address), "stage")
+        } else {
+            (self.client.put(address), "publish")
+        };
+        let request = request.timeout(within).header(CONTENT_TYPE, FULL);
+        let request =
+            Self::asking(request, command, factor).and_then(|r| authorised(r, Some(token)));
+        let Some(request) = request else {
             return Sent::Unclear;
         };
-        match pieces::send(request, &mut publish.file, frame).await {
-            Some(reply) => judged(reply, token).await,
-            None => Sent::Unclear,
+        let Some(reply) = pieces::send(request, &mut publish.file, frame).await else {
+            return Sent::Unclear;
+        };
+        match reply.status() {
+            StatusCode::UNAUTHORIZED => self.challenged(reply, token).await,
+            StatusCode::OK | StatusCode::CREATED if stage => Self::staged(reply).await,
+            _ => judged(reply, token).await,
         }
     }
 
-    fn address(&self, package: &PackageName) -> Result<Url, ReadError> {
+    fn address(&self, place: &str, package: &PackageName) -> Result<Url, ReadError> {
         // `./` since a name may not be read as a scheme; the name was parsed, so it has no `..`.
         self.base
-            .join(&format!("./{}", name::escaped(package)))
+            .join(&format!("{place}{}", name::escaped(package)))
             .map_err(|_| ReadError::NotUnderstood)
     }
 
@@ -190,7 +210,7 @@ impl Upstream for Npm {
         token: Option<&'a Secret<String>>,
     ) -> BoxFuture<'a, Result<Published, ReadError>> {
         Box::pin(async move {
-            let address = self.address(package)?;
+            let address = self.address("./", package)?;
             let request = self.client.get(address).header(ACCEPT, ABBREVIATED);
             self.packument(request, token).await
         })
@@ -202,7 +222,7 @@ impl Upstream for Npm {
         token: Option<&'a Secret<String>>,
     ) -> BoxFuture<'a, Result<Published, ReadError>> {
         Box::pin(async move {
-            let mut address = self.address(package)?;
+            let mut address = self.address("./", package)?;
             let mut unique = [0; 8];
             aws_lc_rs::rand::fill(&mut unique).map_err(|_| ReadError::Unreachable)?;
             address.set_query(Some(&format!("read-back={}", hex(&unique))));
@@ -238,13 +258,24 @@ impl Upstream for Npm {
         token: &'a Secret<String>,
         within: Duration,
     ) -> BoxFuture<'a, Sent> {
-        Box::pin(self.send(publish, token, within))
+        Box::pin(self.send(publish, token, None, within))
+    }
+
+    fn second_factor(&self) -> Option<&dyn SecondFactor> {
+        Some(self)
+    }
+
+    fn staging(&self) -> Option<&dyn Staging> {
+        (self.via == Via::Stage).then_some(self)
     }
 }
 
 /// Adds the token, marked as sensitive so that no log line of the HTTP library shows it. `None` when
 /// it cannot stand in a header.
-fn authorised(request: RequestBuilder, token: Option<&Secret<String>>) -> Option<RequestBuilder> {
+pub(super) fn authorised(
+    request: RequestBuilder,
+    token: Option<&Secret<String>>,
+) -> Option<RequestBuilder> {
     let Some(token) = token else {
         return Some(request);
     };
@@ -254,7 +285,7 @@ fn authorised(request: RequestBuilder, token: Option<&Secret<String>>) -> Option
     Some(request.header(AUTHORIZATION, value))
 }
 
-async fn judged(reply: Response, token: &Secret<String>) -> Sent {
+pub(super) async fn judged(reply: Response, token: &Secret<String>) -> Sent {
     let status = reply.status().as_u16();
     match status {
         200 | 201 => Sent::Accepted,
@@ -268,7 +299,7 @@ async fn judged(reply: Response, token: &Secret<String>) -> Sent {
 }
 
 /// The words of npm's answer.
-fn said(reply: &[u8], token: &Secret<String>) -> String {
+pub(super) fn said(reply: &[u8], token: &Secret<String>) -> String {
     let json: Option<serde_json::Value> = serde_json::from_slice(reply).ok();
     let found = json.as_ref().and_then(|j| {
         let field = |name| j.get(name).and_then(serde_json::Value::as_str);

@@ -21,13 +21,9 @@ fn token() -> Secret<String> {
 
 fn address(url: &Url) -> Address {
     Address {
-        url: url.join("simple").unwrap(),
         upload: Some(url.join("legacy/").unwrap()),
-        user: None,
-        narrow: false,
         endpoint: "https://broker.example".parse().unwrap(),
-        attestations: Attestations::Refuse,
-        downloads: Vec::new(),
+        ..Address::at(url.join("simple").unwrap())
     }
 }
 

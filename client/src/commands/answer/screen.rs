@@ -1,7 +1,10 @@
 //! One screen about one request, most important first. Everything passes `harmless`: the screen is
 //! where somebody decides (attack 10).
 
-use crate::out::{Out, size, span};
+use crate::{
+    commands::inbox::confirm_lines,
+    out::{Out, size, span},
+};
 use proto::{
     answer::Factor,
     api::{Mode, Question},
@@ -28,6 +31,12 @@ pub(crate) fn draw(out: &Out, q: &Question, now: UnixTime) -> String {
     }
     if q.mode == Mode::Deposit {
         s.push_str("  the broker holds the files already, and publishes them as soon as enough people approve\n");
+    }
+    for line in confirm_lines(&q.confirm, now) {
+        let _ = writeln!(s, "  {}", out.warning(&line));
+    }
+    if q.will_confirm && q.confirm.is_empty() && !q.state.is_final() {
+        s.push_str("  the registry will want its own second factor afterwards: its page is shown here and in the inbox\n");
     }
     for warning in &q.warnings {
         let _ = writeln!(s, "  {}", out.warning(&format!("! {}", harmless(warning))));

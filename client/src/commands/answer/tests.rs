@@ -49,6 +49,8 @@ fn asked() -> Question {
         previous: vec![Some("1.4.1".parse().unwrap())],
         rivals: vec!["00000000-0000-7000-8000-000000000002".parse().unwrap()],
         warnings: vec!["the workflow file changed".into()],
+        will_confirm: false,
+        confirm: vec![],
     }
 }
 
