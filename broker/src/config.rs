@@ -40,6 +40,9 @@ pub struct Config {
     /// How the vault is unsealed at start; absent: by an admin.
     #[serde(default)]
     pub unseal: Unsealing,
+    /// The watch over what registries serve.
+    #[serde(default)]
+    pub watch: Watch,
     /// Who issues IdTokens.
     #[serde(default, rename = "issuer")]
     pub issuers: Vec<Spanned<IssuerConfig>>,
@@ -101,6 +104,23 @@ pub struct Unsealing {
     pub credential: Option<String>,
 }
 
+/// The watch over what registries serve.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Watch {
+    /// Seconds between two rounds; none when it is off. Absence is on.
+    #[serde(default = "ten_minutes", deserialize_with = "interval")]
+    pub every: Option<u64>,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self {
+            every: ten_minutes(),
+        }
+    }
+}
+
 /// A registry.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -140,12 +160,39 @@ pub struct RegistryEntry {
     /// Origins beside the registry's own where people may be sent to give its second factor (`npm`).
     #[serde(default)]
     pub factor_origins: Option<Spanned<Vec<Url>>>,
+    /// Its web pages, for links in what people are shown. The broker never asks there.
+    #[serde(default)]
+    pub web: Option<Spanned<Url>>,
     /// Where the broker's endpoint for it listens: an origin of its own.
     #[serde(default)]
     pub listen: Option<Spanned<SocketAddr>>,
     /// What jobs call that endpoint.
     #[serde(default)]
     pub public_url: Option<Spanned<Url>>,
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "the default of an optional value")]
+fn ten_minutes() -> Option<u64> {
+    Some(600)
+}
+
+/// `10m`, `2h` or `off`.
+fn interval<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Error> {
+    let text = String::deserialize(d)?;
+    if text == "off" {
+        return Ok(None);
+    }
+    let number = |digits: &str, unit: u64| {
+        let plain = digits.bytes().all(|b| b.is_ascii_digit());
+        let number = digits.parse::<u64>().ok().filter(|_| plain)?;
+        number.checked_mul(unit)
+    };
+    text.strip_suffix('m')
+        .and_then(|n| number(n, 60))
+        .or_else(|| text.strip_suffix('h').and_then(|n| number(n, 3600)))
+        .filter(|s| (60..=86_400).contains(s))
+        .map(Some)
+        .ok_or_else(|| serde::de::Error::custom("is \"1m\" to \"24h\", like \"10m\", or \"off\""))
 }
 
 fn ninety() -> u64 {
@@ -270,6 +317,9 @@ fn check(config: &Config) -> Result<(), (usize, String)> {
             secure(url, "url")?;
             origin(public, "public_url")?;
             of_kind(registry)?;
+            if let Some(web) = &registry.web {
+                origin(web, "web")?;
+            }
             for download in &registry.downloads {
                 secure(download, "downloads")?;
                 origin(download, "downloads")?;

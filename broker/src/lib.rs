@@ -17,6 +17,7 @@ pub mod registry;
 pub mod policy;
 
 pub mod vault;
+pub mod watch;
 
 pub mod desk;
 

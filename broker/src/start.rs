@@ -29,6 +29,7 @@ use broker::{
     },
     telemetry::Metrics,
     vault::{Unseal, UnsealMethod, Vault, key_file},
+    watch::round,
     world::World,
 };
 use proto::{
@@ -339,6 +340,7 @@ fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk> {
         refusals: Ration::default(),
         unsealing: tokio::sync::Semaphore::new(1),
         first_tries: Tries::default(),
+        watching: tokio::sync::Mutex::new(()),
         metrics: Metrics::default(),
         place: Place {
             public_url,
@@ -346,8 +348,17 @@ fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk> {
             spool: config.data.join("spool"),
             data: config.data.clone(),
             token_max_age_days: config.token_max_age_days,
+            web: web(config),
+            watch_every: config.watch.every,
         },
     })
+}
+
+fn web(config: &Config) -> BTreeMap<proto::ids::RegistryId, url::Url> {
+    let entries = config.registries.iter();
+    entries
+        .filter_map(|e| Some((e.name.get_ref().clone(), e.web.as_ref()?.get_ref().clone())))
+        .collect()
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -405,6 +416,7 @@ pub(crate) async fn serve(config: Config, path: PathBuf) -> Result<()> {
     tasks.spawn(keep_house(Arc::clone(&desk), stopping.clone()));
     tasks.spawn(keep_settling(Arc::clone(&desk), stopping.clone()));
     tasks.spawn(keep_fetching(Arc::clone(&desk), stopping.clone()));
+    tasks.spawn(keep_watching(Arc::clone(&desk), stopping.clone()));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(listen = %config.listen.get_ref(), sealed = desk.vault.is_sealed(), "serving");
 
@@ -501,6 +513,29 @@ async fn keep_fetching(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
                 tracing::error!(%why, "fetching artifacts failed");
             }
             tokio::time::sleep(SWEEP).await;
+        }
+    };
+    tokio::select! {
+        _ = stop.changed() => {}
+        () = work => {}
+    }
+}
+
+/// Compares what registries serve with what was published here; first one interval after the start.
+async fn keep_watching(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
+    let Some(every) = desk.place.watch_every else {
+        tracing::warn!("the watch is off: versions that others publish are not noticed");
+        return;
+    };
+    let work = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(every)).await;
+            if desk.vault.is_sealed() {
+                continue;
+            }
+            if let Err(why) = round::round(&desk, None).await {
+                tracing::error!(%why, "a round of the watch failed");
+            }
         }
     };
     tokio::select! {

@@ -47,9 +47,8 @@ pub struct Metrics {
     pub conflicts: Counter,
     /// Alarms about what registries show: look at them.
     pub alarms: Counter,
-    /// Alarms about what the registry holds back or tags: foreign or changed stages, a tag that points
-    /// elsewhere. Look at them.
-    pub registry_alarms: Counter,
+    /// Packages at whose registry nobody could look for hours.
+    pub watch_blind: Gauge,
     /// 1 while the wall clock is not believed: look at it.
     pub clock_suspect: Gauge,
 }
@@ -72,9 +71,11 @@ impl Default for Metrics {
             "alarms",
             "Alarms about what registries show: countersign admin watch",
         );
-        let registry_alarms = counter(
-            "registry_alarms",
-            "Stages that are not ours or not what was approved, and tags that point elsewhere",
+        let watch_blind = Gauge::default();
+        registry.register(
+            "watch_blind",
+            "Packages at whose registry nobody could look for hours",
+            watch_blind.clone(),
         );
         let clock_suspect = Gauge::default();
         registry.register(
@@ -91,7 +92,7 @@ impl Default for Metrics {
             published,
             conflicts,
             alarms,
-            registry_alarms,
+            watch_blind,
             clock_suspect,
         }
     }

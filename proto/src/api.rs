@@ -184,6 +184,9 @@ pub enum Mode {
 pub struct Inbox {
     /// What waits, most urgent first: in the order in which the time for answers ends.
     pub requests: Vec<InboxLine>,
+    /// What the broker saw at registries and froze packages for, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alarms: Vec<String>,
     /// There may be more: `GET /v1/inbox?after=<next>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,

@@ -366,6 +366,7 @@ answers = "10m"
         refusals: broker::desk::ration::Ration::default(),
         unsealing: tokio::sync::Semaphore::new(1),
         first_tries: broker::desk::ration::Tries::default(),
+        watching: tokio::sync::Mutex::new(()),
         metrics: Metrics::default(),
         place: Place {
             public_url: PUBLIC.into(),
@@ -373,6 +374,8 @@ answers = "10m"
             spool: folder.into(),
             data: folder.into(),
             token_max_age_days: 90,
+            web: std::collections::BTreeMap::new(),
+            watch_every: None,
         },
     };
     desk.make_log_key().await?;

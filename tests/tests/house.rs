@@ -22,7 +22,7 @@ const FLOORS: [&[&str]; 10] = [
     &["vault"],
     &["desk"],
     &["publish"],
-    &["admin"],
+    &["admin", "watch"],
     &["http"],
     &["config", "main", "start"],
 ];

@@ -85,7 +85,7 @@ async fn alarms(small: &Small) -> u64 {
     let text = text.text().await.unwrap();
     let line = text
         .lines()
-        .find_map(|l| l.strip_prefix("countersign_registry_alarms_total "));
+        .find_map(|l| l.strip_prefix("countersign_alarms_total "));
     line.unwrap().parse().unwrap()
 }
 

@@ -11,7 +11,7 @@ use crate::{
 };
 use proto::{
     api::FreezeStatus,
-    ids::{PersonId, RegistryId},
+    ids::{PackageName, PersonId, RegistryId},
     time::UnixTime,
 };
 
@@ -144,6 +144,12 @@ pub async fn thaw(
 /// `registry:package`, by the very parsers that requests go through: a freeze of another spelling
 /// would freeze nothing.
 fn parse(desk: &Desk, package: &str) -> Result<String, Refusal> {
+    let (registry, name) = named(desk, package)?;
+    Ok(format!("{registry}:{name}"))
+}
+
+/// The same, in its parts.
+pub fn named(desk: &Desk, package: &str) -> Result<(RegistryId, PackageName), Refusal> {
     let bad = || Refusal::BadRequest("name a package like npm:@acme/left".to_owned());
     let (registry, name) = package.split_once(':').ok_or_else(bad)?;
     let registry: RegistryId = registry.parse().map_err(|_| bad())?;
@@ -155,5 +161,5 @@ fn parse(desk: &Desk, package: &str) -> Result<String, Refusal> {
             )));
         }
     };
-    Ok(format!("{registry}:{name}"))
+    Ok((registry, name))
 }

@@ -4,6 +4,7 @@
 pub mod client_keys;
 pub mod clock;
 pub mod custody;
+pub mod doctor;
 pub mod enroll;
 pub mod freeze;
 pub mod log;

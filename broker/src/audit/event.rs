@@ -6,7 +6,7 @@ use proto::{
     answer::{Decision, Factor},
     api::Mode,
     digest::Digest,
-    ids::{ClientKeyId, DeviceId, PersonId, RegistryId, RequestId},
+    ids::{ClientKeyId, DeviceId, PersonId, RegistryId, RequestId, VersionText},
     log::receipt::{LEAF_VERSION, PublishedItem},
     request::RequestDigest,
     text,
@@ -264,6 +264,66 @@ pub enum Event {
         /// What they are; absent when there were more of them than approved.
         fetched: Option<Digest>,
     },
+    /// The watch looked at a package for the first time.
+    PackageWatched {
+        /// `npm:@acme/left`
+        #[serde(serialize_with = "plain")]
+        package: String,
+        /// Versions that were there before.
+        before: u64,
+    },
+    /// A registry shows a version, or a file of one, that the broker did not publish.
+    VersionUnknown {
+        /// `npm:@acme/left@1.4.2`
+        #[serde(serialize_with = "plain")]
+        name: String,
+        /// The file; empty where a version has one.
+        #[serde(serialize_with = "plain")]
+        file: String,
+        /// Its digest, where the registry shows it.
+        shown: Option<Digest>,
+    },
+    /// A registry shows another digest than before for a file.
+    VersionChanged {
+        /// `npm:@acme/left@1.4.2`
+        #[serde(serialize_with = "plain")]
+        name: String,
+        /// The file; empty where a version has one.
+        #[serde(serialize_with = "plain")]
+        file: String,
+        /// What it showed before.
+        known: Digest,
+        /// What it shows now.
+        shown: Option<Digest>,
+    },
+    /// A registry does not show a version any more.
+    VersionGone {
+        /// `npm:@acme/left@1.4.2`
+        #[serde(serialize_with = "plain")]
+        name: String,
+    },
+    /// A version was yanked.
+    VersionWithdrawn {
+        /// `npm:@acme/left@1.4.2`
+        #[serde(serialize_with = "plain")]
+        name: String,
+    },
+    /// The tag `latest` moved, and not by a publish of this broker.
+    LatestMoved {
+        /// `npm:@acme/left`
+        #[serde(serialize_with = "plain")]
+        package: String,
+        /// From this version.
+        from: Option<VersionText>,
+        /// To this version.
+        to: Option<VersionText>,
+    },
+    /// For hours nobody could look at a package at its registry.
+    WatchBlind {
+        /// `npm:@acme/left`
+        #[serde(serialize_with = "plain")]
+        package: String,
+    },
     /// The broker itself froze a package, for what the registry shows.
     FrozenByBroker {
         /// `npm:@acme/left`
@@ -457,77 +517,5 @@ fn shown(value: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn request() -> RequestId {
-        "0198c0de-0000-7000-8000-000000000001".parse().unwrap()
-    }
-
-    #[test]
-    fn a_leaf_has_one_spelling() {
-        let event = Event::RequestDenied {
-            request: request(),
-            person: Some("alice".parse().unwrap()),
-            cause: DenyCause::Person,
-        };
-        let bytes = leaf(&event, UnixTime(5));
-        assert_eq!(
-            String::from_utf8(bytes).unwrap(),
-            r#"{"v":1,"time":5,"event":{"type":"request-denied","request":"0198c0de-0000-7000-8000-000000000001","person":"alice","cause":"person"}}"#
-        );
-        let stored = Event::TokenStored(TokenFacts {
-            registry: "npm".parse().unwrap(),
-            scope: "@acme/*".into(),
-            version: 1,
-            fingerprint: "00c0ffee".into(),
-            by: "alice".parse().unwrap(),
-        });
-        assert_eq!(
-            String::from_utf8(leaf(&stored, UnixTime(5))).unwrap(),
-            r#"{"v":1,"time":5,"event":{"type":"token-stored","registry":"npm","scope":"@acme/*","version":1,"fingerprint":"00c0ffee","by":"alice"}}"#
-        );
-        let json = serde_json::to_string(&stored).unwrap();
-        assert_eq!(serde_json::from_str::<Event>(&json).unwrap(), stored);
-        let sealed = br#"{"v":1,"time":0,"event":{"type":"sealed"}}"#;
-        assert_eq!(leaf(&Event::Sealed, UnixTime(0)), sealed);
-    }
-
-    #[test]
-    fn the_last_leaf_of_a_request_is_what_a_receipt_reads() {
-        let digest = RequestDigest([7; 32]);
-        let file = Digest::of(proto::digest::Algorithm::Sha256, b"x");
-        let event = Event::RequestPublished {
-            request: request(),
-            digest,
-            items: vec![PublishedItem {
-                name: "npm:left@1.0.0".into(),
-                read_back: vec![file.clone()],
-            }],
-        };
-        let text = String::from_utf8(leaf(&event, UnixTime(5))).unwrap();
-        assert_eq!(
-            text,
-            format!(
-                r#"{{"v":1,"time":5,"event":{{"type":"{}","request":"{}","digest":"{digest}","items":[{{"name":"npm:left@1.0.0","read_back":["{file}"]}}]}}}}"#,
-                proto::log::receipt::PUBLISHED_TYPE,
-                request(),
-            )
-        );
-    }
-
-    #[test]
-    fn attack_41_text_from_outside_cannot_repaint_or_flood_the_log() {
-        let event = Event::RequestOpened {
-            request: request(),
-            digest: RequestDigest([7; 32]),
-            items: vec!["a\u{1b}[2J\u{202e}b".into()],
-            issuer: "x".repeat(1_000_000),
-            subject: "ü".repeat(10_000),
-        };
-        let bytes = leaf(&event, UnixTime(0));
-        assert!(bytes.len() < 2_000);
-        let text = String::from_utf8(bytes).unwrap();
-        assert!(!text.contains("\\u001b") && !text.chars().any(text::misleads));
-    }
-}
+#[path = "event_tests.rs"]
+mod tests;

@@ -96,6 +96,19 @@ pub enum FreezeCause {
     VersionChanged,
 }
 
+impl FreezeCause {
+    /// For people.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::ArtifactDiffers => {
+                "the registry serves other bytes than those that were approved"
+            }
+            Self::VersionUnknown => "somebody published it past this broker",
+            Self::VersionChanged => "the registry shows other bytes for it than before",
+        }
+    }
+}
+
 /// Why a caller was not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

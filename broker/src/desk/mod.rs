@@ -71,6 +71,8 @@ pub struct Desk {
     pub unsealing: tokio::sync::Semaphore,
     /// Passphrases tried by the first admin's enrolment.
     pub first_tries: ration::Tries,
+    /// One round of the watch at a time.
+    pub watching: tokio::sync::Mutex<()>,
     /// What is counted.
     pub metrics: Metrics,
     /// Addresses and folders.
@@ -142,6 +144,10 @@ pub struct Place {
     pub data: PathBuf,
     /// Days that a token may live.
     pub token_max_age_days: u64,
+    /// Registries' web pages, where people look.
+    pub web: BTreeMap<RegistryId, url::Url>,
+    /// Seconds between two rounds of the watch; absent: there are none.
+    pub watch_every: Option<u64>,
 }
 
 /// What can fail below every verb.

@@ -38,7 +38,7 @@ use std::{str::FromStr, time::Duration};
 /// Longest long poll.
 const WAIT_MAX: u64 = 60;
 
-type Done = Result<Response, Failed>;
+pub(super) type Done = Result<Response, Failed>;
 
 /// The routes, for programs.
 pub async fn openapi(call: Call) -> Done {
@@ -349,7 +349,7 @@ async fn whole<T: Send + 'static>(
     done.unwrap_or_else(|_| Err(Fault::Damaged("an unseal").into()))
 }
 
-fn encode<T: Serialize>(result: Result<T, Refusal>) -> Done {
+pub(super) fn encode<T: Serialize>(result: Result<T, Refusal>) -> Done {
     Ok(Json(result?).into_response())
 }
 
@@ -358,7 +358,7 @@ fn unsigned() -> Failed {
 }
 
 impl Call {
-    fn json<T: DeserializeOwned>(&self) -> Result<T, Failed> {
+    pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, Failed> {
         serde_json::from_slice(&self.body).map_err(|e| {
             // The error's text can quote the body, which can hold a secret: only its place is told.
             let place = format!("line {}, column {}", e.line(), e.column());

@@ -13,3 +13,4 @@ pub mod reply;
 pub mod routes;
 pub mod seen;
 mod spool;
+mod watched;

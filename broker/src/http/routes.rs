@@ -5,6 +5,7 @@ use super::{
     api,
     auth::{Arrived, Signatures, Signer},
     reply::Failed,
+    watched,
 };
 use crate::{desk::Desk, publish::Refusal};
 use axum::{
@@ -152,6 +153,12 @@ routes! {
         "Freezes a `package`: nothing of it is released.";
     POST   "/v1/admin/thaw" Admin api::thaw:
         "Asks for a thaw; the second admin's asking does it.";
+    GET    "/v1/admin/watch" Admin watched::report:
+        "What registries serve, against what was published here.";
+    POST   "/v1/admin/watch" Admin watched::now:
+        "Looks at the registries now; all packages, or one `package`.";
+    POST   "/v1/admin/doctor" Admin watched::doctor:
+        "Looks for other ways to publish `packages` than through the broker.";
     POST   "/v1/admin/seal" AdminSealed api::seal:
         "Wipes the vault's keys from memory.";
     POST   "/v1/admin/unseal" AdminSealed api::unseal:

@@ -6,6 +6,7 @@
 use super::{
     Refusal, confirm, deposit, judge, ledger, release, settle, stages,
     state::{COLLECT_SECONDS, CREDENTIAL_SECONDS, FileAt, Progress, Record, State},
+    trace,
 };
 use crate::{
     audit::{
@@ -338,6 +339,10 @@ pub(super) async fn send(
     let step = held.record.sending(at, now)?;
     let used = release::token_used(id, &stored.record);
     let batch = judge::unless_frozen(Batch::new(), &step.record().facts).append(leaf(&used, now));
+    let batch = match wish.files.get(at.file) {
+        Some(file) => trace::leaves(desk, batch, &wish, file, now)?,
+        None => return Err(Refusal::NotFound),
+    };
     let record = match ledger::persist(desk, held.version, step, batch, now).await {
         Ok(record) => record,
         // Another upload of the same bytes was faster: its outcome is ours.

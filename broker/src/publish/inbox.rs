@@ -12,6 +12,8 @@ use std::collections::BTreeSet;
 
 /// Most lines of one page.
 pub const PAGE_MAX: usize = 200;
+/// Most frozen packages that are looked at for alarms.
+const ALARMS_MAX: usize = 500;
 /// Rows looked at for one page: a page may be short, or empty, and still name a next one.
 const LOOK_MAX: usize = 1000;
 
@@ -44,6 +46,7 @@ pub fn inbox(
         if requests.len() == limit {
             return Ok(Inbox {
                 requests,
+                alarms: alarms(desk, person)?,
                 next: last,
             });
         }
@@ -63,7 +66,37 @@ pub fn inbox(
         }
     }
     let next = last.filter(|_| more);
-    Ok(Inbox { requests, next })
+    Ok(Inbox {
+        requests,
+        alarms: alarms(desk, person)?,
+        next,
+    })
+}
+
+/// What the broker froze this person's packages for: nobody should have to look for it.
+fn alarms(desk: &Desk, person: &Person) -> Result<Vec<String>, Fault> {
+    let mut out = Vec::new();
+    for (key, _) in desk.live.range(ledger::FROZEN, b"", None, ALARMS_MAX)? {
+        let Ok(package) = String::from_utf8(key) else {
+            continue;
+        };
+        let seen = ledger::freeze(desk, &package)?.and_then(|(_, freeze)| freeze.seen);
+        out.extend(
+            seen.filter(|_| answers_for(desk, &package, person))
+                .map(|s| s.words()),
+        );
+    }
+    Ok(out)
+}
+
+/// Whether a package (`npm:@acme/left`) is this person's business, by today's policy.
+fn answers_for(desk: &Desk, package: &str, person: &Person) -> bool {
+    let policy = desk.policy.load();
+    let approvers = package.split_once(':').and_then(|(registry, name)| {
+        let entry = policy.entry(&registry.parse().ok()?, &name.parse().ok()?);
+        entry.ok().map(|e| &e.approvers)
+    });
+    person.admin || approvers.is_some_and(|a| a.iter().any(|g| person.groups.contains(g)))
 }
 
 fn line(desk: &Desk, r: &Record, person: &Person) -> InboxLine {

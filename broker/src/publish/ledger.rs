@@ -213,6 +213,13 @@ pub struct Seen {
     pub name: String,
 }
 
+impl Seen {
+    /// For people.
+    pub fn words(&self) -> String {
+        format!("{}: {}", self.name, self.cause.text())
+    }
+}
+
 /// The mark of a freeze that was written while the vault was sealed, in place of a MAC.
 const SEALED_MARK: [u8; 32] = [0; 32];
 

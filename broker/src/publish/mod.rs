@@ -22,6 +22,7 @@ pub mod release;
 pub mod settle;
 pub mod stages;
 pub mod state;
+pub mod trace;
 pub mod unannounced;
 
 use crate::{

@@ -185,7 +185,7 @@ async fn saw(
     let tagged = registry.is_some_and(|r| r.kind().row().tags);
     let tag = item.tag.as_ref().map_or("latest", |t| t.as_str());
     if same && tagged && published.tags.get(tag) != Some(&item.version) {
-        desk.metrics.registry_alarms.inc();
+        desk.metrics.alarms.inc();
         tracing::error!(%id, at.item, "the approved tag points elsewhere");
         let event = Event::TagElsewhere {
             request: id,

@@ -136,7 +136,7 @@ pub(super) async fn holds_what_was_approved(
     if ours && same_name && inspected.digest == file.digest {
         return Ok(true);
     }
-    desk.metrics.registry_alarms.inc();
+    desk.metrics.alarms.inc();
     tracing::error!(%id, %stage, "a stage is not what was approved");
     let event = Event::StageDiffers {
         request: id,
@@ -393,7 +393,7 @@ async fn alarm(desk: &Desk, registry: &RegistryId, staged: &Staged) -> Result<()
     let batch = Batch::new().create(FOREIGN, key, Vec::new());
     match desk.commit(batch, &[event], desk.world.now()).await {
         Ok(_) => {
-            desk.metrics.registry_alarms.inc();
+            desk.metrics.alarms.inc();
             tracing::error!(%registry, stage = %staged.id, "a stage that this broker did not make");
             Ok(())
         }

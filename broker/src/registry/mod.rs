@@ -8,6 +8,7 @@ pub mod archive;
 mod artifact;
 pub mod crates;
 mod factor;
+mod doors;
 pub mod npm;
 mod pieces;
 pub mod pypi;
@@ -20,6 +21,7 @@ pub use artifact::Fetched;
 pub use factor::{
     FactorAsk, FactorSaid, Inspected, NotShown, SecondFactor, StageId, Staged, Staging,
 };
+pub use doors::{Door, Doors};
 pub use upstream::{
     Account, BaseError, BoxFuture, Published, ReadBack, ReadError, Sent, ShownFile, Timeouts,
     Upstream,

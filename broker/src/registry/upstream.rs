@@ -4,7 +4,7 @@
 //! goes to the configured address only, no redirect is followed and no proxy variable is read (attack
 //! 39), and no error carries a request.
 
-use super::{FactorAsk, Fetched, Publish, SecondFactor, StageId, Staging};
+use super::{Doors, FactorAsk, Fetched, Publish, SecondFactor, StageId, Staging};
 use crate::secret::Secret;
 use proto::{
     digest::{Algorithm, Digest},
@@ -12,7 +12,7 @@ use proto::{
     request::{File, Item},
     text,
 };
-use reqwest::{Client, Response};
+use reqwest::{Client, Response, StatusCode};
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
@@ -24,6 +24,8 @@ use url::Url;
 
 /// Longest answer that is read beside a package's document.
 const MAX_REPLY: usize = 64 << 10;
+/// Longest answer to a question about a package.
+const MAX_ANSWER: usize = 1 << 20;
 /// Longest text of the registry that is shown to people, in characters.
 const MAX_SAID: usize = 300;
 
@@ -73,6 +75,21 @@ pub trait Upstream: Send + Sync {
         _token: Option<&'a Secret<String>>,
     ) -> BoxFuture<'a, Result<Fetched, ReadError>> {
         Box::pin(async { Ok(Fetched::Elsewhere) })
+    }
+
+    /// What the registry tells of other ways to publish a package. An adapter that knows none has asked
+    /// nothing, and says so by an empty answer.
+    fn doors<'a>(
+        &'a self,
+        _package: &'a PackageName,
+        _token: Option<&'a Secret<String>>,
+    ) -> BoxFuture<'a, Doors> {
+        Box::pin(async { Doors::default() })
+    }
+
+    /// What a person looks at on the registry's web pages, and where (`{name}` is the package).
+    fn pages(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
     }
 
     /// Where a file of its sparse index lies, if it has one.
@@ -311,6 +328,21 @@ pub(super) fn client(base: &Url, timeouts: Timeouts) -> Result<Client, BaseError
 pub(super) fn said(words: &str, token: &Secret<String>) -> String {
     let words = words.replace(token.expose().as_str(), "[token]");
     text::harmless(&words.chars().take(MAX_SAID).collect::<String>())
+}
+
+/// The body of an answer to a question, and nothing but a plain yes.
+pub(super) async fn answer(mut reply: Response) -> Result<Vec<u8>, ReadError> {
+    if reply.status() != StatusCode::OK {
+        return Err(ReadError::Status(reply.status().as_u16()));
+    }
+    let mut out = Vec::new();
+    while let Some(piece) = reply.chunk().await.map_err(|e| failed(&e))? {
+        out.extend_from_slice(&piece);
+        if out.len() > MAX_ANSWER {
+            return Err(ReadError::TooLarge);
+        }
+    }
+    Ok(out)
 }
 
 /// The whole of a short answer.

@@ -15,9 +15,11 @@ use zeroize::Zeroizing;
 
 mod audit;
 mod client_key;
+mod doctor;
 mod registry;
 mod stages;
 mod token;
+mod watch;
 
 /// What an admin does.
 #[derive(clap::Subcommand)]
@@ -52,6 +54,10 @@ Your own login at the registry rejects one: npm stage reject <STAGE>.")]
     Freeze(FreezeArgs),
     /// Ask to thaw a package; two admins must
     Thaw(FreezeArgs),
+    /// What registries serve, against what was published through the broker
+    Watch(watch::WatchArgs),
+    /// Other ways to publish a package than through the broker
+    Doctor(doctor::DoctorArgs),
     /// Seal the vault: nothing can be released until it is unsealed
     Seal,
     /// Unseal the vault with its passphrase
@@ -126,6 +132,8 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         Command::Stages => stages::run(context).await,
         Command::Freeze(args) => freeze(context, args, "/v1/admin/freeze").await,
         Command::Thaw(args) => freeze(context, args, "/v1/admin/thaw").await,
+        Command::Watch(args) => watch::run(context, args).await,
+        Command::Doctor(args) => doctor::run(context, args).await,
         Command::Seal => seal(context).await,
         Command::Unseal(args) => unseal(context, &args).await,
         Command::TrustClock => trust_clock(context).await,
@@ -298,16 +306,24 @@ async fn status(context: &Context) -> Result<(), Failure> {
         .broker
         .get("/v1/admin/people", device.proof())
         .await?;
+    let watch: proto::watch::WatchReport =
+        device.broker.get("/v1/admin/watch", device.proof()).await?;
+    let alarms = watch::alarms(&watch);
     let clock = edge::now().0.abs_diff(status.time.0);
     if context.out.json {
         let value = serde_json::json!({
             "broker": status, "tokens": tokens, "people": people, "clock_difference": clock,
+            "alarms": alarms,
         });
         return context.out.json(&value);
     }
     context
         .out
         .line(&super::status::describe(device.broker.base(), &status))?;
+    for alarm in &alarms {
+        let text = format!("! ALARM, frozen: {alarm} (countersign admin watch)");
+        context.out.line(&context.out.warning(&text))?;
+    }
     let admins = people.iter().filter(|p| p.admin).count();
     context
         .out

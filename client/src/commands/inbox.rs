@@ -30,6 +30,10 @@ pub(crate) async fn inbox(context: &Context, args: &InboxArgs) -> Result<(), Fai
     if context.out.json {
         return context.out.json(&inbox);
     }
+    for alarm in &inbox.alarms {
+        let text = format!("! ALARM, frozen: {}", harmless(alarm));
+        context.out.line(&context.out.warning(&text))?;
+    }
     if inbox.requests.is_empty() {
         return context.out.line("nothing waits");
     }

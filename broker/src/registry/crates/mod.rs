@@ -4,6 +4,7 @@
 //! reads the index back. Of what the client sent, the archive's bytes alone are passed on.
 
 mod body;
+mod doors;
 mod index;
 mod inspect;
 mod manifest;

@@ -3,11 +3,11 @@
 //! Two addresses, both from the configuration: the index says in its `config.json` where the API is, but
 //! whoever could change that file would get the token. It is read for the download address alone.
 
-use super::{body, index};
+use super::{body, doors, index};
 use crate::{
     registry::{
-        self, Account, Address, BaseError, BoxFuture, Fetched, Publish, Published, ReadError, Sent,
-        Timeouts, Upstream,
+        self, Account, Address, BaseError, BoxFuture, Doors, Fetched, Publish, Published,
+        ReadError, Sent, Timeouts, Upstream,
         artifact::Downloads,
         pieces,
         upstream::{failed, short_reply},
@@ -131,6 +131,25 @@ impl Crates {
         Ok(config.dl)
     }
 
+    /// A question to the API.
+    pub(super) async fn question(
+        &self,
+        path: &str,
+        token: Option<&Secret<String>>,
+    ) -> Result<Vec<u8>, ReadError> {
+        let address = self.api.join(path).map_err(|_| ReadError::NotUnderstood)?;
+        let mut request = self.client.get(address).timeout(self.read);
+        if let Some(token) = token {
+            let value = HeaderValue::from_str(token.expose());
+            let mut value = value.map_err(|_| ReadError::NotUnderstood)?;
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
+        }
+        let request = request.header(ACCEPT, "application/json");
+        let reply = request.send().await.map_err(|e| failed(&e))?;
+        registry::upstream::answer(reply).await
+    }
+
     /// A crate's archive, from where the index's settings say it lies; as the index, without the token.
     async fn archive(
         &self,
@@ -211,6 +230,21 @@ impl Upstream for Crates {
 
     fn index_file(&self, path: &str) -> Option<Url> {
         self.at(path).ok()
+    }
+
+    fn doors<'a>(
+        &'a self,
+        package: &'a PackageName,
+        token: Option<&'a Secret<String>>,
+    ) -> BoxFuture<'a, Doors> {
+        Box::pin(doors::ask(self, package, token))
+    }
+
+    fn pages(&self) -> &'static [(&'static str, &'static str)] {
+        &[(
+            "The crate has no trusted publishing, no team and no owner that is not needed.",
+            "crates/{name}/settings",
+        )]
     }
 
     fn publish<'a>(

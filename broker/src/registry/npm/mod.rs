@@ -7,6 +7,7 @@
 mod attestation;
 mod body;
 mod document;
+mod doors;
 pub(super) mod json;
 mod manifest;
 mod packument;

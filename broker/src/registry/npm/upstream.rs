@@ -3,10 +3,10 @@
 //! The token is added here and nowhere else. It goes to the configured address only: no redirect is
 //! followed, no proxy variable is read (attack 39), and no error of this file carries a request.
 
-use super::{body, json::JsonError, name, packument, stage::Via};
+use super::{body, doors, json::JsonError, name, packument, stage::Via};
 use crate::{
     registry::{
-        self, Account, Address, BaseError, BoxFuture, Fetched, Publish, Published, ReadError,
+        self, Account, Address, BaseError, BoxFuture, Doors, Fetched, Publish, Published, ReadError,
         SecondFactor, Sent, Staging, Timeouts, Upstream,
         artifact::Downloads,
         pieces::{self, PIECES, Pieces},
@@ -135,6 +135,23 @@ impl Npm {
             .map_err(|_| ReadError::NotUnderstood)
     }
 
+    /// A question to the configured address.
+    pub(super) async fn question(
+        &self,
+        path: &str,
+        token: Option<&Secret<String>>,
+    ) -> Result<Vec<u8>, ReadError> {
+        let address = self.base.join(&format!("./{path}"));
+        let address = address.map_err(|_| ReadError::NotUnderstood)?;
+        let request = self.client.get(address).header(ACCEPT, FULL);
+        let reply = authorised(request.timeout(self.read), token)
+            .ok_or(ReadError::NotUnderstood)?
+            .send()
+            .await
+            .map_err(|e| failed(&e))?;
+        registry::upstream::answer(reply).await
+    }
+
     /// The tarball, from where `dist.tarball` says it lies. Private packages are downloaded with the
     /// token, but only from this very package's own folder at the configured address.
     async fn tarball(
@@ -250,6 +267,21 @@ impl Upstream for Npm {
         token: Option<&'a Secret<String>>,
     ) -> BoxFuture<'a, Result<Fetched, ReadError>> {
         Box::pin(self.tarball(package, version, file, token))
+    }
+
+    fn doors<'a>(
+        &'a self,
+        package: &'a PackageName,
+        token: Option<&'a Secret<String>>,
+    ) -> BoxFuture<'a, Doors> {
+        Box::pin(doors::ask(self, package, token))
+    }
+
+    fn pages(&self) -> &'static [(&'static str, &'static str)] {
+        &[(
+            "The package has no trusted publisher, and tokens may publish only as far as the broker needs it.",
+            "package/{name}/access",
+        )]
     }
 
     fn publish<'a>(

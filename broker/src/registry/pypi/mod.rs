@@ -4,6 +4,7 @@
 //! [`PyPi`] writes the form anew for the registry and reads the index back. Of what the client sent,
 //! the file's bytes alone are passed on.
 
+mod doors;
 mod index;
 mod inspect;
 mod macaroon;

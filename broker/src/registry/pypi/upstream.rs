@@ -3,13 +3,13 @@
 //! The token is added here and nowhere else, as HTTP Basic beside the user name of the configuration.
 
 use super::{
-    Attestations, index,
+    Attestations, doors, index,
     macaroon::{self, Caveat},
 };
 use crate::{
     registry::{
-        self, Account, Address, BaseError, BoxFuture, Fetched, Publish, Published, ReadError, Sent,
-        Timeouts, Upstream,
+        self, Account, Address, BaseError, BoxFuture, Doors, Fetched, Publish, Published,
+        ReadError, Sent, Timeouts, Upstream,
         artifact::Downloads,
         pieces::{self, Frame},
         upstream::{failed, short_reply},
@@ -75,7 +75,7 @@ impl PyPi {
         })
     }
 
-    async fn page(
+    pub(super) async fn page(
         &self,
         package: &PackageName,
         token: Option<&Secret<String>>,
@@ -115,6 +115,22 @@ impl PyPi {
             }
         }
         index::read(&kind, &page)
+    }
+
+    /// Where the index says by whose identity a file came in (PEP 740's integrity API); anybody may ask.
+    pub(super) async fn provenance(
+        &self,
+        package: &PackageName,
+        version: &VersionText,
+        name: &str,
+    ) -> Result<Vec<u8>, ReadError> {
+        let path = format!("/integrity/{package}/{version}/{name}/provenance");
+        let address = self.index.join(&path);
+        let address = address.map_err(|_| ReadError::NotUnderstood)?;
+        let request = self.client.get(address).timeout(self.read);
+        let request = request.header(ACCEPT, "application/vnd.pypi.integrity.v1+json");
+        let reply = request.send().await.map_err(|e| failed(&e))?;
+        registry::upstream::answer(reply).await
     }
 
     fn page_of(&self, package: &PackageName) -> Result<Url, ReadError> {
@@ -236,6 +252,27 @@ impl Upstream for PyPi {
 
     fn drops_attestations(&self) -> bool {
         self.attestations == Attestations::Drop
+    }
+
+    fn doors<'a>(
+        &'a self,
+        package: &'a PackageName,
+        token: Option<&'a Secret<String>>,
+    ) -> BoxFuture<'a, Doors> {
+        Box::pin(doors::ask(self, package, token))
+    }
+
+    fn pages(&self) -> &'static [(&'static str, &'static str)] {
+        &[
+            (
+                "The project has no trusted publisher, pending ones included.",
+                "manage/project/{name}/settings/publishing/",
+            ),
+            (
+                "The project has no collaborator that is not needed; whole-account tokens of those who stay publish it, too.",
+                "manage/project/{name}/collaboration/",
+            ),
+        ]
     }
 
     fn publish<'a>(
