@@ -48,15 +48,15 @@ async fn checkup(
         let doors = upstream.doors(package, token.as_ref()).await;
         (doors, account(upstream, token.as_ref()).await)
     };
-    let (doors, own) = match tokio::time::timeout(PATIENCE, asking).await {
-        Ok(answers) => answers,
-        Err(_) => {
-            let mut none = Doors::default();
-            let why = "the registry did not answer in time".to_owned();
-            none.unasked.push(("everything", why));
-            (none, None)
-        }
-    };
+    let answers = tokio::time::timeout(PATIENCE, asking).await;
+    let (doors, own) = answers.unwrap_or_else(|_| {
+        let why = "the registry did not answer in time".to_owned();
+        let none = Doors {
+            unasked: vec![("everything", why)],
+            ..Doors::default()
+        };
+        (none, None)
+    });
     let mut findings = own_house(desk, &name, token.is_some())?;
     findings.extend(
         doors

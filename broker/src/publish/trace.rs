@@ -8,7 +8,7 @@ use crate::{
     desk::{Desk, Fault},
     publish::ledger,
     registry::ShownFile,
-    store::{Batch, Row, Table},
+    store::{Batch, Table},
     vault::rows,
 };
 use proto::{
@@ -72,21 +72,35 @@ pub fn ours(
         .any(|(key, row)| rows::check_authentic(&desk.vault, LEFT, key, &row.value).is_ok()))
 }
 
-/// What left of a package: key, row, version.
-pub fn of_package(
-    desk: &Desk,
-    package: &str,
-    limit: usize,
-) -> Result<Vec<(Vec<u8>, Row, Left, String)>, Fault> {
+/// A row of what left.
+pub struct Trace {
+    /// Its key.
+    pub key: Vec<u8>,
+    /// The row's version in the store.
+    pub row: u64,
+    /// The package's version.
+    pub version: String,
+    /// When it left first; not authenticated, it says how long the row is kept.
+    pub since: UnixTime,
+}
+
+/// What left of a package.
+pub fn of_package(desk: &Desk, package: &str, limit: usize) -> Result<Vec<Trace>, Fault> {
     let prefix = ledger::prefix(&[package]);
     let mut out = Vec::new();
     for (key, row) in desk.live.range(LEFT, &prefix, None, limit)? {
         let rest = key.get(prefix.len()..).unwrap_or_default();
         let version = rest.split(|b| *b == 0).next().unwrap_or_default();
         let version = String::from_utf8_lossy(version).into_owned();
-        let left = rows::unauthenticated(&row.value).and_then(|v| serde_json::from_slice(v).ok());
-        if let Some(left) = left {
-            out.push((key, row, left, version));
+        let left = rows::unauthenticated(&row.value);
+        let left: Option<Left> = left.and_then(|v| serde_json::from_slice(v).ok());
+        if let Some(Left { since }) = left {
+            out.push(Trace {
+                key,
+                row: row.version,
+                version,
+                since,
+            });
         }
     }
     Ok(out)

@@ -33,11 +33,10 @@ pub async fn now(desk: &Arc<Desk>, only: Option<String>) -> Result<WatchReport, 
     }
     let own = Arc::clone(desk);
     let work = tokio::spawn(async move { round::round(&own, only.as_deref()).await });
-    match tokio::time::timeout(PATIENCE, work).await {
-        Ok(done) => {
-            done.unwrap_or(Err(Fault::Damaged("a round of the watch")))?;
-        }
-        Err(_) => tracing::info!("a round of the watch goes on"),
+    if let Ok(done) = tokio::time::timeout(PATIENCE, work).await {
+        done.unwrap_or(Err(Fault::Damaged("a round of the watch")))?;
+    } else {
+        tracing::info!("a round of the watch goes on");
     }
     report(desk, desk.world.now()).await
 }

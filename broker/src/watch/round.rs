@@ -8,7 +8,10 @@ use crate::{
     audit::event::Event,
     desk::{Desk, Fault, Registry},
     policy::pattern::PackagePattern,
-    publish::{alarm, trace},
+    publish::{
+        alarm,
+        trace::{self, LEFT},
+    },
     store::Batch,
     vault::release as vault,
 };
@@ -171,12 +174,12 @@ async fn record(
                 Batch::new().replace(KNOWN, name.as_bytes(), *version, row.clone())
             }
         };
-        for (key, row, left, version) in &traces {
-            let known = version.parse().ok();
+        for trace in &traces {
+            let known = trace.version.parse().ok();
             let known = known.is_some_and(|v| compared.known.versions.contains_key(&v));
             let kept = if known { TRACE_KEPT } else { TRACE_LOST };
-            if now.since(left.since) > kept {
-                batch = batch.delete(trace::LEFT, key, row.version);
+            if now.since(trace.since) > kept {
+                batch = batch.delete(LEFT, &trace.key, trace.row);
             }
         }
         known::put_look(batch, name, look_version, &seen)
