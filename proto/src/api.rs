@@ -165,6 +165,22 @@ pub struct SealedRelease {
     /// Reveal: the stored secret itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,
+    /// Mint: a token of the registry's own, narrowed and short-lived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minted: Option<Minted>,
+}
+
+/// A registry's own token, narrowed to one project and a few minutes.
+#[derive(Serialize, Deserialize)]
+pub struct Minted {
+    /// The token.
+    pub token: String,
+    /// The user name beside it.
+    pub user: String,
+    /// Where the registry takes uploads.
+    pub upload_url: String,
+    /// Until when the registry takes it.
+    pub expires: UnixTime,
 }
 
 /// How a permit is spent.
@@ -175,6 +191,9 @@ pub enum Mode {
     Forward,
     /// The broker keeps what is uploaded before the approval, and publishes it afterwards.
     Deposit,
+    /// The job gets a token of the registry's own, narrowed to the project and a few minutes. Weaker than
+    /// forward: whatever files the job likes can be uploaded with it.
+    Mint,
     /// The job gets the stored secret.
     Reveal,
 }
@@ -245,6 +264,9 @@ pub struct Question {
     pub request_digest: RequestDigest,
     /// What a yes does.
     pub mode: Mode,
+    /// Mint: how many seconds the token lives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mint_seconds: Option<u64>,
     /// Its state.
     pub state: StateName,
     /// When it was opened.

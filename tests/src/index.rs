@@ -28,6 +28,8 @@ use serde_json::json;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
+    io::Write as _,
+    process::{Command, Stdio},
     sync::{Arc, Mutex},
 };
 
@@ -56,6 +58,8 @@ struct Inner {
     old: BTreeSet<String>,
     /// Answers of this status instead of an upload, and whether the file is kept all the same.
     next: Vec<(u16, bool)>,
+    /// Where tokens are macaroons: the root key, and how far its clock is ahead, in seconds.
+    macaroons: Option<(String, u64)>,
 }
 
 /// The index.
@@ -80,6 +84,30 @@ impl Index {
             .with_state(index.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
         Ok(index)
+    }
+
+    /// From now on takes macaroons instead of [`TOKEN`], and believes the reference library about them. Returns
+    /// a token for everything.
+    pub fn takes_macaroons(&self) -> anyhow::Result<String> {
+        let key = crate::parts::random_hex()?;
+        let token = macaroons(&["create", &key], "")?.context("a token")?;
+        self.inner.lock().unwrap().macaroons = Some((key, 0));
+        Ok(token.trim().to_owned())
+    }
+
+    /// Whether a macaroon is good for uploads of this project, so many seconds from now.
+    pub fn holds(&self, token: &str, project: &str, later: i64) -> anyhow::Result<bool> {
+        let key = self.inner.lock().unwrap().macaroons.clone();
+        let key = key.context("macaroons")?.0;
+        let now = crate::now()?.saturating_add_signed(later).to_string();
+        Ok(macaroons(&["check", &key, project, &now], token)?.is_some())
+    }
+
+    /// Sets its clock ahead.
+    pub fn ahead(&self, seconds: u64) {
+        if let Some((_, ahead)) = &mut self.inner.lock().unwrap().macaroons {
+            *ahead = seconds;
+        }
     }
 
     /// Everything that could change something.
@@ -125,7 +153,12 @@ async fn serve(
 ) -> Response {
     let mut inner = index.inner.lock().unwrap();
     let basic = format!("Basic {}", STANDARD.encode(format!("__token__:{TOKEN}")));
-    let token = headers.get("authorization").is_some_and(|v| *v == *basic);
+    let mut token = headers.get("authorization").is_some_and(|v| *v == *basic);
+    if method == Method::POST
+        && let Some((key, ahead)) = &inner.macaroons
+    {
+        token = upload_allowed(key, *ahead, &headers, &body).unwrap_or(false);
+    }
     inner.seen.push(Seen {
         method: method.to_string(),
         path: uri.path().to_owned(),
@@ -171,6 +204,35 @@ async fn serve(
         json!({"meta": {"api-version": "1.1"}, "name": project, "files": files}).to_string(),
     )
         .into_response()
+}
+
+/// Whether the macaroon beside an upload is good for the project in its form.
+fn upload_allowed(key: &str, ahead: u64, headers: &HeaderMap, body: &[u8]) -> Option<bool> {
+    let pair = headers.get("authorization")?.to_str().ok()?;
+    let pair = STANDARD.decode(pair.strip_prefix("Basic ")?).ok()?;
+    let pair = String::from_utf8(pair).ok()?;
+    let token = pair.strip_prefix("__token__:")?;
+    let fields = parts(headers, body)?.fields;
+    let project = fields.get("name")?.to_lowercase().replace(['_', '.'], "-");
+    let now = (crate::now().ok()? + ahead).to_string();
+    let checked = macaroons(&["check", key, &project, &now], token);
+    Some(checked.ok()?.is_some())
+}
+
+/// Asks the reference library; what it prints, if it says yes.
+fn macaroons(args: &[&str], token: &str) -> anyhow::Result<Option<String>> {
+    let mut child = Command::new(crate::python::program("python")?)
+        .arg(crate::root().join("tests/parts/macaroons.py"))
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut input = child.stdin.take().context("its input")?;
+    input.write_all(token.as_bytes())?;
+    drop(input);
+    let output = child.wait_with_output()?;
+    let text = String::from_utf8(output.stdout)?;
+    Ok(output.status.success().then_some(text))
 }
 
 struct Parts {

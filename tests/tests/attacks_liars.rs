@@ -239,6 +239,7 @@ fn right(liar: &Liar, step: &str, body: &Bytes) -> Value {
             let release = SealedRelease {
                 credential: Some(Bearer::from_entropy(Kind::Credential, [3; 32]).expose()),
                 secret: None,
+                minted: None,
             };
             let plain = serde_json::to_vec(&release).unwrap_or_default();
             let sealed = facts

@@ -118,6 +118,16 @@ pub enum Event {
         /// What was given.
         mode: Mode,
     },
+    /// A token of the registry's own left the broker, narrowed to one project until a moment.
+    Minted {
+        /// Of which request.
+        request: RequestId,
+        /// `pypi:acme-demo`
+        #[serde(serialize_with = "plain")]
+        package: String,
+        /// Until when the registry takes it.
+        until: UnixTime,
+    },
     /// Bytes are about to leave for the registry.
     Releasing {
         /// Of which request.

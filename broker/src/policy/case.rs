@@ -45,6 +45,8 @@ pub struct Admitted {
     pub answers_seconds: u64,
     /// How the permit is spent.
     pub mode: Mode,
+    /// How long a minted token lives, in seconds: the shortest life of all items.
+    pub mint_seconds: u64,
 }
 
 /// What is known about one item from outside the request.
@@ -106,6 +108,12 @@ impl Case<'_> {
     /// How many must approve: never fewer than when people were asked (attack 29).
     pub fn quorum(&self) -> u32 {
         self.entry.quorum.max(self.at_open.map_or(0, |a| a.quorum))
+    }
+
+    /// How long a minted token lives: never longer than when people were asked (attack 38).
+    pub fn mint_seconds(&self) -> u64 {
+        let now = self.entry.mint_seconds;
+        self.at_open.map_or(now, |a| now.min(a.mint_seconds))
     }
 
     /// Whether a proof is accepted: now, and when people were asked.

@@ -31,6 +31,7 @@ pub struct Permit {
     digest: RequestDigest,
     items: Vec<String>,
     mode: Mode,
+    mint_seconds: u64,
 }
 
 impl Permit {
@@ -52,6 +53,11 @@ impl Permit {
     /// How it is to be spent.
     pub const fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// Longest life of what is minted for it, in seconds.
+    pub const fn mint_seconds(&self) -> u64 {
+        self.mint_seconds
     }
 }
 
@@ -114,6 +120,7 @@ pub fn evaluate(
             digest: request.digest(),
             items: request.items.iter().map(Item::name).collect(),
             mode: admitted.mode,
+            mint_seconds: admitted.mint_seconds,
         }),
     }
 }
@@ -214,6 +221,7 @@ fn join(all: Option<Admitted>, case: &Case<'_>) -> Result<Admitted, Reason> {
                 .collect(),
             answers_seconds: entry.answers_seconds,
             mode: entry.mode,
+            mint_seconds: case.mint_seconds(),
         });
     };
     if all.mode != entry.mode {
@@ -232,5 +240,6 @@ fn join(all: Option<Admitted>, case: &Case<'_>) -> Result<Admitted, Reason> {
         factors,
         answers_seconds: all.answers_seconds.min(entry.answers_seconds),
         mode: all.mode,
+        mint_seconds: all.mint_seconds.min(case.mint_seconds()),
     })
 }

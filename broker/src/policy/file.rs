@@ -22,7 +22,13 @@ pub const ANSWERS_MIN: u64 = 10 * 60;
 /// Longest time for answers, in seconds.
 const ANSWERS_MAX: u64 = 24 * 60 * 60;
 
-const KEYS: [&str; 10] = [
+/// Shortest life of a minted token, in seconds: what an upload needs. It is also its life where the policy
+/// says nothing, so that a lost line never gives more (attack 49).
+pub const MINT_MIN: u64 = 2 * 60;
+/// Longest life of a minted token, in seconds.
+const MINT_MAX: u64 = 15 * 60;
+
+const KEYS: [&str; 11] = [
     "match",
     "callers",
     "approvers",
@@ -32,6 +38,7 @@ const KEYS: [&str; 10] = [
     "version",
     "tags",
     "mode",
+    "mint_life",
     "answers",
 ];
 /// Keys that are designed but not built: better refused than believed to work.
@@ -73,6 +80,8 @@ pub struct Entry {
     pub tags: Vec<VersionText>,
     /// How a permit is spent.
     pub mode: Mode,
+    /// How long a minted token lives, in seconds.
+    pub mint_seconds: u64,
     /// How long answers are taken, in seconds.
     pub answers_seconds: u64,
 }
@@ -234,6 +243,9 @@ impl Entry {
                 .optional("tags")
                 .map_or(Ok(Vec::new()), Value::names)?,
             mode: table.optional("mode").map_or(Ok(Mode::Forward), mode)?,
+            mint_seconds: table
+                .optional("mint_life")
+                .map_or(Ok(MINT_MIN), mint_life)?,
             answers_seconds: table.optional("answers").map_or(Ok(ANSWERS_MIN), answers)?,
         })
     }
@@ -291,14 +303,26 @@ fn mode(value: Value<'_, '_>) -> Result<Mode, PolicyError> {
         "forward" => Ok(Mode::Forward),
         "deposit" => Ok(Mode::Deposit),
         "reveal" => Ok(Mode::Reveal),
-        "mint" => Err(value.error("is not in this version; use \"forward\" or \"deposit\"")),
-        _ => Err(value.error("must be \"forward\", \"deposit\" or \"reveal\"")),
+        "mint" => Ok(Mode::Mint),
+        _ => Err(value.error("must be \"forward\", \"deposit\", \"mint\" or \"reveal\"")),
     }
 }
 
 /// `30m` or `24h`.
 fn answers(value: Value<'_, '_>) -> Result<u64, PolicyError> {
-    let text = value.text()?;
+    seconds(value.text()?)
+        .filter(|s| (ANSWERS_MIN..=ANSWERS_MAX).contains(s))
+        .ok_or_else(|| value.error("must be \"10m\" to \"24h\", like \"30m\""))
+}
+
+/// `5m`.
+fn mint_life(value: Value<'_, '_>) -> Result<u64, PolicyError> {
+    seconds(value.text()?)
+        .filter(|s| (MINT_MIN..=MINT_MAX).contains(s))
+        .ok_or_else(|| value.error("must be \"2m\" to \"15m\", like \"5m\""))
+}
+
+fn seconds(text: &str) -> Option<u64> {
     let number = |digits: &str, unit: u64| {
         let plain = digits.bytes().all(|b| b.is_ascii_digit());
         digits
@@ -310,8 +334,6 @@ fn answers(value: Value<'_, '_>) -> Result<u64, PolicyError> {
     text.strip_suffix('m')
         .and_then(|n| number(n, 60))
         .or_else(|| text.strip_suffix('h').and_then(|n| number(n, 3600)))
-        .filter(|s| (ANSWERS_MIN..=ANSWERS_MAX).contains(s))
-        .ok_or_else(|| value.error("must be \"10m\" to \"24h\", like \"30m\""))
 }
 
 #[cfg(test)]
@@ -391,7 +413,9 @@ mod tests {
             ("answers = \"1h\"", "answers = \"+5m\"", "answers"),
             ("answers = \"1h\"", "veto = \"10m\"", "veto"),
             ("answers = \"1h\"", "scan = \"block\"", "scan"),
-            ("answers = \"1h\"", "mode = \"mint\"", "mode"),
+            ("answers = \"1h\"", "mode = \"mintage\"", "mode"),
+            ("answers = \"1h\"", "mint_life = \"16m\"", "mint_life"),
+            ("answers = \"1h\"", "mint_life = \"1m\"", "mint_life"),
             ("tags = [\"latest\", \"next\"]", "tags = []", "tags"),
             ("repository_id = 123, ", "", "issuer"),
             ("owner_id = 45, ", "", "owner_id"),

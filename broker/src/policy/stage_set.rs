@@ -65,6 +65,7 @@ impl Set {
                 factors: vec![Factor::Device, Factor::Totp],
                 answers_seconds: 3600,
                 mode: Mode::Forward,
+                mint_seconds: 120,
             },
         }
     }

@@ -325,7 +325,7 @@ pub(super) async fn send(
         Verdict::Deny(reason) => return Err(Refusal::Policy(reason)),
     };
     let mode = match held.record.mode {
-        Mode::Reveal => return Err(Refusal::NotFound),
+        Mode::Reveal | Mode::Mint => return Err(Refusal::NotFound),
         mode => mode,
     };
     let holder = match &delivery {

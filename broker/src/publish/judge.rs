@@ -108,6 +108,7 @@ pub fn judge(
         factors: record.factors.clone(),
         answers_seconds: record.answers_seconds,
         mode: record.mode,
+        mint_seconds: record.mint_seconds,
     };
     let items = items_now(desk, &record.facts, published)?;
     Ok(policy::evaluate(

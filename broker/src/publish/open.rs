@@ -3,6 +3,7 @@
 use super::{
     Refusal, deposit, judge,
     ledger::{self, BURNT, BY_ACTOR, BY_SUBJECT, CREDENTIALS, Held, IDEMPOTENCY},
+    release,
     state::{Opening, Record},
 };
 use crate::{
@@ -160,6 +161,9 @@ pub(super) async fn open_as(
             .await;
         }
     };
+    if admitted.mode == Mode::Mint {
+        mintable(desk, &facts.items)?;
+    }
     facts.expires = now.after(admitted.answers_seconds);
 
     let ticket = ticket(&desk.vault, id).map_err(Fault::from)?;
@@ -273,6 +277,20 @@ fn check_shape(desk: &Desk, asked: &OpenRequest) -> Result<(), Refusal> {
         check_item(desk, item)?;
     }
     Ok(())
+}
+
+/// Whether a token can be minted for these items: better said now than after the answers.
+fn mintable(desk: &Desk, items: &[Item]) -> Result<(), Refusal> {
+    let [item] = items else {
+        return Err(release::one_at_a_time());
+    };
+    match desk.upstream(&item.registry) {
+        Some(upstream) if upstream.mints() => Ok(()),
+        _ => Err(Refusal::BadRequest(format!(
+            "the registry '{}' has no tokens that can be narrowed; an admin changes the policy's mode",
+            item.registry
+        ))),
+    }
 }
 
 fn check_item(desk: &Desk, item: &Item) -> Result<(), Refusal> {

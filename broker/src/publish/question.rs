@@ -6,7 +6,7 @@ use crate::{
     registry::{Published, ReadBack},
 };
 use proto::{
-    api::{Question, StateName},
+    api::{Mode, Question, StateName},
     ids::{GroupName, RequestId},
     request::Item,
     time::UnixTime,
@@ -88,6 +88,15 @@ pub async fn question(
     if record.facts.policy != *desk.policy.load().digest() {
         warnings.push("the policy has changed since this was opened".to_owned());
     }
+    if record.mode == Mode::Mint {
+        warnings.insert(
+            0,
+            format!(
+                "a yes hands the job a token of the registry: for {} s it uploads ANY files of this project, also others than these",
+                record.mint_seconds
+            ),
+        );
+    }
     if record.overdue(now) {
         warnings.insert(0, "the time for answers is over".to_owned());
     }
@@ -100,6 +109,7 @@ pub async fn question(
     Ok(Question {
         request_digest: record.digest,
         mode: record.mode,
+        mint_seconds: (record.mode == Mode::Mint).then_some(record.mint_seconds),
         state: record.name(),
         opened: record.opened,
         note: record.note.clone(),

@@ -10,6 +10,7 @@ use crate::{
     audit::event::{Event, leaf},
     desk::{Desk, Fault},
     policy::{Permit, Verdict},
+    registry::Life,
     store::Batch,
     vault::{
         match_code::deposit_credential,
@@ -18,12 +19,15 @@ use crate::{
     },
 };
 use proto::{
-    api::{Collected, Mode, SealedRelease},
+    api::{Collected, Minted, Mode, SealedRelease},
     bearer::{Bearer, Kind},
     ids::RequestId,
     time::UnixTime,
 };
 use zeroize::Zeroize as _;
+
+/// How far a registry's clock may be behind ours, in seconds: a minted token is good from before now.
+const CLOCKS_DIFFER: u64 = 60;
 
 /// Collects. Fetched again, it gives the same blob: a lost reply strands nobody, and nobody but the
 /// holder of the job's key can open it (attacks 36, 37).
@@ -93,6 +97,7 @@ async fn once(desk: &Desk, held: Held, now: UnixTime) -> Result<Collected, Refus
     };
     match record.mode {
         Mode::Forward | Mode::Deposit => forward(desk, held, now).await,
+        Mode::Mint => mint(desk, held, permit, now).await,
         Mode::Reveal => reveal(desk, held, permit, now).await,
     }
 }
@@ -112,6 +117,7 @@ async fn forward(desk: &Desk, held: Held, now: UnixTime) -> Result<Collected, Re
         &SealedRelease {
             credential: Some(text.clone()),
             secret: None,
+            minted: None,
         },
     )?;
     text.zeroize();
@@ -132,6 +138,62 @@ async fn forward(desk: &Desk, held: Held, now: UnixTime) -> Result<Collected, Re
     })
 }
 
+async fn mint(
+    desk: &Desk,
+    held: Held,
+    permit: Permit,
+    now: UnixTime,
+) -> Result<Collected, Refusal> {
+    let [item] = held.record.facts.items.as_slice() else {
+        return Err(one_at_a_time());
+    };
+    let upstream = desk.upstream(&item.registry).ok_or(Refusal::NotFound)?;
+    let life = Life {
+        from: UnixTime(now.0.saturating_sub(CLOCKS_DIFFER)),
+        until: now.after(permit.mint_seconds()),
+    };
+    let (token, stored) = vault::release(&desk.vault, &*desk.live, permit, item, Mode::Mint, now)
+        .map_err(Fault::from)?
+        .ok_or_else(|| Refusal::NoToken(item.package_key()))?;
+    let narrowed = upstream.mint(&token, &item.package, life);
+    drop(token);
+    let narrowed = narrowed
+        .ok_or(Refusal::NotFound)?
+        .map_err(Refusal::RegistryRefused)?;
+    let sealed = seal(
+        &held.record.facts.job_key,
+        &SealedRelease {
+            credential: None,
+            secret: None,
+            minted: Some(Minted {
+                token: narrowed.token.expose().clone(),
+                user: narrowed.user,
+                upload_url: narrowed.upload.to_string(),
+                expires: life.until,
+            }),
+        },
+    )?;
+    // As with a reveal: whatever the request's row says, a second token would not be made.
+    let used = token_used(held.record.facts.id, &stored.record);
+    let batch = judge::unless_frozen(Batch::new(), &held.record.facts).append(leaf(&used, now));
+    let batch = spent::spend(batch, held.record.facts.id, 0, now);
+    let batch = tokens::note_use(&desk.vault, batch, stored, false, now).map_err(Fault::from)?;
+    let step = held.record.mint(sealed.clone(), life.until, now)?;
+    let record = ledger::persist(desk, held.version, step, batch, now).await?;
+    Ok(Collected {
+        sealed,
+        mode: Mode::Mint,
+        expires: record.expires(),
+    })
+}
+
+/// What goes to the job itself is for one package: a second one is a second question.
+pub fn one_at_a_time() -> Refusal {
+    Refusal::BadRequest(
+        "one package is minted for, and one secret is revealed, at a time".to_owned(),
+    )
+}
+
 async fn reveal(
     desk: &Desk,
     held: Held,
@@ -139,9 +201,7 @@ async fn reveal(
     now: UnixTime,
 ) -> Result<Collected, Refusal> {
     let [item] = held.record.facts.items.as_slice() else {
-        return Err(Refusal::BadRequest(
-            "one secret is revealed at a time".to_owned(),
-        ));
+        return Err(one_at_a_time());
     };
     let wish = (item, &item.registry);
     let (secret, stored) =
@@ -153,6 +213,7 @@ async fn reveal(
         &SealedRelease {
             credential: None,
             secret: Some(secret.expose().clone()),
+            minted: None,
         },
     )?;
     // The ledger of spent secrets is the vault's own: even if the request's row came back from an

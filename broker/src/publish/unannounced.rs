@@ -228,18 +228,23 @@ async fn go_on(
             page,
             match_code,
         }),
-        State::Approved { .. } if record.mode != Mode::Reveal => {
+        State::Approved { .. } if through_us(record.mode) => {
             // The credential is sealed to a key that nobody holds: it is these bytes, uploaded by
             // this run, that spend the approval.
             let ticket = ticket(&desk.vault, id).map_err(Fault::from)?;
             release::collect(&desk, id, &ticket, desk.world.now()).await?;
             forward::forward(desk, id, registry, upload).await
         }
-        State::Releasing { .. } | State::Published { .. } if record.mode != Mode::Reveal => {
+        State::Releasing { .. } | State::Published { .. } if through_us(record.mode) => {
             forward::forward(desk, id, registry, upload).await
         }
         _ => Err(Refusal::State(record.name(), record.status().reason)),
     }
+}
+
+/// Whether the broker itself publishes.
+const fn through_us(mode: Mode) -> bool {
+    matches!(mode, Mode::Forward | Mode::Deposit)
 }
 
 /// Which run of its workflow a caller is, where the issuer says.
@@ -326,6 +331,12 @@ async fn ask(
     key: String,
     instead_of: Option<Held>,
 ) -> Result<RequestId, Refusal> {
+    let policy = desk.policy.load();
+    let entry = policy.entry(&item.registry, &item.package);
+    if entry.is_ok_and(|entry| !through_us(entry.mode)) {
+        let why = "what the policy hands out for this package goes to our own client alone";
+        return Err(Refusal::NotAllowed(why.to_owned()));
+    }
     let asked = OpenRequest {
         items: vec![item],
         // Nobody holds its identity.

@@ -23,8 +23,8 @@ pub use factor::{
 };
 pub use doors::{Door, Doors};
 pub use upstream::{
-    Account, BaseError, BoxFuture, Published, ReadBack, ReadError, Sent, ShownFile, Timeouts,
-    Upstream,
+    Account, BaseError, BoxFuture, Life, Narrowed, Published, ReadBack, ReadError, Sent, ShownFile,
+    Timeouts, Upstream,
 };
 
 use proto::{

@@ -11,6 +11,7 @@ use proto::{
     ids::{PackageName, VersionText},
     request::{File, Item},
     text,
+    time::UnixTime,
 };
 use reqwest::{Client, Response, StatusCode};
 use std::{
@@ -102,6 +103,22 @@ pub trait Upstream: Send + Sync {
         false
     }
 
+    /// Narrows a token to one project and a short while, without asking anybody; `None` where the registry
+    /// has no such tokens.
+    fn mint(
+        &self,
+        _token: &Secret<String>,
+        _package: &PackageName,
+        _within: Life,
+    ) -> Option<Result<Narrowed, String>> {
+        None
+    }
+
+    /// Whether [`Upstream::mint`] is of any use here.
+    fn mints(&self) -> bool {
+        false
+    }
+
     /// Sends the publish, once, within the given time. The token is in memory for this call only.
     fn publish<'a>(
         &'a self,
@@ -119,6 +136,25 @@ pub trait Upstream: Send + Sync {
     fn staging(&self) -> Option<&dyn Staging> {
         None
     }
+}
+
+/// From when until when a minted token is good.
+#[derive(Clone, Copy, Debug)]
+pub struct Life {
+    /// Not before; a little in the past, since clocks differ.
+    pub from: UnixTime,
+    /// Not any more.
+    pub until: UnixTime,
+}
+
+/// A minted token, and how it is used.
+pub struct Narrowed {
+    /// The token.
+    pub token: Secret<String>,
+    /// The user name beside it.
+    pub user: String,
+    /// Where it is good for uploads.
+    pub upload: Url,
 }
 
 /// How long a registry may take.

@@ -31,7 +31,17 @@ pub(crate) fn upload_url(endpoint: &str) -> String {
     format!("{}/legacy/", endpoint.trim_end_matches('/'))
 }
 
-/// The command that uploads these files: the user's, or the first client that is installed.
+/// Where uploads go, and with what.
+pub(crate) struct There<'a> {
+    /// The upload address.
+    pub(crate) url: String,
+    /// The user name beside the credential.
+    pub(crate) user: String,
+    /// The credential.
+    pub(crate) credential: &'a str,
+}
+
+/// The command that uploads these files to the broker: the user's, or the first client that is installed.
 pub(crate) fn plan(
     command: &[String],
     folder: Option<&Path>,
@@ -40,14 +50,35 @@ pub(crate) fn plan(
     credential: &str,
     env: &Env,
 ) -> Result<Plan, Failure> {
-    let url = upload_url(endpoint);
-    let address = http::web_address(&url, "registry address that the broker gave")?;
+    let there = There {
+        url: upload_url(endpoint),
+        user: TOKEN_USER.to_owned(),
+        credential,
+    };
+    plan_there(command, folder, files, &there, env)
+}
+
+/// The same, to any address.
+pub(crate) fn plan_there(
+    command: &[String],
+    folder: Option<&Path>,
+    files: &[PathBuf],
+    there: &There<'_>,
+    env: &Env,
+) -> Result<Plan, Failure> {
+    let There {
+        url,
+        user,
+        credential,
+    } = there;
+    let credential = *credential;
+    let address = http::web_address(url, "registry address that the broker gave")?;
     let words = if command.is_empty() {
         found(env)?
     } else {
         command.to_vec()
     };
-    refuse_elsewhere(&words, &url)?;
+    refuse_elsewhere(&words, url)?;
     let mut args = Vec::new();
     let takes_files = match words
         .iter()
@@ -64,26 +95,35 @@ pub(crate) fn plan(
     }
     let mut set: Vec<(String, OsString)> = [
         ("TWINE_REPOSITORY_URL", url.as_str()),
-        ("TWINE_USERNAME", TOKEN_USER),
+        ("TWINE_USERNAME", user.as_str()),
         ("TWINE_PASSWORD", credential),
         ("TWINE_NON_INTERACTIVE", "1"),
-        ("UV_PUBLISH_URL", &url),
-        ("UV_PUBLISH_TOKEN", credential),
-        ("FLIT_INDEX_URL", &url),
-        ("FLIT_USERNAME", TOKEN_USER),
+        ("UV_PUBLISH_URL", url),
+        ("FLIT_INDEX_URL", url),
+        ("FLIT_USERNAME", user.as_str()),
         ("FLIT_PASSWORD", credential),
-        ("HATCH_INDEX_REPO", &url),
-        ("HATCH_INDEX_USER", TOKEN_USER),
+        ("HATCH_INDEX_REPO", url),
+        ("HATCH_INDEX_USER", user.as_str()),
         ("HATCH_INDEX_AUTH", credential),
-        ("PDM_PUBLISH_REPO", &url),
-        ("PDM_PUBLISH_USERNAME", TOKEN_USER),
+        ("PDM_PUBLISH_REPO", url),
+        ("PDM_PUBLISH_USERNAME", user.as_str()),
         ("PDM_PUBLISH_PASSWORD", credential),
-        ("MATURIN_REPOSITORY_URL", &url),
+        ("MATURIN_REPOSITORY_URL", url),
         ("MATURIN_PYPI_TOKEN", credential),
     ]
     .map(|(name, value)| (name.to_owned(), value.into()))
     .into();
-    set.push((format!("POETRY_REPOSITORIES_{POETRY_NAME}_URL"), url.into()));
+    // uv takes a token or a name with a password, and not both.
+    if user == TOKEN_USER {
+        set.push(("UV_PUBLISH_TOKEN".into(), credential.into()));
+    } else {
+        set.push(("UV_PUBLISH_USERNAME".into(), user.into()));
+        set.push(("UV_PUBLISH_PASSWORD".into(), credential.into()));
+    }
+    set.push((
+        format!("POETRY_REPOSITORIES_{POETRY_NAME}_URL"),
+        url.clone().into(),
+    ));
     set.push((
         format!("POETRY_PYPI_TOKEN_{POETRY_NAME}"),
         credential.into(),

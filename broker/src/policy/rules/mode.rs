@@ -12,7 +12,7 @@ pub(super) fn rule(case: &Case<'_>) -> Finding {
     // A request with files reads like a publish: it never hands out the secret itself.
     match (case.entry.mode, case.item.files.is_empty()) {
         (Mode::Reveal, false) => Finding::Deny(Reason::RevealsNoFiles),
-        (Mode::Forward | Mode::Deposit, true) => Finding::Deny(Reason::NoFiles),
+        (Mode::Forward | Mode::Deposit | Mode::Mint, true) => Finding::Deny(Reason::NoFiles),
         _ => Finding::Pass,
     }
 }

@@ -70,6 +70,7 @@ impl Record {
             factors: admitted.factors.clone(),
             answers_seconds: admitted.answers_seconds,
             mode: admitted.mode,
+            mint_seconds: admitted.mint_seconds,
             bound: String::new(),
             leaf_from: None,
             revision: 1,

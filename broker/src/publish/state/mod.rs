@@ -71,6 +71,9 @@ pub struct Record {
     pub answers_seconds: u64,
     /// How the permit is spent.
     pub mode: Mode,
+    /// How long a minted token may live, in seconds, when it was opened.
+    #[serde(default)]
+    pub mint_seconds: u64,
     /// MAC of what decides beside the digest, hex; made when it is opened.
     #[serde(default)]
     pub bound: String,
@@ -315,9 +318,13 @@ impl Record {
             .text(match self.mode {
                 Mode::Forward => "forward",
                 Mode::Deposit => "deposit",
+                Mode::Mint => "mint",
                 Mode::Reveal => "reveal",
-            })
-            .number(self.factors.len() as u64);
+            });
+        if self.mode == Mode::Mint {
+            c = c.number(self.mint_seconds);
+        }
+        c = c.number(self.factors.len() as u64);
         for factor in &self.factors {
             c = c.text(match factor {
                 Factor::Device => "device",

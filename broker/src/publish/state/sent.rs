@@ -45,6 +45,36 @@ impl Record {
         Ok(self.step(vec![event]))
     }
 
+    /// A token of the registry's own goes out (mint): from here on bytes may be on their way, though not
+    /// from us, until it ends; the registry is read back as after an unclear answer.
+    pub fn mint(mut self, sealed: String, until: UnixTime, now: UnixTime) -> Result<Step, NotFrom> {
+        let State::Approved { evidence, .. } = self.state else {
+            return Err(self.not_from());
+        };
+        let on_its_way = |_: &File| Progress::Settling {
+            attempt: 1,
+            since: now,
+        };
+        let items = self.facts.items.iter();
+        self.state = State::Releasing {
+            evidence,
+            until,
+            sealed,
+            progress: items
+                .map(|i| i.files.iter().map(on_its_way).collect())
+                .collect(),
+        };
+        let request = self.facts.id;
+        let mode = self.mode;
+        let mut events = vec![Event::Collected { request, mode }];
+        events.extend(self.facts.items.iter().map(|item| Event::Minted {
+            request,
+            package: item.package_key(),
+            until,
+        }));
+        Ok(self.step(events))
+    }
+
     /// The secret goes out (reveal): burnt at once.
     pub fn reveal(mut self, sealed: String) -> Result<Step, NotFrom> {
         let State::Approved { evidence, .. } = self.state else {

@@ -56,6 +56,7 @@ fn releasing() -> Record {
         factors: vec![],
         answers_seconds: 60,
         mode: Mode::Forward,
+        mint_seconds: 0,
         bound: String::new(),
         leaf_from: None,
         revision: 1,

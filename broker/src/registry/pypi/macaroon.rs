@@ -5,7 +5,7 @@
 //! whose first member says which kind they are. The vectors are made by two reference libraries
 //! (`tests/parts/macaroon-vectors.py`).
 
-use crate::secret::Secret;
+use crate::{registry::Life, secret::Secret};
 use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use proto::ids::PackageName;
@@ -42,6 +42,8 @@ pub enum MacaroonError {
 pub(super) enum Caveat<'a> {
     /// Uploads to this project alone.
     Project(&'a PackageName),
+    /// Uploads in this time alone. The index allows no leeway.
+    Life(Life),
     #[cfg(test)]
     Raw(&'a str),
 }
@@ -51,6 +53,7 @@ impl Caveat<'_> {
         match self {
             // A project's name needs no escape in JSON: it was parsed.
             Self::Project(name) => format!("[1,[\"{name}\"]]"),
+            Self::Life(Life { from, until }) => format!("[0,{},{}]", until.0, from.0),
             #[cfg(test)]
             Self::Raw(text) => text.to_owned(),
         }
@@ -154,6 +157,7 @@ fn push_length(out: &mut Vec<u8>, length: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto::time::UnixTime;
 
     #[derive(serde::Deserialize)]
     struct Vectors {
@@ -189,6 +193,11 @@ mod tests {
         // The caveat that we write is the one of the vectors.
         let name = "acme-demo".parse().unwrap();
         assert_eq!(Caveat::Project(&name).text(), vectors[0].add[1]);
+        let life = Life {
+            from: UnixTime(1_799_999_640),
+            until: UnixTime(1_800_000_000),
+        };
+        assert_eq!(Caveat::Life(life).text(), vectors[0].add[0]);
     }
 
     #[test]

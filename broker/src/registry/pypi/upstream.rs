@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     registry::{
-        self, Account, Address, BaseError, BoxFuture, Doors, Fetched, Publish, Published,
+        self, Account, Address, BaseError, BoxFuture, Doors, Fetched, Life, Narrowed, Publish, Published,
         ReadError, Sent, Timeouts, Upstream,
         artifact::Downloads,
         pieces::{self, Frame},
@@ -248,6 +248,25 @@ impl Upstream for PyPi {
     fn whoami<'a>(&'a self, _: &'a Secret<String>) -> BoxFuture<'a, Result<Account, ReadError>> {
         // The upload protocol has no such question.
         Box::pin(async { Ok(Account::CannotAsk) })
+    }
+
+    fn mint(
+        &self,
+        token: &Secret<String>,
+        package: &PackageName,
+        within: Life,
+    ) -> Option<Result<Narrowed, String>> {
+        let caveats = [Caveat::Life(within), Caveat::Project(package)];
+        let narrowed = macaroon::narrow(token, &caveats);
+        Some(narrowed.map_err(|e| e.to_string()).map(|token| Narrowed {
+            token,
+            user: self.user.clone(),
+            upload: self.upload.clone(),
+        }))
+    }
+
+    fn mints(&self) -> bool {
+        true
     }
 
     fn drops_attestations(&self) -> bool {

@@ -38,6 +38,13 @@ pub(crate) fn draw(out: &Out, q: &Question, now: UnixTime) -> String {
     if q.will_confirm && q.confirm.is_empty() && !q.state.is_final() {
         s.push_str("  the registry will want its own second factor afterwards: its page is shown here and in the inbox\n");
     }
+    if q.mode == Mode::Mint {
+        let life = span(q.mint_seconds.unwrap_or_default());
+        let line = format!(
+            "! weaker: the job gets a token of the registry for {life}, good for ANY files of this project"
+        );
+        let _ = writeln!(s, "  {}", out.warning(&line));
+    }
     for warning in &q.warnings {
         let _ = writeln!(s, "  {}", out.warning(&format!("! {}", harmless(warning))));
     }

@@ -40,6 +40,7 @@ fn asked() -> Question {
         request_digest: facts.digest(),
         facts,
         mode: Mode::Forward,
+        mint_seconds: None,
         state: StateName::Pending,
         opened: UnixTime(0),
         note: Some("please\u{1b}[2J approve".into()),

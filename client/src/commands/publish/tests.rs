@@ -167,6 +167,7 @@ fn collect_reply(f: &Fake) -> String {
     let release = SealedRelease {
         credential: Some("csc_onlyhere".into()),
         secret: None,
+        minted: None,
     };
     let plain = serde_json::to_vec(&release).unwrap();
     let collected = Collected {

@@ -1,0 +1,188 @@
+//! Mode `mint`: the job gets a token of the registry's own, narrowed to its project and a few minutes. The
+//! index of these tests believes the reference library about tokens, and nobody else.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "what is missing fails the test, as it should"
+)]
+
+use proto::api::{Mode, SealedRelease};
+use serde_json::Value;
+use stand::{
+    api::{Job, Small},
+    daemon::Daemon,
+    index::{Dist, Index, post},
+    parts::Issuer,
+    python::{self, program, project},
+    team::Team,
+};
+use std::{fs, path::Path};
+
+/// One approval by a device.
+fn policy(more: &str) -> String {
+    let policy = python::policy(1).replace("\"totp\"", "\"device\"");
+    format!("{policy}mode = \"mint\"\n{more}\n")
+}
+
+fn builder(index: &Index, policy: &str) -> stand::daemon::Builder {
+    let keys = format!("upload_url = \"{}/legacy/\"", index.url);
+    Daemon::builder()
+        .registry_with("pypi", "pypi", &format!("{}/simple/", index.url), &keys)
+        .policy(policy)
+}
+
+async fn small(index: &Index, policy: &str) -> Small {
+    let token = index.takes_macaroons().unwrap();
+    let issuer = Issuer::start().await.unwrap();
+    let builder = builder(index, policy).issuer("github", "github", &issuer.url, None);
+    Small::with_token(builder, issuer, ("pypi", &token))
+        .await
+        .unwrap()
+}
+
+async fn approved(small: &Small, dist: &Dist) -> Job {
+    let job = small.open(&[dist.item(&[]).unwrap()]).await.unwrap();
+    let answer = small.alice.approve(&job).await.unwrap();
+    assert!(answer.good(), "{}", answer.text);
+    job
+}
+
+#[tokio::test]
+async fn twine_publishes_past_the_broker_with_a_minted_token() {
+    let index = Index::start().await.unwrap();
+    let token = index.takes_macaroons().unwrap();
+    let issuer = Issuer::start().await.unwrap();
+    let builder = builder(&index, &policy("mint_life = \"5m\""));
+    let team = Team::assemble(index, issuer, builder, ("pypi", &token), "")
+        .await
+        .unwrap();
+    let built = project(team.folder(), "acme-minted", "1.0.0")
+        .await
+        .unwrap();
+    let dist = built.folder.join("dist").display().to_string();
+    let twine = program("twine").unwrap();
+    let venv = Path::new(&twine).parent().unwrap().display().to_string();
+    let path = format!("{venv}:{}", std::env::var("PATH").unwrap());
+    let id_token = team.id_token().await.unwrap();
+    let env = [("COUNTERSIGN_ID_TOKEN", id_token.as_str()), ("PATH", &path)];
+    let mut job = team
+        .job_as(&["publish", "pypi", &dist], &env)
+        .await
+        .unwrap();
+    let screen = team
+        .run(&team.maintainers[0], &["show", &job.id], &[])
+        .await;
+    let screen = screen.unwrap().stdout;
+    assert!(screen.contains("ANY files of this project"), "{screen}");
+    let args = ["approve", &job.id, "--match-code", &job.match_code];
+    team.run(&team.maintainers[0], &args, &[])
+        .await
+        .unwrap()
+        .ok()
+        .unwrap();
+    assert_eq!(job.end().await.unwrap(), Some(0), "{}", job.text());
+    let text = job.text();
+    assert!(text.contains("minted a token of the registry"), "{text}");
+    assert!(
+        !text.contains("pypi-AgE"),
+        "a token in the job's log: {text}"
+    );
+    for file in [&built.wheel, &built.sdist] {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        assert_eq!(team.registry.file(name), Some(fs::read(file).unwrap()));
+    }
+    let writes = team.registry.writes();
+    assert!(
+        writes.iter().all(|w| w.token),
+        "uploads went past the broker"
+    );
+}
+
+#[tokio::test]
+async fn attack_38_a_minted_token_is_for_one_project_and_its_few_minutes() {
+    let index = Index::start().await.unwrap();
+    let small = small(&index, &policy("")).await;
+    let (left, other) = (
+        Dist::wheel("acme-left", "1.0"),
+        Dist::wheel("acme-other", "1.0"),
+    );
+    let job = approved(&small, &left).await;
+    let release: SealedRelease = job.collect().await.unwrap();
+    assert!(release.credential.is_none() && release.secret.is_none());
+    let minted = release.minted.unwrap();
+    assert_eq!(minted.upload_url, format!("{}/legacy/", index.url));
+    // The policy says nothing of its life: it is the shortest.
+    let left_over = minted.expires.0.abs_diff(stand::now().unwrap());
+    assert!(left_over <= 120, "{left_over}");
+    for (project, later, good) in [
+        ("acme-left", 0, true),
+        ("acme-left", -30, true),
+        ("acme-left", 121, false),
+        ("acme-left", -120, false),
+        ("acme-other", 0, false),
+        ("acme-lef", 0, false),
+        ("acme-left-x", 0, false),
+    ] {
+        let holds = index.holds(&minted.token, project, later).unwrap();
+        assert_eq!(holds, good, "{project} in {later} s");
+    }
+    // The same at the index, by HTTP.
+    let (status, text) = post(&index.url, &minted.token, other.form()).await.unwrap();
+    assert_eq!(status, 403, "{text}");
+    index.ahead(121);
+    let (status, text) = post(&index.url, &minted.token, left.form()).await.unwrap();
+    assert_eq!(status, 403, "{text}");
+    index.ahead(0);
+    // At the broker's own endpoint it is nothing.
+    let (status, text) = post(&small.daemon.registry_url, &minted.token, left.form())
+        .await
+        .unwrap();
+    assert_eq!(status, 403, "{text}");
+    let (status, text) = post(&index.url, &minted.token, left.form()).await.unwrap();
+    assert_eq!(status, 200, "the control: {text}");
+    small.until(&job, "published").await.unwrap();
+}
+
+#[tokio::test]
+async fn attack_36_a_hundred_collects_mint_one_token() {
+    let index = Index::start().await.unwrap();
+    let small = small(&index, &policy("mint_life = \"15m\"")).await;
+    let job = approved(&small, &Dist::wheel("acme-left", "1.0")).await;
+    let all = (0..100).map(|_| job.collect_raw());
+    let all = futures_util::future::join_all(all).await;
+    let sealed: std::collections::BTreeSet<String> = all
+        .into_iter()
+        .map(|reply| {
+            let reply = reply.unwrap();
+            assert!(reply.good(), "{}", reply.text);
+            let reply: Value = reply.json();
+            assert_eq!(reply["mode"], serde_json::to_value(Mode::Mint).unwrap());
+            reply["sealed"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(sealed.len(), 1);
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_be_narrowed_is_not_minted_from() {
+    // The stored token is no macaroon (devpi's have another prefix and other caveats).
+    let index = Index::start().await.unwrap();
+    let issuer = Issuer::start().await.unwrap();
+    let builder = builder(&index, &policy("")).issuer("github", "github", &issuer.url, None);
+    let small = Small::with_token(builder, issuer, ("pypi", "devpi-AgEFZGV2cGkCAXg"))
+        .await
+        .unwrap();
+    let job = approved(&small, &Dist::wheel("acme-left", "1.0")).await;
+    let reply = job.collect_raw().await.unwrap();
+    assert!(!reply.good(), "{}", reply.text);
+    assert!(reply.text.contains("no macaroon"), "{}", reply.text);
+    // Two projects are two questions.
+    let token = small.id_token().await.unwrap();
+    let items = [
+        Dist::wheel("acme-left", "1.1").item(&[]).unwrap(),
+        Dist::wheel("acme-right", "1.0").item(&[]).unwrap(),
+    ];
+    let reply = small.open_raw(&token, &items).await.unwrap();
+    assert!(!reply.good(), "{}", reply.text);
+}
