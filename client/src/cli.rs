@@ -1,6 +1,8 @@
 //! What can be typed.
 
-use crate::commands::{admin, answer, enroll, inbox, publish, reveal, status, ticket, verify};
+use crate::commands::{
+    admin, answer, enroll, inbox, publish, request, reveal, status, ticket, verify,
+};
 use clap::{Parser, Subcommand};
 
 /// The exit codes, under every help.
@@ -38,7 +40,7 @@ pub(crate) enum Command {
     /// CI: ask for approval, wait, and publish
     Publish(publish::Args),
     /// CI: ask for approval and write the request to a file
-    Request(publish::RequestArgs),
+    Request(request::RequestArgs),
     /// CI: wait for a request
     Wait(ticket::WaitArgs),
     /// CI: publish what was approved

@@ -5,6 +5,7 @@ pub(crate) mod answer;
 pub(crate) mod enroll;
 pub(crate) mod inbox;
 pub(crate) mod publish;
+pub(crate) mod request;
 pub(crate) mod reveal;
 pub(crate) mod status;
 pub(crate) mod ticket;
@@ -16,7 +17,7 @@ use crate::{cli::Command, context::Context, fail::Failure};
 pub(crate) async fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
     match command {
         Command::Publish(args) => publish::publish(context, &args).await,
-        Command::Request(args) => publish::request(context, &args).await,
+        Command::Request(args) => request::request(context, &args).await,
         Command::Wait(args) => ticket::wait(context, &args).await,
         Command::Collect(args) => ticket::collect(context, &args).await,
         Command::Cancel(args) => ticket::cancel(context, &args).await,

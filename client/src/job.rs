@@ -1,13 +1,15 @@
-//! What a CI job does: [`tarball`] reads what is to be published, [`bypass`] finds settings that would
-//! publish past the broker, [`idtoken`] says who asks, [`open`] asks, [`session`] waits and collects, [`tool`]
-//! runs the registry's own client, [`settle`] reports what the registry shows.
+//! What a CI job does: [`prepare`] packs and reads what is to be published, [`bypass`] finds settings that would
+//! publish past the broker, [`idtoken`] says who asks, [`open`] asks, [`session`] waits and collects, [`release`]
+//! runs the registry's own client ([`tool`]), [`settle`] reports what the registry shows.
 
 pub(crate) mod bypass;
 pub(crate) mod crates;
 pub(crate) mod distribution;
 pub(crate) mod idtoken;
 pub(crate) mod open;
+pub(crate) mod prepare;
 pub(crate) mod python;
+pub(crate) mod release;
 pub(crate) mod session;
 pub(crate) mod settle;
 pub(crate) mod signals;

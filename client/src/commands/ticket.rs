@@ -1,12 +1,12 @@
 //! `wait`, `collect` and `cancel`: a request that another step opened.
 
-use super::publish::release;
 use crate::{
     context::Context,
     edge,
     fail::Failure,
     http::Broker,
     job::{
+        release::release,
         session::{Event, Secrets, Session},
         settle,
         signals::Signals,

@@ -1,9 +1,12 @@
 //! A whole publish against a broker of a few lines, which is honest or lies as a test wants.
 
 use super::*;
-use crate::{edge::Env, out::Out};
+use crate::{edge::Env, job::tarball, out::Out};
 use proto::{
-    api::{Collected, FileStatus, ItemStatus, OpenRequest, Opened, SealedRelease, Status},
+    api::{
+        Collected, FileStatus, ItemStatus, Mode, OpenRequest, Opened, SealedRelease, StateName,
+        Status,
+    },
     bearer::{Bearer, Kind},
     digest::{Algorithm, Digest},
     request::{CallerFacts, RequestFacts},

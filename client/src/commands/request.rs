@@ -1,0 +1,80 @@
+//! `request`: asks for approval, for another step of the job to wait and publish.
+
+use super::ticket;
+use crate::{
+    context::Context,
+    fail::Failure,
+    job::{
+        prepare::{What, prepare},
+        release::hand_over,
+        signals::Signals,
+    },
+};
+use std::path::{Path, PathBuf};
+
+/// Ask for approval and return at once. The file that is written holds secrets; `wait`, `collect` and
+/// `cancel` take it.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Example:
+  countersign request npm . --out request.json
+  countersign wait --ticket-file request.json && countersign collect --ticket-file request.json
+
+Deposit: hand the files over, end the job, look later from anywhere:
+  countersign request npm . --hand-over --out request.json
+  countersign wait --published --ticket-file request.json")]
+pub(crate) struct RequestArgs {
+    #[command(flatten)]
+    what: What,
+    /// Where to write the request (mode 0600)
+    #[arg(long)]
+    out: PathBuf,
+    /// Hand the files over too, where the policy's mode is `deposit`: the broker publishes them itself
+    /// when they are approved, and this job may end
+    #[arg(long)]
+    hand_over: bool,
+    /// With --hand-over: the registry's client [default: npm publish]
+    #[arg(last = true, requires = "hand_over")]
+    command: Vec<String>,
+}
+
+/// `countersign request`
+pub(crate) async fn request(context: &Context, args: &RequestArgs) -> Result<(), Failure> {
+    let broker = context.broker()?;
+    let ready = prepare(context, &args.what, &args.command).await?;
+    let (mut session, shown) = ready.open(context, &broker, &args.what).await?;
+    if args.hand_over && session.deposit.is_none() {
+        let _ = session.cancel(&broker).await;
+        return Err(Failure::refused(
+            "The policy's mode for this package is not `deposit`; the request is cancelled.",
+            "Publish with `countersign publish`, or ask an admin of the broker.",
+        ));
+    }
+    // The packed tarballs must outlive this command.
+    let folder = args.out.parent().unwrap_or(Path::new("")).to_owned();
+    for path in &mut session.paths {
+        if path.starts_with(ready.packed.path()) {
+            let name = path.file_name().map_or(Path::new("package.tgz"), Path::new);
+            let kept =
+                std::path::absolute(folder.join(name)).map_err(|e| Failure::file(name, &e))?;
+            std::fs::copy(&*path, &kept).map_err(|e| Failure::file(&kept, &e))?;
+            *path = kept;
+        }
+    }
+    ticket::store(&session, &args.out)?;
+    session.show(context, &shown)?;
+    if args.hand_over {
+        let mut signals = Signals::new();
+        let folder = ready.folder.as_deref();
+        hand_over(
+            context,
+            &broker,
+            &session,
+            &args.command,
+            folder,
+            &mut signals,
+        )
+        .await?;
+    }
+    Ok(())
+}
