@@ -1,4 +1,4 @@
-//! What a CI job does: [`prepare`] packs and reads what is to be published, [`bypass`] finds settings that would
+//! What a CI job does: [`prepare`] packs and reads what is to be published ([`workspace`], [`tarball`], [`distribution`], [`crates`]), [`bypass`] finds settings that would
 //! publish past the broker, [`idtoken`] says who asks, [`open`] asks, [`session`] waits and collects, [`release`]
 //! runs the registry's own client ([`tool`]), [`settle`] reports what the registry shows.
 
@@ -7,6 +7,7 @@ pub(crate) mod crates;
 pub(crate) mod distribution;
 pub(crate) mod idtoken;
 pub(crate) mod open;
+pub(crate) mod order;
 pub(crate) mod prepare;
 pub(crate) mod python;
 pub(crate) mod release;
@@ -15,3 +16,4 @@ pub(crate) mod settle;
 pub(crate) mod signals;
 pub(crate) mod tarball;
 pub(crate) mod tool;
+pub(crate) mod workspace;

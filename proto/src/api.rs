@@ -23,6 +23,10 @@ pub struct OpenRequest {
     /// Words of the job to the approver; shown as unverified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// Leave out the items whose version the registry serves already, instead of refusing them all. What is
+    /// left is in the reply's facts, in the same order.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leave_out_published: bool,
 }
 
 /// Reply to an open.

@@ -90,6 +90,8 @@ codes! {
     IdempotencyMismatch = "idempotency-mismatch", 422, Conflict;
     /// This version exists already, or another request for it was approved.
     VersionTaken = "version-taken", 409, Conflict;
+    /// Published versions were to be left out, and nothing else was asked for.
+    AllPublished = "all-published", 409, Conflict;
     /// The uploaded bytes are not the approved ones.
     BytesDiffer = "bytes-differ", 403, Refused;
     /// The upload is not a publish that the broker passes on.

@@ -167,6 +167,7 @@ impl Wish {
     pub fn new(packed: &Packed) -> anyhow::Result<Self> {
         let identity = Identity::generate();
         let asked = OpenRequest {
+            leave_out_published: false,
             items: vec![packed.item()?],
             job_key: identity.to_public().to_string(),
             idempotency_key: random_hex()?,

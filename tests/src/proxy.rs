@@ -28,6 +28,8 @@ pub enum Fault {
     ResetDown(u64),
     /// Every piece of the reply is held back this long.
     Delay(Duration),
+    /// From this request on nothing passes at all, until [`Proxy::up`].
+    Down,
 }
 
 /// One request that was watched.
@@ -45,6 +47,7 @@ pub struct Watched {
 struct State {
     armed: Vec<(String, Fault)>,
     watched: Vec<(String, Watched)>,
+    down: bool,
 }
 
 /// A proxy in front of a port.
@@ -91,6 +94,16 @@ impl Proxy {
         lock(&self.state).armed.push((text.into(), fault));
     }
 
+    /// Nothing passes from now on.
+    pub fn down(&self) {
+        lock(&self.state).down = true;
+    }
+
+    /// Everything passes again.
+    pub fn up(&self) {
+        lock(&self.state).down = false;
+    }
+
     /// The requests that started with `text` since it was armed.
     pub fn watched(&self, text: &str) -> Vec<Watched> {
         let state = lock(&self.state);
@@ -113,6 +126,7 @@ impl State {
             ..Watched::default()
         };
         self.watched.push((found.0.clone(), watched));
+        self.down |= fault == Fault::Down;
         Some((self.watched.len() - 1, fault))
     }
 
@@ -161,6 +175,9 @@ async fn up(
         if let Some(begun) = lock(state).begin(piece) {
             *lock(current) = Some(begun);
             count = 0;
+        }
+        if lock(state).down {
+            return;
         }
         let now = *lock(current);
         let cut = match now {

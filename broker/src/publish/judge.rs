@@ -15,6 +15,7 @@ use crate::{
     store::Batch,
     vault::{Domain, release as vault},
 };
+use futures_util::StreamExt as _;
 use proto::{
     answer::Evidence,
     canonical::Canonical,
@@ -24,14 +25,21 @@ use proto::{
     time::UnixTime,
 };
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long opening waits for what the registries serve.
 const READ_BUDGET: Duration = Duration::from_secs(3);
+/// The same where the answer says which items are left out: what is not known then is a refusal.
+const LEAVE_OUT_BUDGET: Duration = Duration::from_secs(20);
+/// Packages of one request that a registry is asked for at the same time.
+const READS_AT_ONCE: usize = 32;
 
-/// Whether a request may be opened and rung for.
+/// Whether a request may be opened and rung for. With `leave_out`, items that are published already are
+/// taken out of it first.
 pub async fn admit(
     desk: &Desk,
-    facts: &RequestFacts,
+    facts: &mut RequestFacts,
+    leave_out: bool,
     caller: &Caller,
     now: UnixTime,
 ) -> Result<Admitted, Refusal> {
@@ -39,13 +47,56 @@ pub async fn admit(
     let unknown = vec![None; facts.items.len()];
     admit_knowing(desk, facts, caller, &unknown, now)?;
     // A registry that does not answer does not stop the question: the decision is taken again before
-    // bytes leave, and then it must answer. All are asked at once, within one budget of time.
-    let reads = facts.items.iter().map(|item| async {
-        let read = tokio::time::timeout(READ_BUDGET, read(desk, item)).await;
-        Some(read.ok()?.ok()?.when_asked(item))
-    });
-    let published = futures_util::future::join_all(reads).await;
+    // bytes leave, and then it must answer. All are asked within one budget of time.
+    let budget = if leave_out {
+        LEAVE_OUT_BUDGET
+    } else {
+        READ_BUDGET
+    };
+    let until = Instant::now() + budget;
+    let reads = facts
+        .items
+        .iter()
+        .map(|item| async move {
+            tokio::time::timeout_at(until, read(desk, item))
+                .await
+                .ok()?
+                .ok()
+        })
+        .collect::<Vec<_>>();
+    let reads = futures_util::stream::iter(reads).buffered(READS_AT_ONCE);
+    let mut shown: Vec<Option<Published>> = reads.collect().await;
+    if leave_out {
+        shown = left(&mut facts.items, shown)?;
+    }
+    let shown = facts.items.iter().zip(shown);
+    let published: Vec<_> = shown.map(|(item, p)| Some(p?.when_asked(item))).collect();
     admit_knowing(desk, facts, caller, &published, now)
+}
+
+/// Takes out what is published already. What is not known is no reason to leave an item out, nor to ask for
+/// it: a version that turns out to be there would end the whole request as a conflict.
+fn left(
+    items: &mut Vec<Item>,
+    shown: Vec<Option<Published>>,
+) -> Result<Vec<Option<Published>>, Refusal> {
+    let mut kept = Vec::with_capacity(items.len());
+    for (item, shown) in std::mem::take(items).into_iter().zip(shown) {
+        let Some(shown) = shown else {
+            return Err(Refusal::RegistryDown(format!(
+                "it did not say which versions of {} it has",
+                item.package
+            )));
+        };
+        if !shown.has(&item) {
+            items.push(item);
+            kept.push(Some(shown));
+        }
+    }
+    if items.is_empty() {
+        return Err(Refusal::AllPublished);
+    }
+    Ok(kept)
 }
 
 fn admit_knowing(

@@ -60,6 +60,9 @@ pub enum Refusal {
     /// The version exists or was approved elsewhere.
     #[error("{0}")]
     VersionTaken(String),
+    /// Published versions were to be left out, and nothing else was asked for.
+    #[error("every version is published already")]
+    AllPublished,
     /// The state does not allow it.
     #[error("the request is {}", .0.text())]
     State(StateName, Option<String>),
@@ -167,6 +170,10 @@ pub fn problem(refusal: &Refusal) -> Problem {
             "Answer or deny the open requests first (countersign inbox).",
         ),
         Refusal::VersionTaken(_) => (Code::VersionTaken, "Choose a new version."),
+        Refusal::AllPublished => (
+            Code::AllPublished,
+            "There is nothing left to publish. Choose a new version where one is wanted.",
+        ),
         Refusal::State(StateName::Denied, _) => (Code::Denied, "Ask the person who denied it."),
         Refusal::State(StateName::Expired, _) => (Code::Expired, "Open a new request."),
         Refusal::State(StateName::Cancelled, _) => (Code::Cancelled, "Open a new request."),
@@ -226,7 +233,7 @@ pub fn problem(refusal: &Refusal) -> Problem {
         ),
         Refusal::RegistryDown(_) => (
             Code::RegistryDown,
-            "The approval stays good until it expires: publish again.",
+            "Nothing was sent. An approval stays good until it expires: publish again.",
         ),
         Refusal::NoToken(_) => (
             Code::NoToken,

@@ -144,23 +144,24 @@ pub(super) async fn open_as(
         )
         .await;
     }
-    let admitted = match judge::admit(desk, &facts, caller, now).await {
-        Ok(a) => a,
-        Err(refusal) => {
-            // Burnt by the refusal too: the same token does not ask twice.
-            let burn = Batch::new().create(BURNT, &burnt, []);
-            return refuse(
-                desk,
-                burn,
-                Event::RequestRefused {
-                    reason: RefusalReason::Policy,
-                },
-                refusal,
-                now,
-            )
-            .await;
-        }
-    };
+    let admitted =
+        match judge::admit(desk, &mut facts, asked.leave_out_published, caller, now).await {
+            Ok(a) => a,
+            Err(refusal) => {
+                // Burnt by the refusal too: the same token does not ask twice.
+                let burn = Batch::new().create(BURNT, &burnt, []);
+                return refuse(
+                    desk,
+                    burn,
+                    Event::RequestRefused {
+                        reason: RefusalReason::Policy,
+                    },
+                    refusal,
+                    now,
+                )
+                .await;
+            }
+        };
     if admitted.mode == Mode::Mint {
         mintable(desk, &facts.items)?;
     }

@@ -338,6 +338,7 @@ async fn ask(
         return Err(Refusal::NotAllowed(why.to_owned()));
     }
     let asked = OpenRequest {
+        leave_out_published: false,
         items: vec![item],
         // Nobody holds its identity.
         job_key: age::x25519::Identity::generate().to_public().to_string(),

@@ -278,6 +278,16 @@ pub enum ReadBack {
 }
 
 impl Published {
+    /// Whether every file of this item is there already, whatever its bytes.
+    pub fn has(&self, item: &Item) -> bool {
+        self.versions.get(&item.version).is_some_and(|shown| {
+            item.files.iter().all(|file| {
+                let named = |s: &ShownFile| s.name.as_ref().is_none_or(|n| *n == file.name);
+                shown.iter().any(named)
+            })
+        })
+    }
+
     /// The versions beside this item's own. Its own counts as there as soon as the registry shows a file of
     /// it that was not approved with the others: a release's first file must not stand in the way of its
     /// second, and nobody's file may slip in between (attack 16).

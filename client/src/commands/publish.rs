@@ -1,5 +1,6 @@
 //! `publish`: from a file to an approved publish.
 
+use super::ticket;
 use crate::{
     context::Context,
     fail::Failure,
@@ -20,6 +21,9 @@ Examples:
   countersign publish npm . --tag next --note 'fixes the release of Monday'
   countersign publish npm . -- pnpm publish --no-git-checks
   countersign publish npm . -- yarn npm publish
+  countersign publish npm --workspaces                        # a whole monorepo, one approval
+  countersign publish npm packages/left packages/right
+  countersign publish npm --workspaces -- npx changeset publish
   countersign publish pypi dist/
   countersign publish pypi dist/* -- uv publish
   countersign publish crates .
@@ -38,6 +42,10 @@ pub(crate) struct Args {
     /// Stop waiting after this many seconds (the request stays open)
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
+    /// Also write the request to this file (mode 0600): `countersign collect --ticket-file` goes on with it,
+    /// under the same approval, should this job stop half-way
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
     /// Write the signed receipt to this file
     #[arg(long, value_name = "FILE")]
     receipt: Option<PathBuf>,
@@ -51,7 +59,14 @@ pub(crate) async fn publish(context: &Context, args: &Args) -> Result<(), Failur
     let mut signals = Signals::new();
     let broker = context.broker()?;
     let ready = prepare(context, &args.what, &args.command).await?;
-    let (session, shown) = ready.open(context, &broker, &args.what).await?;
+    let Some((mut session, shown)) = ready.open(context, &broker, &args.what).await? else {
+        let nothing = serde_json::json!({"event": "done", "state": "nothing-to-publish"});
+        let text = "nothing to publish: every version is published already";
+        return context.out.result(&nothing, text);
+    };
+    if let Some(out) = &args.out {
+        ticket::keep(&mut session, ready.packed.path(), out)?;
+    }
     session.show(context, &shown)?;
     let folder = ready.folder.as_deref();
     if session.deposit.is_some() {

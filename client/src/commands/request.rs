@@ -10,7 +10,8 @@ use crate::{
         signals::Signals,
     },
 };
-use std::path::{Path, PathBuf};
+use proto::problem::Exit;
+use std::path::PathBuf;
 
 /// Ask for approval and return at once. The file that is written holds secrets; `wait`, `collect` and
 /// `cancel` take it.
@@ -42,7 +43,13 @@ pub(crate) struct RequestArgs {
 pub(crate) async fn request(context: &Context, args: &RequestArgs) -> Result<(), Failure> {
     let broker = context.broker()?;
     let ready = prepare(context, &args.what, &args.command).await?;
-    let (mut session, shown) = ready.open(context, &broker, &args.what).await?;
+    let Some((mut session, shown)) = ready.open(context, &broker, &args.what).await? else {
+        return Err(Failure::new(
+            Exit::Conflict,
+            "Every version is published already; no request was opened.",
+            "There is nothing to wait for. Choose a new version where one is wanted.",
+        ));
+    };
     if args.hand_over && session.deposit.is_none() {
         let _ = session.cancel(&broker).await;
         return Err(Failure::refused(
@@ -50,18 +57,7 @@ pub(crate) async fn request(context: &Context, args: &RequestArgs) -> Result<(),
             "Publish with `countersign publish`, or ask an admin of the broker.",
         ));
     }
-    // The packed tarballs must outlive this command.
-    let folder = args.out.parent().unwrap_or(Path::new("")).to_owned();
-    for path in &mut session.paths {
-        if path.starts_with(ready.packed.path()) {
-            let name = path.file_name().map_or(Path::new("package.tgz"), Path::new);
-            let kept =
-                std::path::absolute(folder.join(name)).map_err(|e| Failure::file(name, &e))?;
-            std::fs::copy(&*path, &kept).map_err(|e| Failure::file(&kept, &e))?;
-            *path = kept;
-        }
-    }
-    ticket::store(&session, &args.out)?;
+    ticket::keep(&mut session, ready.packed.path(), &args.out)?;
     session.show(context, &shown)?;
     if args.hand_over {
         let mut signals = Signals::new();

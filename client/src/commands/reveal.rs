@@ -4,7 +4,12 @@ use crate::{
     context::Context,
     edge,
     fail::Failure,
-    job::{idtoken, open, signals::Signals, tool::Plan},
+    job::{
+        idtoken,
+        open::{self, Wish},
+        signals::Signals,
+        tool::Plan,
+    },
 };
 use proto::{
     api::Mode,
@@ -54,8 +59,12 @@ pub(crate) async fn reveal(context: &Context, args: &Args) -> Result<(), Failure
     let mut signals = Signals::new();
     let broker = context.broker()?;
     let token = idtoken::obtain(&context.env, &broker).await?;
-    let (session, shown) =
-        open::open(&context.env, &broker, &token, vec![item], args.note.clone()).await?;
+    let wish = Wish {
+        items: vec![item],
+        note: args.note.clone(),
+        leave_out_published: false,
+    };
+    let (session, shown) = open::open(&context.env, &broker, &token, wish).await?;
     session.show(context, &shown)?;
     session
         .wait_or_cancel(context, &broker, args.timeout, &mut signals)

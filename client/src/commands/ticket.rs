@@ -123,8 +123,25 @@ pub(crate) async fn cancel(context: &Context, args: &Args) -> Result<(), Failure
         .result(&value, &format!("cancelled {}", session.id))
 }
 
+/// Keeps a request in a file, and beside it the tarballs that were packed for it: they must outlive this command.
+pub(crate) fn keep(session: &mut Session, packed: &Path, out: &Path) -> Result<(), Failure> {
+    let folder = out.parent().unwrap_or(Path::new("")).to_owned();
+    for path in &mut session.paths {
+        if path.starts_with(packed) {
+            let name = path.file_name().map_or(Path::new("package.tgz"), Path::new);
+            let kept =
+                std::path::absolute(folder.join(name)).map_err(|e| Failure::file(name, &e))?;
+            std::fs::copy(&*path, &kept).map_err(|e| Failure::file(&kept, &e))?;
+            *path = kept;
+        }
+    }
+    store(session, out)?;
+    session.kept = Some(out.to_owned());
+    Ok(())
+}
+
 /// Writes a request's file.
-pub(crate) fn store(session: &Session, path: &Path) -> Result<(), Failure> {
+fn store(session: &Session, path: &Path) -> Result<(), Failure> {
     let text = serde_json::to_vec_pretty(session)
         .map(zeroize::Zeroizing::new)
         .map_err(|e| Failure::failed(format!("The request is no JSON: {e}."), "Report this."))?;
@@ -135,7 +152,7 @@ pub(crate) fn store(session: &Session, path: &Path) -> Result<(), Failure> {
 pub(crate) fn load(context: &Context, args: &Args) -> Result<(Session, Broker), Failure> {
     if let Some(path) = &args.ticket_file {
         let text = zeroize::Zeroizing::new(edge::read_capped(path, FILE_MAX)?);
-        let session: Session = serde_json::from_slice(&text).map_err(|e| {
+        let mut session: Session = serde_json::from_slice(&text).map_err(|e| {
             Failure::usage(
                 format!(
                     "{} is no request's file (line {}).",
@@ -151,6 +168,7 @@ pub(crate) fn load(context: &Context, args: &Args) -> Result<(Session, Broker), 
                 "Leave out the id.",
             ));
         }
+        session.kept = Some(path.clone());
         // The ticket goes to the broker that gave it, whatever --broker says.
         let broker = Broker::new(&session.broker, &context.env)?;
         return Ok((session, broker));
@@ -175,6 +193,7 @@ pub(crate) fn load(context: &Context, args: &Args) -> Result<(Session, Broker), 
         registry_url: std::collections::BTreeMap::default(),
         // Unknown until the first answer; a broker that is away now is a failure now.
         expires: UnixTime(0),
+        kept: None,
     };
     Ok((session, broker))
 }

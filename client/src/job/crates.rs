@@ -3,6 +3,7 @@
 //! there for crates that depend on each other).
 
 use super::{
+    order::{self, Needs},
     tarball::digest_of,
     tool::{Plan, loopback},
 };
@@ -16,7 +17,6 @@ use proto::{
 };
 use serde::Deserialize;
 use std::{
-    collections::BTreeSet,
     ffi::OsString,
     io::Read as _,
     path::{Path, PathBuf},
@@ -203,28 +203,28 @@ fn chosen<'w>(workspace: &'w Workspace, folder: &Path) -> Result<Vec<&'w Package
     Ok(chosen)
 }
 
-/// Each behind those that it depends on; by name where that leaves a choice. What only tests need may form
-/// a circle, and does not count.
-fn in_order(mut left: Vec<&Package>) -> Result<Vec<&Package>, Failure> {
-    left.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut done: Vec<&Package> = Vec::new();
-    while !left.is_empty() {
-        let waiting: BTreeSet<&str> = left.iter().map(|p| p.name.as_str()).collect();
-        let free = left.iter().position(|p| {
-            p.dependencies.iter().all(|d| {
-                let counts = d.path.is_some() && d.kind.as_deref() != Some("dev");
-                !counts || d.name == p.name || !waiting.contains(d.name.as_str())
-            })
-        });
-        let Some(free) = free else {
-            return Err(Failure::usage(
-                "The workspace's crates depend on each other in a circle.",
-                "Publish them one by one.",
-            ));
-        };
-        done.push(left.remove(free));
+impl Needs for &Package {
+    fn name(&self) -> &str {
+        &self.name
     }
-    Ok(done)
+    /// What only tests need may form a circle, and does not count.
+    fn needs(&self, name: &str) -> bool {
+        self.dependencies
+            .iter()
+            .any(|d| d.name == name && d.path.is_some() && d.kind.as_deref() != Some("dev"))
+    }
+}
+
+/// Each behind those that it depends on.
+fn in_order(chosen: Vec<&Package>) -> Result<Vec<&Package>, Failure> {
+    let (ordered, circle) = order::in_order(chosen);
+    if circle.is_empty() {
+        return Ok(ordered);
+    }
+    Err(Failure::usage(
+        "The workspace's crates depend on each other in a circle.",
+        "Publish them one by one.",
+    ))
 }
 
 /// Runs cargo; its standard output. What it says of its progress goes to standard error.

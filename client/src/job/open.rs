@@ -37,20 +37,30 @@ pub(crate) struct Shown {
     pub(crate) expires: UnixTime,
 }
 
+/// What is asked for.
+pub(crate) struct Wish {
+    /// What to publish.
+    pub(crate) items: Vec<Item>,
+    /// Words for the approver.
+    pub(crate) note: Option<String>,
+    /// Whether what is published already is left out.
+    pub(crate) leave_out_published: bool,
+}
+
 /// Opens a request and checks that the broker recorded what was asked.
 pub(crate) async fn open(
     env: &Env,
     broker: &Broker,
     id_token: &str,
-    items: Vec<Item>,
-    note: Option<String>,
+    wish: Wish,
 ) -> Result<(Session, Shown), Failure> {
     let identity = age::x25519::Identity::generate();
     let mut asked = OpenRequest {
-        items,
+        items: wish.items,
         job_key: identity.to_public().to_string(),
         idempotency_key: String::new(),
-        note,
+        note: wish.note,
+        leave_out_published: wish.leave_out_published,
     };
     asked.idempotency_key = idempotency_key(env, &asked)?;
     let opened: Opened = broker
@@ -73,11 +83,12 @@ pub(crate) async fn open(
             ticket: opened.ticket,
             job_key: identity.to_string().expose_secret().to_owned(),
         },
-        items: asked.items,
+        items: opened.facts.items,
         paths: Vec::new(),
         deposit: opened.deposit,
         registry_url: opened.registry_url,
         expires: opened.facts.expires,
+        kept: None,
     };
     Ok((session, shown))
 }
@@ -110,7 +121,7 @@ fn check(asked: &OpenRequest, opened: &Opened) -> Result<(), Failure> {
             "its digest is not that of its facts",
         ),
         (facts.id != opened.id, "its facts name another request"),
-        (facts.items != asked.items, "its facts name other items"),
+        (!holds(asked, &facts.items), "its facts name other items"),
         (
             facts.job_key != asked.job_key,
             "its facts name another job key",
@@ -150,6 +161,16 @@ fn check(asked: &OpenRequest, opened: &Opened) -> Result<(), Failure> {
             "Do not approve this request. Check the broker's address, and tell its admin.",
         )),
     }
+}
+
+/// Whether what was recorded is what was asked; where published versions may be left out, some of it, in the
+/// same order.
+fn holds(asked: &OpenRequest, recorded: &[Item]) -> bool {
+    if !asked.leave_out_published {
+        return recorded == asked.items;
+    }
+    let mut left = asked.items.iter();
+    !recorded.is_empty() && recorded.iter().all(|item| left.any(|other| other == item))
 }
 
 /// Whether a text is a match code.

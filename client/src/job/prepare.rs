@@ -4,13 +4,15 @@
 use super::{
     bypass::{self, Setting},
     crates, distribution, idtoken,
-    open::{self, Shown},
+    open::{self, Shown, Wish},
+    order,
     session::Session,
     tarball::{self, Tarball},
     tool::{Plan, Tool},
+    workspace,
 };
 use crate::{context::Context, fail::Failure, http::Broker};
-use proto::{ids::RegistryId, request::Item};
+use proto::{ids::RegistryId, problem::Code, request::Item, text::harmless};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use url::Url;
@@ -25,8 +27,15 @@ pub(crate) struct What {
     pub(crate) registry: RegistryId,
     /// A tarball made by `npm pack`, or a package's folder; wheels and source archives, or the folder
     /// that holds them; a .crate, or the folder of a crate or a cargo workspace; several are one request
-    #[arg(required = true, value_name = "FILE|FOLDER")]
+    #[arg(required_unless_present = "workspaces", value_name = "FILE|FOLDER")]
     pub(crate) paths: Vec<PathBuf>,
+    /// Every package of the npm, pnpm or Yarn workspace here (or in FOLDER) that is neither private nor
+    /// published already
+    #[arg(long)]
+    pub(crate) workspaces: bool,
+    /// Leave out versions that the registry has already, instead of refusing them all
+    #[arg(long)]
+    pub(crate) skip_published: bool,
     /// The dist-tag [default: publishConfig.tag, else latest]
     #[arg(long)]
     pub(crate) tag: Option<String>,
@@ -54,23 +63,58 @@ pub(crate) struct Ready {
 
 impl Ready {
     /// Asks for approval. A project whose settings lead to another registry than the broker names is
-    /// refused, and its request taken back.
+    /// refused, and its request taken back. `None`: everything is published already.
     pub(crate) async fn open(
         &self,
         context: &Context,
         broker: &Broker,
         what: &What,
-    ) -> Result<(Session, Shown), Failure> {
+    ) -> Result<Option<(Session, Shown)>, Failure> {
         let token = idtoken::obtain(&context.env, broker).await?;
-        let items = self.items.clone();
-        let (mut session, shown) =
-            open::open(&context.env, broker, &token, items, what.note.clone()).await?;
-        session.paths.clone_from(&self.paths);
+        let wish = Wish {
+            items: self.items.clone(),
+            note: what.note.clone(),
+            leave_out_published: what.skip_published || what.workspaces,
+        };
+        let opened = open::open(&context.env, broker, &token, wish).await;
+        let (mut session, shown) = match opened {
+            Err(f) if f.code == Some(Code::AllPublished) => {
+                self.tell_left_out(context, &[]);
+                return Ok(None);
+            }
+            other => other?,
+        };
+        self.tell_left_out(context, &session.items);
+        session.paths = self.paths_of(&session.items);
         if let Err(f) = self.agrees(&session) {
             let _ = session.cancel(broker).await;
             return Err(f);
         }
-        Ok((session, shown))
+        Ok(Some((session, shown)))
+    }
+
+    fn tell_left_out(&self, context: &Context, kept: &[Item]) {
+        for item in self.items.iter().filter(|i| !kept.contains(i)) {
+            let name = harmless(&item.name());
+            context
+                .out
+                .note(&format!("  left out   {name}: it is published already"));
+        }
+    }
+
+    /// The files of the items that were not left out.
+    fn paths_of(&self, kept: &[Item]) -> Vec<PathBuf> {
+        let mut paths = self.paths.iter();
+        let mut out = Vec::new();
+        for item in &self.items {
+            let own = paths.by_ref().take(item.files.len());
+            if kept.contains(item) {
+                out.extend(own.cloned());
+            } else {
+                own.for_each(drop);
+            }
+        }
+        out
     }
 
     /// Now that the broker named its registry endpoint: settings must name exactly that one.
@@ -92,7 +136,6 @@ pub(crate) async fn prepare(
         proto::text::check(note, NOTE_MAX)
             .map_err(|e| Failure::usage(format!("The note {e}."), "Shorten or clean it."))?;
     }
-    let tool = Tool::of(command);
     let packed = tempfile::Builder::new()
         .prefix("countersign-pack-")
         .tempdir()
@@ -138,40 +181,80 @@ pub(crate) async fn prepare(
         }
         return with_crates(what, ready).await;
     }
-    for (n, path) in what.paths.iter().enumerate() {
-        let is_folder = path.is_dir();
-        let file = if is_folder {
-            // Reads it first: packing may take minutes.
-            tarball::folder_manifest(path)?;
-            pack(
-                context,
-                command,
-                path,
-                &ready.packed.path().join(n.to_string()),
-            )
-            .await?
-        } else {
-            path.clone()
-        };
-        let tarball = Tarball::read(&file, &what.registry, what.tag.as_deref())?;
-        let place = if is_folder {
-            path.clone()
-        } else {
-            PathBuf::from(".")
-        };
-        let place = std::path::absolute(&place).map_err(|e| Failure::file(&place, &e))?;
-        let found = bypass::find(tool, &place, &tarball.manifest, tarball.scope());
+    with_npm(context, what, command, ready).await
+}
+
+/// Packs folders or a workspace with npm, pnpm or Yarn, and reads the tarballs.
+async fn with_npm(
+    context: &Context,
+    what: &What,
+    command: &[String],
+    mut ready: Ready,
+) -> Result<Ready, Failure> {
+    let mut tarballs = Vec::new();
+    let mut read = |file: &Path, place: &Path| -> Result<(), Failure> {
+        let tarball = Tarball::read(file, &what.registry, what.tag.as_deref())?;
+        let place = std::path::absolute(place).map_err(|e| Failure::file(place, &e))?;
+        let found = bypass::find(
+            Tool::of(command),
+            &place,
+            &tarball.manifest,
+            tarball.scope(),
+        );
         ready.settings.extend(found);
-        if is_folder && what.paths.len() == 1 {
-            ready.folder = Some(path.clone());
+        tarballs.push(tarball);
+        Ok(())
+    };
+    let packed = ready.packed.path();
+    if what.workspaces {
+        let root = match what.paths.as_slice() {
+            [] => Path::new("."),
+            [root] => root,
+            _ => {
+                return Err(Failure::usage(
+                    "--workspaces takes the root of one workspace.",
+                    "Leave --workspaces out to publish several folders or tarballs.",
+                ));
+            }
+        };
+        for file in workspace::packed(context, command, root, &packed.join("all")).await? {
+            read(&file, root)?;
         }
-        ready.items.push(tarball.item);
-        ready.paths.push(tarball.path);
+        ready.folder = Some(root.to_owned());
+    } else {
+        workspace::refuse_too_many(what.paths.len())?;
+        for (n, path) in what.paths.iter().enumerate() {
+            if path.is_dir() {
+                // Reads it first: packing may take minutes.
+                tarball::folder_manifest(path)?;
+                let into = packed.join(n.to_string());
+                read(&pack(context, command, path, &into).await?, path)?;
+            } else {
+                read(path, Path::new("."))?;
+            }
+        }
+        if let [folder] = what.paths.as_slice()
+            && folder.is_dir()
+        {
+            ready.folder = Some(folder.clone());
+        }
     }
     let broker = context.broker()?;
     let url =
         Url::parse(broker.base()).map_err(|e| Failure::usage(e.to_string(), "Check --broker."))?;
     bypass::refuse_elsewhere(&ready.settings, &url)?;
+    let (ordered, circle) = order::in_order(tarballs);
+    if !circle.is_empty() {
+        let names: Vec<_> = circle.iter().map(|n| harmless(n)).collect();
+        context.out.note(&format!(
+            "  some packages need each other in a circle; these go first: {}",
+            names.join(", ")
+        ));
+    }
+    for tarball in ordered {
+        ready.items.push(tarball.item);
+        ready.paths.push(tarball.path);
+    }
     Ok(ready)
 }
 
@@ -198,7 +281,8 @@ async fn with_crates(what: &What, mut ready: Ready) -> Result<Ready, Failure> {
     Ok(ready)
 }
 
-async fn pack(
+/// Packs one folder with the command's own tool, else npm.
+pub(crate) async fn pack(
     context: &Context,
     command: &[String],
     folder: &Path,
@@ -214,12 +298,8 @@ async fn pack(
             "Read the packing tool's output above.",
         ));
     }
-    let mut files = std::fs::read_dir(into)
-        .map_err(|e| Failure::file(into, &e))?
-        .filter_map(|e| e.ok().map(|e| e.path()))
-        .filter(|p| p.extension().is_some_and(|e| e == "tgz"));
-    match (files.next(), files.next()) {
-        (Some(file), None) => Ok(file),
+    match workspace::tarballs(into)?.as_slice() {
+        [file] => Ok(file.clone()),
         _ => Err(Failure::failed(
             format!(
                 "Packing {} did not make exactly one tarball.",

@@ -10,13 +10,59 @@ use super::{
 };
 use crate::{context::Context, fail::Failure, http::Broker};
 use proto::{
-    api::{Mode, StateName},
+    api::{ItemStatus, Mode, StateName},
     digest::Digest,
+    request::Item,
     text::harmless,
 };
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Collects an approved request, runs the registry's client, and reports what the registry shows.
+/// What the runs of one release have in common.
+struct Run<'a> {
+    context: &'a Context,
+    broker: &'a Broker,
+    session: &'a Session,
+    /// The user's command; empty: the registry's own client.
+    command: &'a [String],
+    folder: Option<&'a Path>,
+    credential: &'a str,
+}
+
+impl Run<'_> {
+    fn registry(&self, item: &Item) -> &str {
+        let url = self.session.registry_url.get(&item.registry);
+        url.map_or("", String::as_str)
+    }
+
+    fn target<'t>(&'t self, items: &'t [Item]) -> Target<'t> {
+        let tag = |i: &'t Item| i.tag.as_ref().map_or("latest", |t| t.as_str());
+        let first = items.first().map(tag);
+        Target {
+            registry: items.first().map_or("", |i| self.registry(i)),
+            credential: self.credential,
+            packages: items.iter().map(|i| i.package.as_str()).collect(),
+            // Packages with different tags have them in their own settings.
+            tag: first.filter(|first| items.iter().all(|i| tag(i) == *first)),
+        }
+    }
+
+    /// The user's command, once for all items.
+    fn command(&self) -> Result<Plan, Failure> {
+        let (paths, env) = (&self.session.paths, &self.context.env);
+        let target = self.target(&self.session.items);
+        let (words, folder) = (self.command, self.folder);
+        if paths.iter().any(|p| crates::is_file(p)) {
+            crates::plan(words, folder, target.registry, self.credential, env)
+        } else if paths.iter().any(|p| distribution::is_distribution(p)) {
+            python::plan(words, folder, paths, target.registry, self.credential, env)
+        } else {
+            Plan::command(words, folder, &target, env)
+        }
+    }
+}
+
+/// Collects an approved request, runs the registry's client, and reports what the registry shows. Of a request
+/// that was half published before, only the rest is published.
 pub(crate) async fn release(
     context: &Context,
     broker: &Broker,
@@ -40,7 +86,15 @@ pub(crate) async fn release(
             ));
         }
     };
-    let failed = run_all(context, session, command, folder, &credential, signals).await?;
+    let run = Run {
+        context,
+        broker,
+        session,
+        command,
+        folder,
+        credential: &credential,
+    };
+    let failed = run_all(&run, &status.items, signals).await?;
     settle::settle(context, broker, session, failed).await
 }
 
@@ -54,8 +108,15 @@ pub(crate) async fn hand_over(
     folder: Option<&Path>,
     signals: &mut Signals,
 ) -> Result<(), Failure> {
-    let credential = session.deposit.as_deref().unwrap_or_default();
-    let failed = run_all(context, session, command, folder, credential, signals).await?;
+    let run = Run {
+        context,
+        broker,
+        session,
+        command,
+        folder,
+        credential: session.deposit.as_deref().unwrap_or_default(),
+    };
+    let failed = run_all(&run, &[], signals).await?;
     if let Some(what) = failed {
         let _ = session.cancel(broker).await;
         return Err(Failure::failed(
@@ -69,18 +130,20 @@ pub(crate) async fn hand_over(
     Ok(())
 }
 
-/// Runs the client for every item, or the user's command once. Says which one failed, if any.
+/// Runs the client for every item that is not published yet, or the user's command once. Says what failed,
+/// if anything did.
 async fn run_all(
-    context: &Context,
-    session: &Session,
-    command: &[String],
-    folder: Option<&Path>,
-    credential: &str,
+    run: &Run<'_>,
+    published: &[ItemStatus],
     signals: &mut Signals,
 ) -> Result<Option<String>, Failure> {
-    let mut plans = Vec::new();
+    let session = run.session;
+    if !run.command.is_empty() {
+        let plan = run.command()?;
+        return one(run, &named(run.command), &plan, signals).await;
+    }
     let mut paths = session.paths.as_slice();
-    for item in &session.items {
+    for (n, item) in session.items.iter().enumerate() {
         let (own, rest) = paths.split_at_checked(item.files.len()).ok_or_else(|| {
             Failure::failed(
                 "The request's files are not known here.",
@@ -88,83 +151,101 @@ async fn run_all(
             )
         })?;
         paths = rest;
-        let registry = session
-            .registry_url
-            .get(&item.registry)
-            .map_or("", String::as_str);
-        let is_python = own.iter().any(|p| distribution::is_distribution(p));
-        if command.is_empty() {
-            // What is published is what was approved, or nothing: the broker would refuse it anyway.
-            own.iter()
-                .zip(&item.files)
-                .try_for_each(|(path, file)| unchanged(path, &file.digest))?;
-        } else if !plans.is_empty() {
-            break;
-        }
-        if own.iter().any(|p| crates::is_file(p)) {
-            match own {
-                [path] if command.is_empty() => {
-                    let ca = context.env.get("COUNTERSIGN_CA").map(Path::new);
-                    // Each is read back before the next: a crate needs those that it depends on.
-                    let failed = tokio::select! {
-                        failed = crates::upload(path, registry, credential, ca) => failed?,
-                        stopped = signals.stopped() => Some(stopped.what.trim_end_matches('.').to_owned()),
-                    };
-                    if failed.is_some() {
-                        return Ok(failed);
-                    }
-                }
-                _ => {
-                    let plan = crates::plan(command, folder, registry, credential, &context.env)?;
-                    plans.push((named(command, "the upload"), plan));
-                }
+        if session.items.len() > 1 {
+            let is_done = is_published(published, item);
+            let act = if is_done { "already out" } else { "publishing" };
+            run.context.out.note(&format!(
+                "  {act} {} of {}: {}",
+                n + 1,
+                session.items.len(),
+                harmless(&item.name())
+            ));
+            if is_done {
+                continue;
             }
-            continue;
         }
-        if is_python {
-            let files = if command.is_empty() {
-                own
-            } else {
-                &session.paths
-            };
-            let plan = python::plan(command, folder, files, registry, credential, &context.env)?;
-            plans.push((named(command, "the upload"), plan));
+        // What is published is what was approved, or nothing: the broker would refuse it anyway.
+        own.iter()
+            .zip(&item.files)
+            .try_for_each(|(path, file)| unchanged(path, &file.digest))?;
+        let Some(failed) = item_out(run, item, own, signals).await? else {
             continue;
-        }
-        let names = session.items.iter().map(|i| i.package.as_str());
-        let mut target = Target {
-            registry,
-            credential,
-            packages: vec![item.package.as_str()],
-            tag: item.tag.as_ref().map_or("latest", |t| t.as_str()),
         };
-        let plan = match own.first() {
-            Some(tarball) if command.is_empty() => Plan::npm(tarball, &target, &context.env)?,
-            _ => {
-                target.packages = names.collect();
-                Plan::command(command, folder, &target, &context.env)?
-            }
-        };
-        plans.push((named(command, "npm publish"), plan));
-    }
-    for (name, plan) in &plans {
-        // A stopped job waits for its child, which gets the same signal: its files must be removed.
-        let status = tokio::select! {
-            status = plan.run(context.out.json) => status?,
-            stopped = signals.stopped() => return Ok(Some(stopped.what.trim_end_matches('.').to_owned())),
-        };
-        if !status.success() {
-            return Ok(Some(format!("`{name}` failed ({status})")));
+        // Its publish may have gone through all the same; the broker's word decides.
+        let now = session.poll(run.broker, None, 0).await;
+        if !now.is_ok_and(|status| is_published(&status.items, item)) {
+            return Ok(Some(failed));
         }
     }
     Ok(None)
 }
 
-/// What a command is called in a message.
-fn named(command: &[String], default: &str) -> String {
-    if command.is_empty() {
-        return default.to_owned();
+/// Whether the broker has read an item back.
+fn is_published(items: &[ItemStatus], item: &Item) -> bool {
+    let name = item.name();
+    let shown = items.iter().find(|i| i.name == name);
+    shown.is_some_and(|i| i.state == StateName::Published)
+}
+
+/// Publishes one item with the registry's own client. Each is read back before the next: a package may need
+/// those before it.
+async fn item_out(
+    run: &Run<'_>,
+    item: &Item,
+    files: &[PathBuf],
+    signals: &mut Signals,
+) -> Result<Option<String>, Failure> {
+    let env = &run.context.env;
+    let registry = run.registry(item);
+    match files {
+        [path] if crates::is_file(path) => {
+            let ca = env.get("COUNTERSIGN_CA").map(Path::new);
+            tokio::select! {
+                failed = crates::upload(path, registry, run.credential, ca) => failed,
+                stopped = signals.stopped() => Ok(Some(stopped_by(&stopped))),
+            }
+        }
+        files if files.iter().any(|p| distribution::is_distribution(p)) => {
+            let plan = python::plan(&[], None, files, registry, run.credential, env)?;
+            one(run, "the upload", &plan, signals).await
+        }
+        [tarball] => {
+            let target = run.target(std::slice::from_ref(item));
+            one(
+                run,
+                "npm publish",
+                &Plan::npm(tarball, &target, env)?,
+                signals,
+            )
+            .await
+        }
+        _ => Err(Failure::usage(
+            "The request's files are no package.",
+            "Open a new request.",
+        )),
     }
+}
+
+/// Runs one program. A stopped job waits for its child, which gets the same signal: its files must be removed.
+async fn one(
+    run: &Run<'_>,
+    name: &str,
+    plan: &Plan,
+    signals: &mut Signals,
+) -> Result<Option<String>, Failure> {
+    let status = tokio::select! {
+        status = plan.run(run.context.out.json) => status?,
+        stopped = signals.stopped() => return Ok(Some(stopped_by(&stopped))),
+    };
+    Ok((!status.success()).then(|| format!("`{name}` failed ({status})")))
+}
+
+fn stopped_by(stopped: &Failure) -> String {
+    stopped.what.trim_end_matches('.').to_owned()
+}
+
+/// What a command is called in a message.
+fn named(command: &[String]) -> String {
     let words = command.iter().take(2).map(|w| harmless(w));
     words.collect::<Vec<_>>().join(" ")
 }

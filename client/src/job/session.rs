@@ -26,6 +26,8 @@ const HOLD: u64 = 25;
 const PROGRESS: u64 = 60;
 /// Longest pause while the broker is away, in seconds.
 const AWAY_PAUSE: u64 = 15;
+/// Packages of a request that are named in one line.
+const NAMED_IN_A_LINE: usize = 3;
 /// How long past the expiry the broker is still asked, in seconds.
 const GRACE: u64 = 60;
 
@@ -54,6 +56,9 @@ pub(crate) struct Session {
     pub(crate) registry_url: BTreeMap<RegistryId, String>,
     /// Answers are taken until.
     pub(crate) expires: UnixTime,
+    /// Where this is kept on disk, if it is.
+    #[serde(skip)]
+    pub(crate) kept: Option<PathBuf>,
 }
 
 /// A session's secrets.
@@ -79,10 +84,18 @@ impl Session {
             .collect::<Vec<_>>()
             .join(" ");
         out.note("");
-        out.note(&format!(
-            "  Approval is needed for {}",
-            shown.items.join(", ")
-        ));
+        match shown.items.as_slice() {
+            items if items.len() > NAMED_IN_A_LINE => {
+                out.note(&format!(
+                    "  Approval is needed for {} packages:",
+                    items.len()
+                ));
+                for item in items {
+                    out.note(&format!("    {item}"));
+                }
+            }
+            items => out.note(&format!("  Approval is needed for {}", items.join(", "))),
+        }
         out.note("");
         out.note("    +---------------------------+");
         out.note(&format!("    |  match code  {}  |", out.bold_note(&code)));

@@ -3,7 +3,7 @@
 use super::session::{Event, Session, ended};
 use crate::{context::Context, edge, fail::Failure, http::Broker};
 use proto::{
-    api::{StateName, Status},
+    api::{ItemStatus, StateName, Status},
     problem::Exit,
     text::harmless,
 };
@@ -60,7 +60,7 @@ pub(crate) async fn settle(
             (_, Some(_)) => WAIT_FAILED,
         };
         if spent >= limit {
-            return Err(open_end(status.state, command_failed));
+            return Err(open_end(session, &status, command_failed));
         }
     }
 }
@@ -89,16 +89,47 @@ pub(crate) async fn confirmed(
     Ok(told && count(&status) > before)
 }
 
-fn open_end(state: StateName, command_failed: Option<String>) -> Failure {
-    match (state, command_failed) {
+/// What is said when time is up. Where a part of a batch is published, what is missing is named.
+fn open_end(session: &Session, status: &Status, command_failed: Option<String>) -> Failure {
+    let is_out = |i: &&ItemStatus| i.state == StateName::Published;
+    let out = status.items.iter().filter(is_out).count();
+    let missing: Vec<_> = status.items.iter().filter(|i| !is_out(i)).collect();
+    let names: Vec<_> = missing.iter().map(|i| harmless(&i.name)).collect();
+    let so_far = match out {
+        0 => "nothing was published".to_owned(),
+        _ => format!(
+            "{out} of {} packages are published, not: {}",
+            status.items.len(),
+            names.join(", ")
+        ),
+    };
+    let go_on = match &session.kept {
+        Some(file) => format!(
+            "The approval holds until {}: `countersign collect --ticket-file {}` publishes what is left.",
+            status.expires.rfc3339(),
+            file.display()
+        ),
+        None if out > 0 => {
+            "Run the job again with --skip-published (--workspaces has it): it asks for what is left.".to_owned()
+        }
+        None => "Run the job again: it asks anew.".to_owned(),
+    };
+    match (status.state, command_failed) {
         (StateName::Settling, _) => Failure::new(
             Exit::Conflict,
-            "The registry's answer is unclear; the broker keeps reading it back.",
-            "Look at the request later: `countersign wait`. Do not publish this version again by hand.",
+            format!(
+                "The registry's answer is unclear, and the broker keeps reading it back; {so_far}."
+            ),
+            format!("Do not publish this by hand. {go_on}"),
         ),
         (_, Some(command)) => Failure::failed(
-            format!("{command}; nothing was published."),
-            "Read the command's output above. The credential works for a few more minutes: `countersign collect`.",
+            format!("{command}; {so_far}."),
+            format!("Read the command's output above. {go_on}"),
+        ),
+        (_, None) if out > 0 => Failure::new(
+            Exit::Conflict,
+            format!("The command succeeded, but {so_far}."),
+            format!("Check what the command publishes. {go_on}"),
         ),
         (_, None) => Failure::new(
             Exit::Conflict,
@@ -161,11 +192,46 @@ mod tests {
     use super::*;
     use crate::{edge::Env, out::Out};
     use proto::{
-        api::{FileStatus, ItemStatus},
+        api::FileStatus,
         digest::{Algorithm, Digest},
         request::{File, Item},
         time::UnixTime,
     };
+
+    fn session(items: Vec<Item>) -> Session {
+        Session {
+            broker: String::new(),
+            id: "00000000-0000-7000-8000-000000000001".parse().unwrap(),
+            secrets: crate::job::session::Secrets {
+                ticket: String::new(),
+                job_key: String::new(),
+            },
+            items,
+            paths: vec![],
+            deposit: None,
+            registry_url: std::collections::BTreeMap::default(),
+            expires: UnixTime(0),
+            kept: None,
+        }
+    }
+
+    fn status(session: &Session, state: StateName, items: &[(&str, StateName)]) -> Status {
+        let items = items.iter().map(|(name, state)| ItemStatus {
+            name: (*name).to_owned(),
+            state: *state,
+            files: vec![],
+        });
+        Status {
+            id: session.id,
+            state,
+            revision: 1,
+            approvals: 1,
+            quorum: 1,
+            expires: UnixTime(0),
+            reason: None,
+            items: items.collect(),
+        }
+    }
 
     #[test]
     fn attack_35_a_publish_counts_only_with_the_bytes_that_were_asked_for() {
@@ -186,19 +252,7 @@ mod tests {
                 digest: digest.clone(),
             }],
         };
-        let session = Session {
-            broker: String::new(),
-            id: "00000000-0000-7000-8000-000000000001".parse().unwrap(),
-            secrets: super::super::session::Secrets {
-                ticket: String::new(),
-                job_key: String::new(),
-            },
-            items: vec![item],
-            paths: vec![],
-            deposit: None,
-            registry_url: std::collections::BTreeMap::default(),
-            expires: UnixTime(0),
-        };
+        let session = session(vec![item]);
         let judge = |read_back: Option<Digest>, failed: Option<&str>| {
             let status = Status {
                 id: session.id,
@@ -230,12 +284,30 @@ mod tests {
     }
 
     #[test]
-    fn an_open_end_is_never_a_success() {
-        assert_eq!(open_end(StateName::Settling, None).exit as u8, 7);
-        assert_eq!(open_end(StateName::Releasing, None).exit as u8, 7);
-        assert_eq!(
-            open_end(StateName::Releasing, Some("npm exited with 1".into())).exit as u8,
-            1
-        );
+    fn an_open_end_is_never_a_success_and_says_what_is_missing() {
+        use StateName::{Published, Releasing, Settling};
+        let mut session = session(vec![]);
+        let end = |session: &Session, state, items: &[(&str, StateName)], failed: Option<&str>| {
+            let status = status(session, state, items);
+            open_end(session, &status, failed.map(str::to_owned))
+        };
+        let one = [("npm:a@1.0.0", Releasing)];
+        assert_eq!(end(&session, Settling, &one, None).exit as u8, 7);
+        assert_eq!(end(&session, Releasing, &one, None).exit as u8, 7);
+        let failed = end(&session, Releasing, &one, Some("npm exited with 1"));
+        assert_eq!(failed.exit as u8, 1);
+        assert!(failed.what.contains("nothing was published"));
+        let two = [("npm:a@1.0.0", Published), ("npm:b@1.0.0", Releasing)];
+        for why in [None, Some("npm exited with 1")] {
+            let half = end(&session, Releasing, &two, why);
+            assert!(
+                half.what
+                    .contains("1 of 2 packages are published, not: npm:b@1.0.0")
+            );
+            assert!(half.next.contains("--skip-published"));
+        }
+        session.kept = Some("r.json".into());
+        let kept = end(&session, Releasing, &two, None);
+        assert!(kept.next.contains("collect --ticket-file r.json"));
     }
 }

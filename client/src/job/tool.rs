@@ -54,8 +54,8 @@ pub(crate) struct Target<'a> {
     pub(crate) credential: &'a str,
     /// The packages.
     pub(crate) packages: Vec<&'a str>,
-    /// The tag.
-    pub(crate) tag: &'a str,
+    /// The tag, where all packages have the same one.
+    pub(crate) tag: Option<&'a str>,
 }
 
 /// A child process, before it is started.
@@ -159,6 +159,11 @@ impl Plan {
         Ok(plan)
     }
 
+    /// A command that gets nothing of ours.
+    pub(crate) fn plain(words: &[String], folder: &Path, env: &Env) -> Result<Self, Failure> {
+        Self::bare(words, Some(folder), env)
+    }
+
     fn bare(words: &[String], folder: Option<&Path>, env: &Env) -> Result<Self, Failure> {
         let (program, args) = words
             .split_first()
@@ -191,6 +196,23 @@ impl Plan {
 
     /// Runs it. Its output goes to standard error where standard output carries JSON.
     pub(crate) async fn run(&self, output_to_stderr: bool) -> Result<ExitStatus, Failure> {
+        let mut command = self.ready();
+        if output_to_stderr {
+            command.stdout(Stdio::from(std::io::stderr()));
+        }
+        let status = command.status().await;
+        status.map_err(|e| self.not_started(&e))
+    }
+
+    /// Runs it for what it prints on standard output.
+    pub(crate) async fn output(&self) -> Result<(ExitStatus, Vec<u8>), Failure> {
+        let mut command = self.ready();
+        command.stderr(Stdio::inherit());
+        let done = command.output().await.map_err(|e| self.not_started(&e))?;
+        Ok((done.status, done.stdout))
+    }
+
+    fn ready(&self) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(&self.program);
         command.args(&self.args);
         for name in &self.remove {
@@ -200,16 +222,14 @@ impl Plan {
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }
-        if output_to_stderr {
-            command.stdout(Stdio::from(std::io::stderr()));
-        }
-        let status = command.status().await;
-        status.map_err(|e| {
-            Failure::failed(
-                format!("'{}' cannot be started: {e}.", self.program),
-                "Install it, or name the command after `--`.",
-            )
-        })
+        command
+    }
+
+    fn not_started(&self, error: &std::io::Error) -> Failure {
+        Failure::failed(
+            format!("'{}' cannot be started: {error}.", self.program),
+            "Install it, or name the command after `--`.",
+        )
     }
 }
 
@@ -271,9 +291,9 @@ fn flags(words: &[String], target: &Target<'_>) -> Vec<OsString> {
                 .map(|s| format!("--{s}:registry={}", target.registry).into()),
         );
     }
-    if !has("--tag") {
+    if let Some(tag) = target.tag.filter(|_| !has("--tag")) {
         out.push("--tag".into());
-        out.push(target.tag.into());
+        out.push(tag.into());
     }
     out
 }

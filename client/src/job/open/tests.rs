@@ -21,6 +21,7 @@ fn item(version: &str) -> Item {
 
 fn honest() -> (OpenRequest, Opened) {
     let asked = OpenRequest {
+        leave_out_published: false,
         items: vec![item("1.0.0")],
         job_key: age::x25519::Identity::generate().to_public().to_string(),
         idempotency_key: "k".into(),
@@ -110,6 +111,32 @@ fn attack_35_lying_broker_is_refused_at_open() {
         }
         let f = check(&asked, &opened).unwrap_err();
         assert_eq!(f.exit as u8, 5, "{what}");
+    }
+}
+
+#[test]
+fn attack_17_what_is_left_out_was_asked_to_be_and_nothing_is_slipped_in() {
+    let (mut asked, _) = honest();
+    asked.items = ["1.0.0", "1.0.1", "1.0.2"].map(item).into();
+    let some = |versions: &[&str]| versions.iter().map(|v| item(v)).collect::<Vec<_>>();
+    assert!(holds(&asked, &some(&["1.0.0", "1.0.1", "1.0.2"])));
+    assert!(!holds(&asked, &some(&["1.0.0", "1.0.2"])));
+    asked.leave_out_published = true;
+    for good in [
+        &["1.0.0", "1.0.1", "1.0.2"][..],
+        &["1.0.0", "1.0.2"],
+        &["1.0.1"],
+    ] {
+        assert!(holds(&asked, &some(good)), "{good:?}");
+    }
+    for bad in [
+        &[][..],
+        &["1.0.1", "1.0.0"],
+        &["1.0.0", "1.0.0"],
+        &["6.6.6"],
+        &["1.0.0", "1.0.1", "1.0.2", "6.6.6"],
+    ] {
+        assert!(!holds(&asked, &some(bad)), "{bad:?}");
     }
 }
 

@@ -11,7 +11,7 @@ fn target() -> Target<'static> {
         registry: "http://127.0.0.1:4873/npm/",
         credential: SECRET,
         packages: vec!["@acme/left"],
-        tag: "next",
+        tag: Some("next"),
     }
 }
 
