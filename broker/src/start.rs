@@ -58,6 +58,8 @@ const HISTORY_CACHE: usize = 2 << 20;
 const SWEEP: Duration = Duration::from_secs(1);
 /// Uploads that are read at once.
 const READS_AT_ONCE: usize = 4;
+/// Packages that jobs with an approval may look up in a minute: a large monorepo asks some times for each.
+const LOOKUPS_PER_MINUTE: u32 = 1200;
 /// Pause between two looks at what is unclear.
 const SETTLE: Duration = Duration::from_secs(10);
 /// A passphrase that the daemon makes itself has this many random bytes (128 bits).
@@ -338,6 +340,7 @@ fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk> {
         in_hand: InHand::default(),
         factors: Factors::default(),
         refusals: Ration::default(),
+        lookups: Ration::of(LOOKUPS_PER_MINUTE),
         unsealing: tokio::sync::Semaphore::new(1),
         first_tries: Tries::default(),
         watching: tokio::sync::Mutex::new(()),

@@ -28,6 +28,8 @@ pub enum Fault {
     ResetDown(u64),
     /// Every piece of the reply is held back this long.
     Delay(Duration),
+    /// The request never arrives; this whole reply is its answer.
+    Answer(&'static str),
     /// From this request on nothing passes at all, until [`Proxy::up`].
     Down,
 }
@@ -47,6 +49,8 @@ pub struct Watched {
 struct State {
     armed: Vec<(String, Fault)>,
     watched: Vec<(String, Watched)>,
+    /// Faults that hit every request, and not just the next.
+    sticky: Vec<(String, Fault)>,
     down: bool,
 }
 
@@ -94,6 +98,14 @@ impl Proxy {
         lock(&self.state).armed.push((text.into(), fault));
     }
 
+    /// Spoils every request that starts with `text`, until it is armed again.
+    pub fn arm_all(&self, text: &str, fault: Fault) {
+        let mut state = lock(&self.state);
+        state.armed.retain(|(t, _)| t != text);
+        state.sticky.retain(|(t, _)| t != text);
+        state.sticky.push((text.into(), fault));
+    }
+
     /// Nothing passes from now on.
     pub fn down(&self) {
         lock(&self.state).down = true;
@@ -115,17 +127,17 @@ impl Proxy {
 impl State {
     /// A watched request begins: its place in `watched`, and its fault.
     fn begin(&mut self, piece: &[u8]) -> Option<(usize, Fault)> {
-        let found = self
-            .armed
-            .iter_mut()
-            .find(|(text, _)| piece.starts_with(text.as_bytes()))?;
-        // One fault hits one request; the client's next try passes.
-        let fault = std::mem::replace(&mut found.1, Fault::None);
+        let begins = |text: &String| piece.starts_with(text.as_bytes());
+        let (text, fault) = match self.armed.iter_mut().find(|(text, _)| begins(text)) {
+            // One fault hits one request; the client's next try passes.
+            Some((text, fault)) => (text.clone(), std::mem::replace(fault, Fault::None)),
+            None => self.sticky.iter().find(|(text, _)| begins(text))?.clone(),
+        };
         let watched = Watched {
             hit: fault != Fault::None,
             ..Watched::default()
         };
-        self.watched.push((found.0.clone(), watched));
+        self.watched.push((text, watched));
         self.down |= fault == Fault::Down;
         Some((self.watched.len() - 1, fault))
     }
@@ -153,13 +165,25 @@ type Current = Mutex<Option<(usize, Fault)>>;
 
 /// One connection, until one of its sides ends or is spoiled.
 async fn serve(client: TcpStream, server: TcpStream, state: &Mutex<State>) {
-    let (from_client, to_client) = client.into_split();
+    let (from_client, mut to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let current = Current::default();
-    tokio::select! {
-        () = up(from_client, to_server, state, &current) => {}
-        () = down(from_server, to_client, state, &current) => {}
+    let answer = tokio::select! {
+        answer = up(from_client, to_server, state, &current) => answer,
+        () = down(from_server, &mut to_client, state, &current) => None,
+    };
+    if let Some(answer) = answer {
+        let _ = to_client.write_all(answer.as_bytes()).await;
     }
+}
+
+/// How many bytes of a request are still to come behind its first piece.
+fn rest_of(piece: &[u8]) -> Option<usize> {
+    let head = piece.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
+    let text = String::from_utf8_lossy(piece.get(..head)?).to_lowercase();
+    let mut lines = text.lines();
+    let length = lines.find_map(|l| l.strip_prefix("content-length:")?.trim().parse().ok());
+    Some((head + length.unwrap_or(0_usize)).saturating_sub(piece.len()))
 }
 
 async fn up(
@@ -167,7 +191,7 @@ async fn up(
     mut to: OwnedWriteHalf,
     state: &Mutex<State>,
     current: &Current,
-) {
+) -> Option<&'static str> {
     let mut buffer = vec![0; 16 << 10];
     let mut count = 0u64;
     while let Ok(n @ 1..) = from.read(&mut buffer).await {
@@ -177,9 +201,18 @@ async fn up(
             count = 0;
         }
         if lock(state).down {
-            return;
+            return None;
         }
         let now = *lock(current);
+        if let Some((_, Fault::Answer(answer))) = now {
+            let mut rest = rest_of(piece).unwrap_or_default();
+            while rest > 0
+                && let Ok(n @ 1..) = from.read(&mut buffer).await
+            {
+                rest = rest.saturating_sub(n);
+            }
+            return Some(answer);
+        }
         let cut = match now {
             Some((_, Fault::CutUp(k))) => Some(k),
             _ => None,
@@ -189,18 +222,19 @@ async fn up(
         let piece = piece.get(..passes).unwrap_or_default();
         lock(state).note(now, piece, 0);
         let Ok(()) = to.write_all(piece).await else {
-            return;
+            return None;
         };
         count += passes as u64;
         if cut.is_some_and(|k| count >= k) {
-            return;
+            return None;
         }
     }
+    None
 }
 
 async fn down(
     mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    to: &mut OwnedWriteHalf,
     state: &Mutex<State>,
     current: &Current,
 ) {
@@ -227,7 +261,7 @@ async fn down(
         }
         if cut.is_some_and(|k| count >= k) {
             if matches!(fault, Fault::ResetDown(_)) {
-                reset(&to);
+                reset(to);
             }
             return;
         }

@@ -364,6 +364,7 @@ answers = "10m"
         in_hand: broker::desk::in_hand::InHand::default(),
         factors: broker::desk::factors::Factors::default(),
         refusals: broker::desk::ration::Ration::default(),
+        lookups: broker::desk::ration::Ration::default(),
         unsealing: tokio::sync::Semaphore::new(1),
         first_tries: broker::desk::ration::Tries::default(),
         watching: tokio::sync::Mutex::new(()),

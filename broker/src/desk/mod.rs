@@ -67,6 +67,8 @@ pub struct Desk {
     pub factors: factors::Factors,
     /// Refusals that are recorded one by one.
     pub refusals: ration::Ration,
+    /// Packages that jobs with an approval may look up in a minute.
+    pub lookups: ration::Ration,
     /// One unseal at a time: it takes a second and 256 MB.
     pub unsealing: tokio::sync::Semaphore,
     /// Passphrases tried by the first admin's enrolment.

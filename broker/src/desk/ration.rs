@@ -12,20 +12,36 @@ use std::sync::{
 /// Refusals recorded one by one in a minute.
 const PER_MINUTE: u32 = 120;
 
-/// Counts the current minute's refusals.
-#[derive(Default)]
-pub struct Ration(Mutex<(u64, u32)>);
+/// Counts what is done in the current minute.
+pub struct Ration {
+    most: u32,
+    state: Mutex<(u64, u32)>,
+}
+
+impl Default for Ration {
+    fn default() -> Self {
+        Self::of(PER_MINUTE)
+    }
+}
 
 impl Ration {
-    /// Whether one more is recorded.
+    /// So many a minute.
+    pub const fn of(most: u32) -> Self {
+        Self {
+            most,
+            state: Mutex::new((0, 0)),
+        }
+    }
+
+    /// Whether one more is in the ration.
     pub fn take(&self, now: UnixTime) -> bool {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let minute = now.0 / 60;
         if state.0 != minute {
             *state = (minute, 0);
         }
         state.1 = state.1.saturating_add(1);
-        state.1 <= PER_MINUTE
+        state.1 <= self.most
     }
 }
 

@@ -24,6 +24,7 @@ pub mod stages;
 pub mod state;
 pub mod trace;
 pub mod unannounced;
+pub mod versions;
 
 use crate::{
     desk::Fault,

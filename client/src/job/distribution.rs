@@ -5,14 +5,26 @@
 
 use super::tarball::digest_of;
 use crate::fail::Failure;
+use flate2::read::GzDecoder;
 use proto::{
     digest::Algorithm,
     distribution::Distribution,
     ids::{RegistryId, VersionText},
-    request::{File, Item},
+    request::{self, Item},
     text::harmless,
 };
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    io::{BufReader, Read as _, Seek as _, SeekFrom},
+    path::{Path, PathBuf},
+};
+
+/// Most bytes that a source archive may unpack to before its end is given up.
+const UNPACKED_MAX: u64 = 4 << 30;
+/// How far from its end a ZIP archive has its last record, in bytes: that record with the longest comment.
+const ZIP_END_MAX: u64 = (64 << 10) + 22;
+/// How that record begins.
+const ZIP_END: &[u8] = b"PK\x05\x06";
 
 /// Whether a path is a distribution, or a folder with some.
 pub(crate) fn is_python(path: &Path) -> bool {
@@ -63,8 +75,11 @@ pub(crate) fn releases(
             .version
             .parse()
             .map_err(|_| bad(format!("'{}' is no version", harmless(&named.version))))?;
+        if !is_whole(&path)? {
+            return Err(bad("it is cut off, or no archive".to_owned()));
+        }
         let (size, digest) = digest_of(&path, Algorithm::Sha256)?;
-        let file = File {
+        let file = request::File {
             name: name.to_owned(),
             size,
             digest,
@@ -98,6 +113,22 @@ pub(crate) fn releases(
     Ok(out)
 }
 
+/// Whether an archive has its end: people must not be asked about half a file. Nothing more is looked at here.
+fn is_whole(path: &Path) -> Result<bool, Failure> {
+    let fail = |e| Failure::file(path, &e);
+    let mut file = File::open(path).map_err(fail)?;
+    if path.extension().is_some_and(|e| e == "gz") {
+        let mut unpacked = GzDecoder::new(BufReader::new(file)).take(UNPACKED_MAX);
+        return Ok(std::io::copy(&mut unpacked, &mut std::io::sink()).is_ok());
+    }
+    let size = file.metadata().map_err(fail)?.len();
+    file.seek(SeekFrom::Start(size.saturating_sub(ZIP_END_MAX)))
+        .map_err(fail)?;
+    let mut end = Vec::new();
+    file.read_to_end(&mut end).map_err(fail)?;
+    Ok(end.windows(4).any(|w| w == ZIP_END))
+}
+
 /// The distributions in a folder, or in its `dist`, by name; `None` when there are none.
 fn folder(path: &Path) -> Option<Vec<PathBuf>> {
     [path.to_owned(), path.join("dist")].iter().find_map(|dir| {
@@ -115,6 +146,30 @@ fn folder(path: &Path) -> Option<Vec<PathBuf>> {
 mod tests {
     use super::*;
 
+    /// What ends like an archive of this name.
+    fn archive(name: &str) -> Vec<u8> {
+        if !name.ends_with(".gz") {
+            return [name.as_bytes(), ZIP_END, &[0; 18]].concat();
+        }
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut out, name.as_bytes()).unwrap();
+        out.finish().unwrap()
+    }
+
+    #[test]
+    fn half_a_file_is_refused_before_anybody_is_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["acme_demo-1.0.0-py3-none-any.whl", "acme_demo-1.0.0.tar.gz"] {
+            let (path, bytes) = (dir.path().join(name), archive(name));
+            std::fs::write(&path, &bytes).unwrap();
+            assert!(is_whole(&path).unwrap(), "{name}");
+            std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+            assert!(!is_whole(&path).unwrap(), "{name}");
+            let refused = releases(&[path], &"pypi".parse().unwrap()).unwrap_err();
+            assert_eq!(refused.exit as u8, 2);
+        }
+    }
+
     #[test]
     fn files_are_grouped_to_releases() {
         let dir = tempfile::tempdir().unwrap();
@@ -126,7 +181,7 @@ mod tests {
             "acme_other-2.0.tar.gz",
             "notes.txt",
         ] {
-            std::fs::write(dist.join(name), name).unwrap();
+            std::fs::write(dist.join(name), archive(name)).unwrap();
         }
         assert!(is_python(dir.path()) && is_python(&dist));
         let registry = "pypi".parse().unwrap();
@@ -143,7 +198,7 @@ mod tests {
             ]
         );
         let digest = &releases[0].0.files[1].digest;
-        let want = proto::digest::Digest::of(Algorithm::Sha256, b"acme_demo-1.0.0.tar.gz");
+        let want = proto::digest::Digest::of(Algorithm::Sha256, &archive("acme_demo-1.0.0.tar.gz"));
         assert_eq!(*digest, want);
 
         let sdist = dist.join("acme_demo-1.0.0.tar.gz");

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{context::Context, fail::Failure, http::Broker};
 use proto::{
-    api::{ItemStatus, Mode, StateName},
+    api::{ItemStatus, Minted, Mode, StateName},
     digest::Digest,
     request::Item,
     text::harmless,
@@ -77,6 +77,9 @@ pub(crate) async fn release(
         return settle::settle(context, broker, session, None).await;
     }
     let (mode, mut release) = session.collect(broker).await?;
+    if let (Mode::Mint, Some(minted)) = (mode, release.minted.take()) {
+        return with_minted(context, broker, session, command, folder, minted, signals).await;
+    }
     let credential = match (mode, release.credential.take()) {
         (Mode::Forward, Some(credential)) => zeroize::Zeroizing::new(credential),
         _ => {
@@ -95,6 +98,46 @@ pub(crate) async fn release(
         credential: &credential,
     };
     let failed = run_all(&run, &status.items, signals).await?;
+    settle::settle(context, broker, session, failed).await
+}
+
+/// Uploads past the broker, with a token of the registry's own. What the registry shows decides, as ever.
+async fn with_minted(
+    context: &Context,
+    broker: &Broker,
+    session: &Session,
+    command: &[String],
+    folder: Option<&Path>,
+    minted: Minted,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
+    let token = zeroize::Zeroizing::new(minted.token);
+    context.out.note(&format!(
+        "  The broker minted a token of the registry for this one project, until {}. This job uploads to\n  \
+         {} itself; until then the token uploads whatever this job likes to the project.",
+        minted.expires.rfc3339(),
+        harmless(&minted.upload_url)
+    ));
+    if command.is_empty() {
+        let files = session.items.iter().flat_map(|i| &i.files);
+        session
+            .paths
+            .iter()
+            .zip(files)
+            .try_for_each(|(path, file)| unchanged(path, &file.digest))?;
+    }
+    let there = python::There {
+        url: minted.upload_url,
+        user: minted.user,
+        credential: &token,
+    };
+    let plan = python::plan_there(command, folder, &session.paths, &there, &context.env)?;
+    let status = tokio::select! {
+        status = plan.run(context.out.json) => status?,
+        stopped = signals.stopped() => return Err(stopped),
+    };
+    let failed = (!status.success())
+        .then(|| format!("`{}` failed ({status})", named(command, "the upload")));
     settle::settle(context, broker, session, failed).await
 }
 
@@ -172,7 +215,7 @@ async fn run_all(
             continue;
         };
         // Its publish may have gone through all the same; the broker's word decides.
-        let now = session.poll(run.broker, None, 0).await;
+        let now = settle::confirmed(run.context, run.broker, session).await;
         if !now.is_ok_and(|status| is_published(&status.items, item)) {
             return Ok(Some(failed));
         }

@@ -65,19 +65,14 @@ pub(crate) async fn settle(
     }
 }
 
-/// Waits while the registry wants its own second factor. Whether it did, and what it held back is
-/// published now.
+/// Waits while the registry wants its own second factor: clients lose patience meanwhile, the broker does
+/// not. What the request is afterwards.
 pub(crate) async fn confirmed(
     context: &Context,
     broker: &Broker,
     session: &Session,
-) -> Result<bool, Failure> {
-    let count = |status: &Status| {
-        let files = status.items.iter().flat_map(|i| &i.files);
-        files.filter(|f| f.state == StateName::Published).count()
-    };
-    let mut status = session.poll(broker, None, HOLD).await?;
-    let before = count(&status);
+) -> Result<Status, Failure> {
+    let mut status = session.poll(broker, None, 0).await?;
     let mut told = false;
     while status.state == StateName::Confirming {
         if let Some(reason) = status.reason.as_deref().filter(|_| !told) {
@@ -86,7 +81,7 @@ pub(crate) async fn confirmed(
         }
         status = session.poll(broker, Some(status.revision), HOLD).await?;
     }
-    Ok(told && count(&status) > before)
+    Ok(status)
 }
 
 /// What is said when time is up. Where a part of a batch is published, what is missing is named.
@@ -103,6 +98,8 @@ fn open_end(session: &Session, status: &Status, command_failed: Option<String>) 
             names.join(", ")
         ),
     };
+    let said = status.reason.as_deref().map(harmless);
+    let so_far = said.map_or(so_far.clone(), |said| format!("{said}; {so_far}"));
     let go_on = match &session.kept {
         Some(file) => format!(
             "The approval holds until {}: `countersign collect --ticket-file {}` publishes what is left.",

@@ -5,7 +5,10 @@ use crate::{
     caller::{Caller, CallerRefused},
     desk::{Desk, Registry},
     http::{auth, reply::Failed},
-    publish::unannounced::{self, Arrived},
+    publish::{
+        unannounced::{self, Arrived},
+        versions,
+    },
     registry::{Head, npm::name},
 };
 use axum::{
@@ -16,7 +19,7 @@ use axum::{
 use http::{HeaderValue, Method, StatusCode};
 use proto::{
     bearer::{Bearer, Kind},
-    ids::RegistryId,
+    ids::{RegistryId, VersionText},
     problem::Code,
     time::UnixTime,
 };
@@ -45,7 +48,13 @@ pub(super) async fn serve(
         }
         // What exists is the registry's to say; a client that is told nothing goes on to the publish.
         (&Method::GET | &Method::HEAD, p) if !p.starts_with("/-/") => {
-            Err(Failed::new(Code::NotFound, "no such package", ""))
+            let credential = authorization(&request, "Bearer ")
+                .and_then(|token| Bearer::parse(Kind::Credential, token).ok());
+            drop(request);
+            match credential {
+                Some(credential) => versions(&desk, &registry, &credential, p).await,
+                None => Err(no_such_package()),
+            }
         }
         (&Method::POST, p) if p.starts_with(EXCHANGE) => {
             let package = p.get(EXCHANGE.len()..).unwrap_or_default();
@@ -61,6 +70,33 @@ pub(super) async fn serve(
             "Use your own login at the registry for anything else.",
         )),
     }
+}
+
+/// The least document of a package from which these clients see which versions there are.
+async fn versions(
+    desk: &Desk,
+    registry: &RegistryId,
+    credential: &Bearer,
+    path: &str,
+) -> Result<Response, Failed> {
+    let package = package_of(path).map_err(|_| no_such_package())?;
+    let shown = versions::shown(desk, registry, credential.hash(), &package).await;
+    let shown = shown.ok_or_else(no_such_package)?;
+    let newest = shown.newest.filter(|v| shown.versions.contains_key(v));
+    let newest = newest.or_else(|| shown.versions.keys().next_back().cloned());
+    let entry = |v: &VersionText| {
+        let manifest = serde_json::json!({"name": package, "version": v, "dist": {}});
+        (v.to_string(), manifest)
+    };
+    let all: serde_json::Map<_, _> = shown.versions.keys().map(entry).collect();
+    let reply = serde_json::json!({
+        "name": package, "dist-tags": {"latest": newest}, "versions": all,
+    });
+    Ok(Json(reply).into_response())
+}
+
+fn no_such_package() -> Failed {
+    Failed::new(Code::NotFound, "no such package", "")
 }
 
 /// What npm, pnpm and Yarn ask for by themselves in a job that has an id token.
