@@ -22,6 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
 /// One command of a person.
 const COMMAND: Duration = Duration::from_mins(1);
@@ -309,6 +310,19 @@ impl<R> Team<R> {
         let put = crate::http()?.put(url).bearer_auth(token).json(&document);
         let reply = put.send().await?;
         Ok((reply.status().as_u16(), reply.text().await?))
+    }
+
+    /// Begins an upload whose body does not come; it takes its place until the connection is dropped.
+    pub async fn slow_upload(&self, token: &str, name: &str) -> anyhow::Result<TcpStream> {
+        let host = self.daemon.registry_url.trim_start_matches("http://");
+        let mut stream = TcpStream::connect(host).await?;
+        let head = format!(
+            "PUT /{} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n",
+            name.replace('/', "%2f")
+        );
+        stream.write_all(head.as_bytes()).await?;
+        Ok(stream)
     }
 
     /// A person approves with a TOTP code and the match code.

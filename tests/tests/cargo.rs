@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use stand::{
     api::{Job, Small},
     cargo::{self, Freighter, cargo},
-    daemon::Daemon,
+    daemon::{self, Daemon},
     parts::Issuer,
     team::Waiting,
 };
@@ -144,6 +144,37 @@ async fn plain_cargo_publish_goes_through_the_brokers_own_index() {
         "{}",
         waiting.text()
     );
+}
+
+/// Packing builds the crate, and the build scripts of whatever it depends on run in that.
+#[tokio::test]
+async fn attack_41_a_build_script_sees_neither_the_jobs_identity_nor_a_client_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("acme-nosy");
+    cargo::write(&dir, "acme-nosy", "0.1.0", "build = \"build.rs\"\n").unwrap();
+    let nosy = r#"fn main() {
+    for (name, _) in std::env::vars() {
+        let ours = name.starts_with("COUNTERSIGN_") || name.starts_with("ACTIONS_ID_TOKEN_");
+        assert!(!ours, "a build script sees {name}");
+    }
+}
+"#;
+    fs::write(dir.join("build.rs"), nosy).unwrap();
+    let bins = daemon::bins().await.unwrap();
+    // It packs before it asks anybody: nobody is there to be asked.
+    let env = [
+        ("COUNTERSIGN_BROKER", "http://127.0.0.1:1"),
+        ("COUNTERSIGN_ID_TOKEN", "canary-id-token"),
+        ("COUNTERSIGN_CLIENT_KEY", "canary-client-key"),
+        ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "canary-request-token"),
+    ];
+    let args = ["publish", "crates", &text(&dir)];
+    let limit = stand::team::PUBLISH;
+    let out = stand::run(&bins.countersign, &args, &env, folder.path(), limit)
+        .await
+        .unwrap();
+    assert!(!out.stderr.contains("a build script sees"), "{out}");
+    assert_eq!(out.status, Some(6), "{out}");
 }
 
 /// Dependencies of every kind, and names that need an extension of the archive's format: what cargo writes of

@@ -6,9 +6,13 @@
     reason = "what is missing fails the test, as it should"
 )]
 
-use serde_json::Value;
+use proto::{
+    api::Opened,
+    digest::{Algorithm, Digest},
+};
+use serde_json::{Value, json};
 use stand::{
-    packages,
+    api, packages, parts,
     team::{POLICY, Team, Waiting},
 };
 use std::{
@@ -150,4 +154,55 @@ async fn attack_44_47_a_payload_survives_a_kill_and_no_change() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(shown(&team, "@acme/right").await, None);
     assert!(team.daemon.log().contains("a deposit is not published yet"));
+}
+
+/// What a job is told of its request, asked for by this CI account.
+async fn opened(team: &Team, actor: &str, name: &str, bytes: &[u8]) -> Opened {
+    let mut claims = parts::github_claims(&team.daemon.url);
+    claims["actor_id"] = actor.into();
+    let token = team.issuer.mint(claims).await.unwrap();
+    let item = serde_json::from_value(json!({
+        "registry": "npm", "package": name, "version": "1.0.0", "tag": "latest",
+        "files": [{"name": "x.tgz", "size": bytes.len(),
+            "digest": Digest::of(Algorithm::Sha512, bytes).to_string()}],
+    }));
+    let (body, _) = api::asking(&[item.unwrap()], name);
+    let api = api::Api::of(&team.daemon).unwrap();
+    let reply = api.bearer("POST", "/v1/requests", &token, &body).await;
+    reply.unwrap().ok().unwrap()
+}
+
+#[tokio::test]
+async fn attack_53_54_many_requests_of_one_account_do_not_make_many_uploads_at_once() {
+    let team = team().await;
+    let bytes = |name: &str| packages::with_readme(name, "x").unwrap();
+    let mut credentials = Vec::new();
+    for (actor, name) in [("666", "@acme/a"), ("666", "@acme/b"), ("8", "@acme/left")] {
+        let opened = opened(&team, actor, name, &bytes(name)).await;
+        credentials.push(opened.deposit.unwrap());
+    }
+    let upload = async |at: usize, name: &str| {
+        let (status, _) = team
+            .upload(&credentials[at], name, &bytes(name))
+            .await
+            .unwrap();
+        status
+    };
+    let mut held = Vec::new();
+    for _ in 0..16 {
+        held.push(team.slow_upload(&credentials[0], "@acme/a").await.unwrap());
+    }
+    let start = Instant::now();
+    while upload(0, "@acme/a").await != 429 {
+        assert!(start.elapsed() < LIMIT, "uploads have no limit");
+    }
+    // Another request of the same account has no places of its own; its colleague has.
+    assert_eq!(upload(1, "@acme/b").await, 429);
+    assert_eq!(upload(2, "@acme/left").await, 201);
+    // Given back when the connections are gone.
+    drop(held);
+    let start = Instant::now();
+    while upload(1, "@acme/b").await != 201 {
+        assert!(start.elapsed() < LIMIT, "a place is lost");
+    }
 }

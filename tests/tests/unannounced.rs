@@ -7,12 +7,22 @@
     reason = "what is missing fails the test, as it should"
 )]
 
-use serde_json::Value;
+use proto::{
+    canonical::Canonical,
+    digest::{Algorithm, Digest, hex},
+    request::Item,
+};
+use serde_json::{Value, json};
 use stand::{
-    Output, http, packages, parts, run,
+    Output, api, http, packages, parts, run,
     team::{PUBLISH, Team},
 };
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// The claims of the release job, for whatever audience its client asks.
 fn claims(run: &str) -> Value {
@@ -273,4 +283,110 @@ async fn attack_04_one_id_token_is_one_guest_and_asks_once() {
         .await
         .unwrap();
     assert!(!asked.stdout.contains("@acme/other"), "{asked}");
+}
+
+/// The key under which a guest's request is remembered, as anybody can compute it who knows run and bytes.
+fn guest_key(run: &str, item: &Item) -> String {
+    let file = &item.files[0];
+    let wish = Canonical::new("countersign/unannounced/v1")
+        .maybe(Some(run))
+        .text(&item.name())
+        .maybe(Some("latest"))
+        .text(&file.digest.to_string())
+        .number(file.size)
+        .sha256();
+    format!("unannounced-0-{}", hex(&wish))
+}
+
+#[tokio::test]
+async fn attack_15_17_no_key_of_the_api_makes_a_jobs_output_lead_to_another_request() {
+    let team = Team::start().await.unwrap();
+    let name = "@acme/left";
+    let (ours, evil) = (
+        packages::with_readme(name, "ours").unwrap(),
+        packages::with_readme(name, "evil").unwrap(),
+    );
+    let item = |bytes: &[u8]| -> Item {
+        serde_json::from_value(json!({
+            "registry": "npm", "package": name, "version": "1.0.0", "tag": "latest",
+            "files": [{"name": "left-1.0.0.tgz", "size": bytes.len(),
+                "digest": Digest::of(Algorithm::Sha512, bytes).to_string()}],
+        }))
+        .unwrap()
+    };
+    // The thief has seen that run 1 has begun, and knows what it will pack. He asks for other bytes, under the
+    // key that run 1 will have.
+    let stolen = id_token(&team, &team.daemon.url, "666").await;
+    let key = guest_key("1", &item(&ours));
+    let theirs = api::Job::open(&team.daemon, &stolen, &[item(&evil)], &key)
+        .await
+        .unwrap();
+
+    let token = id_token(&team, "npm:127.0.0.1", "1").await;
+    let token = exchange(&team, &token, name).await.unwrap();
+    let (status, text) = team.upload(&token, name, &ours).await.unwrap();
+    assert_eq!(status, 403, "{text}");
+    assert!(!text.contains(&theirs.id.to_string()), "{text}");
+    let (id, code) = asked(&Output {
+        status: Some(1),
+        stdout: text,
+        stderr: String::new(),
+    });
+    approve(&team, &id, &code).await;
+    assert_eq!(theirs.state().await.unwrap(), "denied", "a rival ends");
+    let (status, text) = team.upload(&token, name, &ours).await.unwrap();
+    assert_eq!(status, 201, "{text}");
+}
+
+/// A guest token of a job that this CI account started.
+async fn guest_of(
+    team: &Team,
+    actor: &str,
+    run: &str,
+    names: &[String],
+) -> Vec<Result<String, u16>> {
+    let mut claims = claims(run);
+    claims["aud"] = "npm:127.0.0.1".into();
+    claims["actor_id"] = actor.into();
+    let token = team.issuer.mint(claims).await.unwrap();
+    let mut out = Vec::new();
+    for name in names {
+        out.push(exchange(team, &token, name).await);
+    }
+    out
+}
+
+#[tokio::test]
+async fn attack_54_one_account_takes_neither_all_guests_nor_all_uploads_of_its_project() {
+    let team = Team::start().await.unwrap();
+    let names: Vec<_> = (0..200).map(|n| format!("@acme/x{n}")).collect();
+    let thief = guest_of(&team, "666", "1", &names).await;
+    assert_eq!(thief.iter().filter(|g| g.is_ok()).count(), 160);
+    assert_eq!(thief.last(), Some(&Err(429)));
+    let thief = thief[0].as_ref().unwrap();
+
+    let bytes = |name: &str| packages::with_readme(name, "x").unwrap();
+    let mut held = Vec::new();
+    for _ in 0..16 {
+        held.push(team.slow_upload(thief, &names[0]).await.unwrap());
+    }
+    let full = async || {
+        let (status, _) = team
+            .upload(thief, &names[0], &bytes(&names[0]))
+            .await
+            .unwrap();
+        status == 429
+    };
+    let start = Instant::now();
+    while !full().await {
+        assert!(start.elapsed() < LIMIT, "the thief's uploads have no limit");
+    }
+    // The project's other people: a guest, and an upload.
+    let name = "@acme/left".to_owned();
+    let sam = guest_of(&team, "8", "2", std::slice::from_ref(&name)).await;
+    let sam = sam[0].as_ref().unwrap();
+    let (status, text) = team.upload(sam, &name, &bytes(&name)).await.unwrap();
+    assert_eq!(status, 403, "{text}");
+    assert!(text.contains("waits for approval"), "{text}");
+    drop(held);
 }

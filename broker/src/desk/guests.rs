@@ -4,6 +4,7 @@
 //! They live in memory alone. After a restart of the broker a client is told to run again, which
 //! gets it a new token.
 
+use super::uploads::Slot;
 use crate::caller::{Burn, Caller};
 use proto::{
     bearer::BearerHash,
@@ -22,6 +23,9 @@ use std::{
 pub const GUEST_SECONDS: u64 = 15 * 60;
 /// Guests of one project at once. A run that publishes many packages is one for each.
 const PER_SUBJECT: usize = 200;
+/// Guests of one CI account at once: whoever stole it leaves places to its project's other people, as
+/// among the open requests.
+const PER_ACCOUNT: usize = 160;
 /// Guests at once.
 const ALL: usize = 10_000;
 
@@ -33,8 +37,8 @@ pub struct Guest {
     pub registry: RegistryId,
     /// The package that he named, where the exchange names one.
     pub package: Option<PackageName>,
-    /// Where his uploads are counted: all guests of a project share it.
-    pub slot: RequestId,
+    /// Where his uploads are counted.
+    pub slot: Slot,
     /// Until when.
     pub until: UnixTime,
     /// The use of his id token, remembered until nobody can be its guest any more.
@@ -78,7 +82,16 @@ impl Guests {
             let other = g.caller.facts();
             other.issuer == facts.issuer && other.subject == facts.subject
         };
-        if map.len() >= ALL || map.values().filter(same).count() >= PER_SUBJECT {
+        let own = |g: &&Arc<Guest>| same(g) && g.caller.actor() == guest.caller.actor();
+        let all_own = match guest.caller.actor() {
+            Some(_) => map.values().filter(own).count(),
+            // This issuer does not say whose jobs they are.
+            None => 0,
+        };
+        if map.len() >= ALL
+            || map.values().filter(same).count() >= PER_SUBJECT
+            || all_own >= PER_ACCOUNT
+        {
             return Entered::Full;
         }
         map.insert(token.0, Arc::new(guest));

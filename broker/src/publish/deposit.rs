@@ -1,6 +1,8 @@
 //! Deposit: the usual client hands its publish over before anybody has approved, and the job may end.
 //! The broker keeps the upload encrypted, and publishes it when people have approved.
 
+mod room;
+
 use super::{
     Refusal, forward,
     ledger::{self, REQUESTS},
@@ -24,6 +26,7 @@ use proto::{
     ids::{RegistryId, RequestId},
     time::UnixTime,
 };
+use room::Room;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,12 +38,6 @@ use tempfile::SpooledTempFile;
 
 /// Kept uploads: id, item and file (both big-endian).
 pub const DEPOSITS: Table = Table("deposits");
-/// Bytes that all kept uploads may have.
-const ALL_MAX: u64 = 8 << 30;
-/// Bytes that the kept uploads of one project may have.
-const PER_SUBJECT_MAX: u64 = 1 << 30;
-/// Kept uploads of one project.
-const COUNT_PER_SUBJECT_MAX: usize = 400;
 /// Rows looked at in one go.
 const LOOK_MAX: usize = 5000;
 
@@ -55,6 +52,9 @@ struct Kept {
     size: u64,
     /// Whose it counts as.
     subject: String,
+    /// The CI account that it counts as, where the issuer names one.
+    #[serde(default)]
+    actor: Option<String>,
     /// What the upload's head said, for the adapter.
     head: Head,
 }
@@ -84,7 +84,15 @@ pub async fn hand_over(
     let size = body.seek(std::io::SeekFrom::End(0)).map_err(disk)?;
     body.rewind().map_err(disk)?;
     let subject = subject(&record);
-    room(&desk, &subject, size)?;
+    let mut room = Room::of(&subject, record.actor.as_deref(), size);
+    each(&desk, |_, row| {
+        if let Ok(kept) = serde_json::from_slice::<Kept>(&row.value) {
+            room.takes(&kept.subject, kept.actor.as_deref(), kept.size);
+        }
+    })?;
+    if !room.is_left() {
+        return Err(Refusal::Busy);
+    }
 
     let name: [u8; 16] = desk.world.random().map_err(Fault::from)?;
     let path = hex(&name);
@@ -106,6 +114,7 @@ pub async fn hand_over(
         key: hex(&sealed),
         size,
         subject,
+        actor: record.actor,
         head,
     };
     let stored = store(&desk, id, at, &key, &row, digest).await;
@@ -364,24 +373,6 @@ async fn destroy(desk: &Desk, rows: Vec<(Vec<u8>, Row)>, now: UnixTime) -> Resul
         Ok(_) => files.iter().for_each(|f| remove(f)),
         Err(Fault::Conflict(..)) => {}
         Err(other) => return Err(other),
-    }
-    Ok(())
-}
-
-/// Refuses what would fill the disk.
-fn room(desk: &Desk, subject: &str, size: u64) -> Result<(), Refusal> {
-    let (mut all, mut own, mut count) = (size, size, 0);
-    each(desk, |_, row| {
-        if let Ok(kept) = serde_json::from_slice::<Kept>(&row.value) {
-            all = all.saturating_add(kept.size);
-            if kept.subject == subject {
-                own = own.saturating_add(kept.size);
-                count += 1;
-            }
-        }
-    })?;
-    if all > ALL_MAX || own > PER_SUBJECT_MAX || count >= COUNT_PER_SUBJECT_MAX {
-        return Err(Refusal::Busy);
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use crate::{
         event::{Event, leaf},
         reason::RefusalReason,
     },
-    desk::{Desk, Fault},
+    desk::{Desk, Fault, uploads::Slot},
     policy::Verdict,
     registry::{FactorAsk, Publish, Sent, StageId, Upstream},
     secret::Secret,
@@ -39,12 +39,14 @@ const REPEAT_SECONDS: u64 = 3600;
 const BESIDE_ARCHIVE: u64 = 3 * 1024 * 1024;
 
 /// What a credential lets in.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Admission {
     /// The request.
     pub id: RequestId,
     /// Whether the upload is kept until people have approved.
     pub deposit: bool,
+    /// Where the upload is counted.
+    pub slot: Slot,
     /// Most bytes of the upload: the approved file as base64, with what stands beside it. A stolen
     /// credential must not fill the disk (attack 53).
     pub bytes_max: u64,
@@ -79,6 +81,11 @@ pub fn admit(
         Some(size) => Ok(Admission {
             id: record.facts.id,
             deposit: deposit::takes(&record),
+            slot: if deposit::takes(&record) {
+                Slot::account(&record.facts.caller, record.actor.as_deref())
+            } else {
+                Slot::Request(record.facts.id)
+            },
             bytes_max: size
                 .saturating_mul(4)
                 .div_ceil(3)

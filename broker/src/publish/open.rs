@@ -57,7 +57,7 @@ pub async fn open(
     asked: OpenRequest,
     now: UnixTime,
 ) -> Result<Opened, Refusal> {
-    open_as(desk, caller, asked, Terms::of(caller), now).await
+    open_as(desk, Door::Api, caller, asked, Terms::of(caller), now).await
 }
 
 /// How a request is opened.
@@ -78,13 +78,25 @@ impl Terms {
     }
 }
 
+/// Where a request is opened. Each door has idempotency keys of its own: who chooses a key at one
+/// occupies none of the other.
+#[derive(Clone, Copy)]
+pub(super) enum Door {
+    /// The API; the job chooses its keys.
+    Api,
+    /// A registry origin; the broker makes the keys, from the run and the bytes. Were they also the API's,
+    /// a thief who knows both could have the job's own output lead to his request.
+    Origin,
+}
+
 /// The request that a caller's key opened before.
 pub(super) fn remembered(
     desk: &Desk,
+    door: Door,
     caller: &Caller,
     key: &str,
 ) -> Result<Option<RequestId>, Fault> {
-    let key = idempotency(caller, key);
+    let key = idempotency(door, caller, key);
     let row = history::find(&*desk.live, &*desk.history, IDEMPOTENCY, &key)?;
     let known = row.map(|value| serde_json::from_slice::<Remembered>(&value));
     let known = known.transpose();
@@ -96,6 +108,7 @@ pub(super) fn remembered(
 /// [`open`] on terms of its own.
 pub(super) async fn open_as(
     desk: &Desk,
+    door: Door,
     caller: &Caller,
     asked: OpenRequest,
     terms: Terms,
@@ -103,7 +116,7 @@ pub(super) async fn open_as(
 ) -> Result<Opened, Refusal> {
     let Terms { burn, instead_of } = terms;
     check_shape(desk, &asked)?;
-    let key = idempotency(caller, &asked.idempotency_key);
+    let key = idempotency(door, caller, &asked.idempotency_key);
     let body = fingerprint(&asked);
     if let Some(value) =
         history::find(&*desk.live, &*desk.history, IDEMPOTENCY, &key).map_err(Fault::from)?
@@ -367,9 +380,13 @@ fn over_quota(desk: &Desk, facts: &RequestFacts, actor: Option<&str>) -> Result<
 }
 
 /// The key is the caller's own: nobody can occupy another project's keys.
-fn idempotency(caller: &Caller, key: &str) -> Vec<u8> {
+fn idempotency(door: Door, caller: &Caller, key: &str) -> Vec<u8> {
     let facts = caller.facts();
-    Canonical::new("countersign/idempotency/v1")
+    let domain = match door {
+        Door::Api => "countersign/idempotency/v1",
+        Door::Origin => "countersign/idempotency-at-origin/v1",
+    };
+    Canonical::new(domain)
         .text(&facts.issuer)
         .text(&facts.subject)
         .text(key)

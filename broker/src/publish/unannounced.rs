@@ -11,7 +11,7 @@ mod files;
 use super::{
     Refusal, deposit, forward,
     ledger::{self, BY_PACKAGE_ASKER, Held},
-    open::{self, Terms},
+    open::{self, Door, Terms},
     release,
     state::{Record, State},
 };
@@ -21,6 +21,7 @@ use crate::{
     desk::{
         Desk, Fault,
         guests::{Entered, GUEST_SECONDS, Guest},
+        uploads::Slot,
     },
     policy::{self, Reason},
     registry::{Head, Publish},
@@ -97,7 +98,7 @@ pub async fn exchange(
         ..burn
     };
     let guest = Guest {
-        slot: slot(&caller),
+        slot: Slot::of(&caller),
         caller,
         registry: registry.clone(),
         package,
@@ -128,17 +129,6 @@ async fn refuse(
         desk.commit(Batch::new(), &[event], now).await?;
     }
     Ok(Refusal::Policy(policy::Refusal { item, reason }))
-}
-
-/// One place in the count of uploads for all guests of a project.
-fn slot(caller: &Caller) -> RequestId {
-    let facts = caller.facts();
-    let hash = Canonical::new("countersign/guest-slot/v1")
-        .text(&facts.issuer)
-        .text(&facts.subject)
-        .sha256();
-    let bytes = hash.first_chunk::<16>().copied().unwrap_or_default();
-    RequestId(uuid::Builder::from_custom_bytes(bytes).into_uuid())
 }
 
 /// The guest who may upload here: the package that he named, or whatever he may ask for.
@@ -296,7 +286,7 @@ fn asked_before(
     let wish = hex(&wish.sha256());
     for attempt in 0..ATTEMPTS_MAX {
         let key = format!("unannounced-{attempt}-{wish}");
-        let Some(id) = open::remembered(desk, &guest.caller, &key)? else {
+        let Some(id) = open::remembered(desk, Door::Origin, &guest.caller, &key)? else {
             return Ok(Err(key));
         };
         let record = ledger::find(desk, id)?.ok_or(Refusal::NotFound)?;
@@ -350,6 +340,6 @@ async fn ask(
         instead_of,
     };
     let now = desk.world.now();
-    let opened = open::open_as(desk, &guest.caller, asked, terms, now).await?;
+    let opened = open::open_as(desk, Door::Origin, &guest.caller, asked, terms, now).await?;
     Ok(opened.id)
 }

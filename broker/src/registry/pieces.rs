@@ -3,9 +3,16 @@
 use futures_util::stream;
 use hyper::body::Bytes;
 use reqwest::{RequestBuilder, Response, header::CONTENT_LENGTH};
-use std::io::{self, Read, Seek as _};
+use std::{
+    io::{self, Read, Seek as _},
+    time::Duration,
+};
 use tempfile::SpooledTempFile;
-use tokio::sync::mpsc;
+use tokio::{
+    runtime::Handle,
+    sync::mpsc::{self, error::TrySendError},
+    time::{Instant, timeout_at},
+};
 
 /// One piece of the file; a multiple of 3, so that its base64 needs no padding inside. Small, since
 /// the HTTP library queues 16 pieces of any size for a registry that reads slowly.
@@ -28,12 +35,15 @@ pub(super) struct Frame {
 /// A piece of a request's body.
 type Piece = Result<Vec<u8>, io::Error>;
 
-/// Sends a request with this body, once; `None` when it is not known what came of it.
+/// Sends a request with this body, once and within the given time; `None` when it is not known what came
+/// of it.
 pub(super) async fn send(
     request: RequestBuilder,
     file: &mut SpooledTempFile,
     frame: Frame,
+    within: Duration,
 ) -> Option<Response> {
+    let request = request.timeout(within);
     if !file.is_rolled() {
         // It lies in memory already: no thread, no channel.
         let body = whole(file, frame).ok()?;
@@ -46,7 +56,12 @@ pub(super) async fn send(
     // The file is lent to a blocking thread, and comes back for the next attempt. Should it get
     // lost, the next attempt is shorter than it says, and the registry takes nothing.
     let lent = std::mem::replace(file, SpooledTempFile::new(0));
-    let feeder = tokio::task::spawn_blocking(move || feed(lent, frame, &sender));
+    let to = Feeding {
+        sender,
+        runtime: Handle::current(),
+        until: Instant::now() + within,
+    };
+    let feeder = tokio::task::spawn_blocking(move || feed(lent, frame, &to));
     let reply = request.send().await;
     if let Ok(lent) = feeder.await {
         *file = lent;
@@ -59,10 +74,32 @@ async fn next(mut receiver: mpsc::Receiver<Piece>) -> Option<(Piece, mpsc::Recei
     receiver.recv().await.map(|piece| (piece, receiver))
 }
 
-/// Feeds head, file and tail into the request; gives the file back. When the request is gone, it
-/// stops; when the disk fails, the request breaks off before its last byte.
-fn feed(mut file: SpooledTempFile, frame: Frame, to: &mpsc::Sender<Piece>) -> SpooledTempFile {
-    let put = |piece| to.blocking_send(piece).is_ok();
+/// Where pieces go.
+struct Feeding {
+    sender: mpsc::Sender<Piece>,
+    runtime: Handle,
+    until: Instant,
+}
+
+impl Feeding {
+    /// Gives one piece away; `false` when nobody takes it. A registry that has answered and reads no further
+    /// takes none, and nothing else would end the wait: the request's own time is over with the answer.
+    fn put(&self, piece: Piece) -> bool {
+        match self.sender.try_send(piece) {
+            Ok(()) => true,
+            Err(TrySendError::Closed(_)) => false,
+            Err(TrySendError::Full(piece)) => {
+                let taken = async { timeout_at(self.until, self.sender.send(piece)).await };
+                self.runtime.block_on(taken).is_ok_and(|sent| sent.is_ok())
+            }
+        }
+    }
+}
+
+/// Feeds head, file and tail into the request; gives the file back. When the request is gone or its time
+/// is over, it stops; when the disk fails, the request breaks off before its last byte.
+fn feed(mut file: SpooledTempFile, frame: Frame, to: &Feeding) -> SpooledTempFile {
+    let put = |piece| to.put(piece);
     if !put(Ok(frame.head)) {
         return file;
     }
@@ -126,5 +163,46 @@ impl Read for Pieces {
             out.copy_from_slice(&self.current.split_to(n));
         }
         Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    #[tokio::test]
+    async fn attack_42_a_registry_that_answers_and_reads_no_further_holds_up_nothing() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let registry = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut some = [0; 1024];
+            assert!(stream.read(&mut some).await.unwrap() > 0);
+            let reply = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+            stream.write_all(reply).await.unwrap();
+            // Open, and never read again.
+            stream
+        });
+        let size = 64 << 20;
+        let mut file = SpooledTempFile::new(0);
+        file.write_all(&vec![7; size]).unwrap();
+        let frame = Frame {
+            head: Vec::new(),
+            tail: Vec::new(),
+            encode: <[u8]>::to_vec,
+            length: size as u64,
+        };
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let sending = send(client.put(url), &mut file, frame, Duration::from_secs(2));
+        let sent = tokio::time::timeout(Duration::from_mins(1), sending).await;
+        assert!(sent.is_ok(), "it is waited for without an end");
+        // The file is there for the next attempt.
+        let mut kept = Vec::new();
+        file.rewind().unwrap();
+        file.read_to_end(&mut kept).unwrap();
+        assert_eq!(kept.len(), size);
+        drop(registry.await.unwrap());
     }
 }

@@ -5,7 +5,7 @@
 use super::{
     order::{self, Needs},
     tarball::digest_of,
-    tool::{Plan, loopback},
+    tool::{Plan, is_withheld, loopback},
 };
 use crate::{edge::Env, fail::Failure, http};
 use flate2::read::GzDecoder;
@@ -150,8 +150,10 @@ pub(crate) async fn pack(
     folder: &Path,
     into: &Path,
     verify: bool,
+    env: &Env,
 ) -> Result<Vec<PathBuf>, Failure> {
-    let text = cargo(folder, &["metadata", "--no-deps", "--format-version", "1"]).await?;
+    let described = ["metadata", "--no-deps", "--format-version", "1"];
+    let text = cargo(folder, &described, env).await?;
     let workspace: Workspace = serde_json::from_slice(&text).map_err(|e| {
         Failure::failed(
             format!("cargo's description of the workspace is not understood: {e}."),
@@ -167,7 +169,7 @@ pub(crate) async fn pack(
     for package in &chosen {
         args.extend(["--package", &package.name]);
     }
-    cargo(folder, &args).await?;
+    cargo(folder, &args, env).await?;
     let file = |p: &&Package| {
         into.join("package")
             .join(format!("{}-{}.crate", p.name, p.version))
@@ -227,9 +229,14 @@ fn in_order(chosen: Vec<&Package>) -> Result<Vec<&Package>, Failure> {
     ))
 }
 
-/// Runs cargo; its standard output. What it says of its progress goes to standard error.
-async fn cargo(folder: &Path, args: &[&str]) -> Result<Vec<u8>, Failure> {
-    let output = tokio::process::Command::new("cargo")
+/// Runs cargo; its standard output. What it says of its progress goes to standard error. Packing builds the
+/// crate, and with it the build scripts of all that it depends on: they see nothing of ours (attack 41).
+async fn cargo(folder: &Path, args: &[&str], env: &Env) -> Result<Vec<u8>, Failure> {
+    let mut command = tokio::process::Command::new("cargo");
+    for name in env.names().filter(|n| is_withheld(n)) {
+        command.env_remove(name);
+    }
+    let output = command
         .args(args)
         .current_dir(folder)
         .stdin(Stdio::null())

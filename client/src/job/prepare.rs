@@ -179,7 +179,7 @@ pub(crate) async fn prepare(
                 "Leave out --tag, and publish other packages with another command.",
             ));
         }
-        return with_crates(what, ready).await;
+        return with_crates(context, what, ready).await;
     }
     with_npm(context, what, command, ready).await
 }
@@ -259,13 +259,13 @@ async fn with_npm(
 }
 
 /// Packs folders with cargo, and reads the `.crate` files.
-async fn with_crates(what: &What, mut ready: Ready) -> Result<Ready, Failure> {
+async fn with_crates(context: &Context, what: &What, mut ready: Ready) -> Result<Ready, Failure> {
     for (n, path) in what.paths.iter().enumerate() {
         let files = if crates::is_file(path) {
             vec![path.clone()]
         } else {
             let into = ready.packed.path().join(n.to_string());
-            crates::pack(path, &into, !what.no_verify).await?
+            crates::pack(path, &into, !what.no_verify, &context.env).await?
         };
         for file in files {
             let (item, file) = crates::read(&file, &what.registry)?;

@@ -136,8 +136,12 @@ async fn with_minted(
         status = plan.run(context.out.json) => status?,
         stopped = signals.stopped() => return Err(stopped),
     };
-    let failed = (!status.success())
-        .then(|| format!("`{}` failed ({status})", named(command, "the upload")));
+    let name = if command.is_empty() {
+        "the upload".to_owned()
+    } else {
+        named(command)
+    };
+    let failed = (!status.success()).then(|| format!("`{name}` failed ({status})"));
     settle::settle(context, broker, session, failed).await
 }
 

@@ -250,7 +250,7 @@ fn wants_id_token(words: &[String]) -> bool {
 
 /// Variables that no child sees: Countersign's own, the right to ask for IdTokens, and whatever names
 /// another registry.
-fn is_withheld(name: &str) -> bool {
+pub(super) fn is_withheld(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     lower.starts_with("countersign_")
         || is_id_token(name)

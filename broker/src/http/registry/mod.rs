@@ -18,11 +18,7 @@ use crate::{
 };
 use axum::{Router, extract::Request};
 use http::header;
-use proto::{
-    bearer::Bearer,
-    ids::{RegistryId, RequestId},
-    problem::Code,
-};
+use proto::{bearer::Bearer, ids::RegistryId, problem::Code};
 use std::{sync::Arc, time::Duration};
 use tempfile::SpooledTempFile;
 
@@ -76,7 +72,7 @@ async fn take(
     // The credential is judged before a byte of the body is taken (attack 53).
     let admission = forward::admit(&desk, &registry, credential.hash(), head.package.as_ref())?;
     let id = admission.id;
-    let arrived = receive(&desk, id, admission.bytes_max, request).await?;
+    let arrived = receive(&desk, admission.slot, admission.bytes_max, request).await?;
     let (upload, Received { body, place }) = read(&desk, &registry, head.clone(), arrived).await?;
     carried_out(async move {
         let _place = place;
@@ -100,7 +96,7 @@ struct Received {
 /// Receives an upload of at most so many bytes; `slot` limits how many arrive at once.
 async fn receive(
     desk: &Desk,
-    slot: RequestId,
+    slot: uploads::Slot,
     most: u64,
     request: Request,
 ) -> Result<Received, Failed> {

@@ -159,7 +159,7 @@ async fn publish(
     };
     if let Some(token) = guest {
         let guest = unannounced::admit(&desk, &registry, &token, Some(&package))?;
-        let slot = guest.slot;
+        let slot = guest.slot.clone();
         let most = unannounced::UPLOAD_MAX;
         let arrived = receive(&desk, slot, most, request).await?;
         let (upload, Received { body, place }) =

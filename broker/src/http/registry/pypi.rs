@@ -102,7 +102,7 @@ async fn unannounced(
     request: Request,
 ) -> Result<(), Failed> {
     let guest = unannounced::admit(&desk, &registry, token, None)?;
-    let arrived = receive(&desk, guest.slot, unannounced::UPLOAD_MAX, request).await?;
+    let arrived = receive(&desk, guest.slot.clone(), unannounced::UPLOAD_MAX, request).await?;
     let (upload, Received { body, place }) = read(&desk, &registry, head.clone(), arrived).await?;
     let name = upload.name().unwrap_or_default().to_owned();
     let arrived = Arrived {

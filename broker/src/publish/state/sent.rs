@@ -105,9 +105,8 @@ impl Record {
             return Err(self.not_from());
         }
         let attempt = match self.open_file(at) {
-            Some(
-                p @ (Progress::Waiting { .. } | Progress::Settling { .. } | Progress::Held { .. }),
-            ) => {
+            // What is being read back is not sent again before it is known to be absent.
+            Some(p @ (Progress::Waiting { .. } | Progress::Held { .. })) => {
                 let attempt = p.attempt() + 1;
                 *p = Progress::Sending {
                     attempt,

@@ -200,3 +200,15 @@ fn a_hold_has_one_deadline_and_ends_as_people_and_clocks_say() {
     assert_eq!(read.hold(), None);
     assert_eq!(serde_json::to_string(&read).unwrap(), old);
 }
+
+/// Another upload of the same bytes decided to send before this one's answer was unclear: it has to wait until
+/// the registry is known to show nothing.
+#[test]
+fn attack_42_what_is_being_read_back_is_not_sent_again() {
+    let record = after(releasing().sending(at(0, 0), NOW));
+    assert!(record.clone().sending(at(0, 0), NOW).is_err());
+    let record = after(record.unclear(at(0, 0), NOW));
+    assert!(record.clone().sending(at(0, 0), NOW).is_err());
+    let record = after(record.absent(at(0, 0), None));
+    assert!(record.sending(at(0, 0), NOW).is_ok());
+}

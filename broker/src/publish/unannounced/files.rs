@@ -14,7 +14,7 @@ use crate::{
     publish::{
         Refusal, deposit,
         ledger::{self, APPROVED, BY_PACKAGE_ASKER, Held, IDEMPOTENCY, REQUESTS},
-        open,
+        open::{self, Door},
         state::{FileAt, Progress, Record, State},
     },
 };
@@ -186,7 +186,7 @@ fn chain(desk: &Desk, guest: &Guest, item: &Item) -> Result<(String, Option<Reco
     let mut last = None;
     for link in 0..CHAIN_MAX {
         let key = format!("unannounced-files-{link}-{wish}");
-        let Some(id) = open::remembered(desk, &guest.caller, &key)? else {
+        let Some(id) = open::remembered(desk, Door::Origin, &guest.caller, &key)? else {
             let record = last.map(|id| ledger::find(desk, id)).transpose()?;
             return Ok((key, record.flatten()));
         };

@@ -25,12 +25,17 @@ use reqwest::{
 };
 use serde::Deserialize;
 use std::time::Duration;
+use tokio::{sync::Mutex, time::Instant};
 use url::Url;
 
 /// Longest file of the index; the longest of the public one has some 2 MB.
 const MAX_INDEX: usize = 16 << 20;
 /// How long the public registry may take to show what it accepted.
 const LAG: Duration = Duration::from_secs(90);
+/// How long the index's settings are believed.
+const SETTINGS_AGE: Duration = Duration::from_mins(5);
+/// Pause before they are asked for again when nothing is known.
+const SETTINGS_PAUSE: Duration = Duration::from_secs(5);
 
 /// One cargo registry.
 pub struct Crates {
@@ -43,6 +48,15 @@ pub struct Crates {
     own: Vec<String>,
     downloads: Downloads,
     read: Duration,
+    settings: Mutex<Settings>,
+}
+
+/// The download address as it was read last. Anybody may ask us for it, and must not make us ask the
+/// registry each time (attack 53).
+#[derive(Default)]
+struct Settings {
+    asked: Option<Instant>,
+    downloads: Option<String>,
 }
 
 /// The index's `config.json`.
@@ -83,6 +97,7 @@ impl Crates {
             index,
             api,
             read: timeouts.read,
+            settings: Mutex::default(),
         })
     }
 
@@ -118,6 +133,25 @@ impl Crates {
             }
         }
         index::read(&text, package)
+    }
+
+    /// The download address; one asks, the others wait for what he is told. What was read once is better
+    /// than nothing.
+    async fn known_downloads(&self) -> Result<String, ReadError> {
+        let mut settings = self.settings.lock().await;
+        let pause = match settings.downloads {
+            Some(_) => SETTINGS_AGE,
+            None => SETTINGS_PAUSE,
+        };
+        if settings.asked.is_none_or(|at| at.elapsed() >= pause) {
+            settings.asked = Some(Instant::now());
+            match self.config().await {
+                Ok(downloads) => settings.downloads = Some(downloads),
+                Err(why) if settings.downloads.is_none() => return Err(why),
+                Err(_) => {}
+            }
+        }
+        settings.downloads.clone().ok_or(ReadError::Unreachable)
     }
 
     async fn config(&self) -> Result<String, ReadError> {
@@ -186,10 +220,9 @@ impl Crates {
         let request = self
             .client
             .put(address)
-            .timeout(within)
             .header(ACCEPT, "application/json")
             .header(AUTHORIZATION, value);
-        match pieces::send(request, &mut publish.file, frame).await {
+        match pieces::send(request, &mut publish.file, frame, within).await {
             Some(reply) => judged(reply, token).await,
             None => Sent::Unclear,
         }
@@ -225,7 +258,7 @@ impl Upstream for Crates {
     }
 
     fn downloads(&self) -> BoxFuture<'_, Result<String, ReadError>> {
-        Box::pin(self.config())
+        Box::pin(self.known_downloads())
     }
 
     fn index_file(&self, path: &str) -> Option<Url> {
@@ -431,5 +464,23 @@ mod tests {
             let got = at(url).shows(&package, None).await;
             assert_eq!(got.is_ok(), good, "{status}");
         }
+    }
+
+    #[tokio::test]
+    async fn attack_53_many_who_ask_for_the_settings_ask_the_registry_once() {
+        let (url, log) = fake(200, &[], r#"{"dl":"https://dl.example"}"#).await;
+        let registry = at(url);
+        let asked = (0..50).map(|_| registry.downloads());
+        for got in futures_util::future::join_all(asked).await {
+            assert_eq!(got.unwrap(), "https://dl.example");
+        }
+        assert_eq!(log.lock().unwrap().len(), 1);
+        // Nor does one that fails get asked by everybody.
+        let (url, log) = fake(500, &[], "").await;
+        let registry = at(url);
+        for _ in 0..50 {
+            assert!(registry.downloads().await.is_err());
+        }
+        assert_eq!(log.lock().unwrap().len(), 1);
     }
 }

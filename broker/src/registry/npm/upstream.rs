@@ -118,7 +118,7 @@ impl Npm {
         let Some(request) = request else {
             return Sent::Unclear;
         };
-        let Some(reply) = pieces::send(request, &mut publish.file, frame).await else {
+        let Some(reply) = pieces::send(request, &mut publish.file, frame, within).await else {
             return Sent::Unclear;
         };
         match reply.status() {

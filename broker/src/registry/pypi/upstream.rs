@@ -191,21 +191,23 @@ impl PyPi {
         let boundary = hex(&unique);
         let name = publish.name.as_deref().unwrap_or_default();
         let frame = frame(&envelope.fields, name, publish.size, &boundary);
-        let request = self
-            .client
-            .post(self.upload.clone())
-            .timeout(within)
-            .header(
-                CONTENT_TYPE,
-                format!("multipart/form-data; boundary={boundary}"),
-            );
+        let request = self.client.post(self.upload.clone()).header(
+            CONTENT_TYPE,
+            format!("multipart/form-data; boundary={boundary}"),
+        );
         let Some(request) = self.authorised(request, Some(token)) else {
             return Sent::Unclear;
         };
-        match pieces::send(request, &mut publish.file, frame).await {
-            Some(reply) => judged(reply, token).await,
+        match pieces::send(request, &mut publish.file, frame, within).await {
+            Some(reply) => judged(reply, token, &self.pair(token)).await,
             None => Sent::Unclear,
         }
+    }
+
+    /// User name and token as they stand in the header.
+    fn pair(&self, token: &Secret<String>) -> Zeroizing<String> {
+        let pair = Zeroizing::new(format!("{}:{}", self.user, token.expose()));
+        Zeroizing::new(STANDARD.encode(pair.as_bytes()))
     }
 
     /// Adds the token, marked as sensitive so that no log line of the HTTP library shows it. `None` when
@@ -218,8 +220,7 @@ impl PyPi {
         let Some(token) = token else {
             return Some(request);
         };
-        let pair = Zeroizing::new(format!("{}:{}", self.user, token.expose()));
-        let value = Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())));
+        let value = Zeroizing::new(format!("Basic {}", self.pair(token).as_str()));
         let mut value = HeaderValue::from_str(&value).ok()?;
         value.set_sensitive(true);
         Some(request.header(AUTHORIZATION, value))
@@ -327,11 +328,16 @@ fn frame(fields: &[(&'static str, String)], name: &str, size: u64, boundary: &st
     }
 }
 
-async fn judged(reply: Response, token: &Secret<String>) -> Sent {
+/// What an answer means. `pair` is what the header said: a server in front of the registry that repeats a
+/// request's headers in its error page must not put them into the job's output (attack 41).
+async fn judged(reply: Response, token: &Secret<String>, pair: &str) -> Sent {
     let status = reply.status();
-    let refused = |said: String| Sent::Refused {
-        status: status.as_u16(),
-        said: registry::upstream::said(&said, token),
+    let refused = |said: String| {
+        let said = said.replace(pair.trim_end_matches('='), "[token]");
+        Sent::Refused {
+            status: status.as_u16(),
+            said: registry::upstream::said(&said, token),
+        }
     };
     match status.as_u16() {
         200 | 201 => Sent::Accepted,

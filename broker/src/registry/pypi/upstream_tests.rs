@@ -290,3 +290,24 @@ fn an_address_is_a_plain_one() {
     };
     assert!(PyPi::new(none, Timeouts::default()).is_err());
 }
+
+#[tokio::test]
+async fn attack_41_a_server_that_repeats_the_requests_headers_does_not_put_the_token_into_the_jobs_output()
+ {
+    let basic = STANDARD.encode("__token__:pypi-SECRET");
+    for words in [
+        format!("403: authorization: Basic {basic}"),
+        format!(
+            "<pre>Authorization: Basic {}</pre>",
+            basic.trim_end_matches('=')
+        ),
+        "no pypi-SECRET here".to_owned(),
+    ] {
+        let Sent::Refused { said, .. } = sent(403, &[], &words).await else {
+            panic!("not refused");
+        };
+        assert!(said.contains("[token]"), "{said}");
+        assert!(!said.contains(basic.trim_end_matches('=')), "{said}");
+        assert!(!said.contains("SECRET"), "{said}");
+    }
+}
