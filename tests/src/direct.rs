@@ -30,6 +30,8 @@ use std::{
 pub const CLIENT_KEY: &str = "old-ci";
 /// How long one call may take: longer than the broker waits for a registry's lag.
 const CALL: Duration = Duration::from_mins(1);
+/// The broker closes connections that idle for 10 s, perhaps just when one is used again.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// Why a call brought no reply of its kind.
 #[derive(Debug)]
@@ -165,10 +167,15 @@ pub struct Wish {
 impl Wish {
     /// Of one package.
     pub fn new(packed: &Packed) -> anyhow::Result<Self> {
+        Self::of(vec![packed.item()?])
+    }
+
+    /// Of these items.
+    pub fn of(items: Vec<Item>) -> anyhow::Result<Self> {
         let identity = Identity::generate();
         let asked = OpenRequest {
             leave_out_published: false,
-            items: vec![packed.item()?],
+            items,
             job_key: identity.to_public().to_string(),
             idempotency_key: random_hex()?,
             note: None,
@@ -206,6 +213,15 @@ tags = ["latest"]
 impl Direct {
     /// Enrols everybody and stores the registry's token. `names` is what the client key may ask for.
     pub async fn set_up(daemon: &Daemon, token: &str, names: &[String]) -> anyhow::Result<Self> {
+        let direct = Self::with_people(daemon).await?;
+        let packages: Vec<_> = names.iter().map(|n| format!("npm:{n}")).collect();
+        direct.add_client_key(CLIENT_KEY, &packages).await?;
+        direct.add_token("npm", token).await?;
+        Ok(direct)
+    }
+
+    /// Enrols everybody; no client key and no token yet.
+    pub async fn with_people(daemon: &Daemon) -> anyhow::Result<Self> {
         let device = |person: &str, seed: [u8; 32]| -> anyhow::Result<Device> {
             Ok(Device {
                 person: person.parse()?,
@@ -223,6 +239,7 @@ impl Direct {
                 .no_proxy()
                 .redirect(reqwest::redirect::Policy::none())
                 .timeout(CALL)
+                .pool_idle_timeout(IDLE)
                 .build()?,
             nonce: Mutex::default(),
         };
@@ -240,26 +257,32 @@ impl Direct {
                 .await?;
             direct.enroll(device, &invited.invite).await?;
         }
-        let key = ClientKeyRequest {
-            name: CLIENT_KEY.parse()?,
-            public_key: direct.ci.public(),
-            packages: names.iter().map(|n| format!("npm:{n}")).collect(),
+        Ok(direct)
+    }
+
+    /// Registers the job's key under one more name, for these packages (`npm:@acme/left`): each name has quotas of its own.
+    pub async fn add_client_key(&self, name: &str, packages: &[String]) -> anyhow::Result<()> {
+        let asked = ClientKeyRequest {
+            name: name.parse()?,
+            public_key: self.ci.public(),
+            packages: packages.to_vec(),
         };
         let path = "/v1/admin/client-keys";
-        let _: Value = direct
-            .signed(&direct.robin, "POST", path, Some(&key))
-            .await?;
-        let token = TokenRequest {
-            registry: "npm".parse()?,
+        let _: Value = self.signed(&self.robin, "POST", path, Some(&asked)).await?;
+        Ok(())
+    }
+
+    /// Stores a registry's token for all of its packages.
+    pub async fn add_token(&self, registry: &str, token: &str) -> anyhow::Result<()> {
+        let asked = TokenRequest {
+            registry: registry.parse()?,
             scope: "*".into(),
             token: token.into(),
             expires: None,
         };
         let path = "/v1/admin/tokens";
-        let _: Value = direct
-            .signed(&direct.robin, "POST", path, Some(&token))
-            .await?;
-        Ok(direct)
+        let _: Value = self.signed(&self.robin, "POST", path, Some(&asked)).await?;
+        Ok(())
     }
 
     async fn enroll(&self, device: &Device, invite: &str) -> anyhow::Result<()> {
@@ -286,14 +309,17 @@ impl Direct {
 
     /// A fresh token of the job.
     pub fn id_token(&self) -> anyhow::Result<String> {
+        self.id_token_of(CLIENT_KEY)
+    }
+
+    /// A fresh token of the job under another of its names.
+    pub fn id_token_of(&self, name: &str) -> anyhow::Result<String> {
         let now = now()?;
         let claims = json!({
-            "iss": "client-key", "sub": CLIENT_KEY, "aud": self.url,
+            "iss": "client-key", "sub": name, "aud": self.url,
             "iat": now, "exp": now + 300, "jti": random_hex()?,
         });
-        Ok(self
-            .ci
-            .sign_jwt("countersign-client+jwt", CLIENT_KEY, &claims))
+        Ok(self.ci.sign_jwt("countersign-client+jwt", name, &claims))
     }
 
     /// Opens a request.

@@ -361,6 +361,17 @@ impl Dist {
         inner_version: &str,
         change: Change,
     ) -> Self {
+        Self::packed(project, version, inner, inner_version, change)
+    }
+
+    /// The same with a change that brings something along.
+    pub fn packed(
+        project: &str,
+        version: &str,
+        inner: &str,
+        inner_version: &str,
+        change: impl FnOnce(&mut Vec<(String, Vec<u8>)>),
+    ) -> Self {
         let module = inner.replace('-', "_");
         let info = format!("{module}-{inner_version}.dist-info");
         let metadata = format!(

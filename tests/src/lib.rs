@@ -4,6 +4,7 @@
 //! secret is made for the run. Nothing here is part of what is shipped.
 
 pub mod api;
+pub mod artifact;
 pub mod authority;
 pub mod cargo;
 pub mod command;

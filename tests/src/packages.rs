@@ -45,7 +45,16 @@ pub fn npmrc(dir: &Path, registry: &str, token: &str) -> anyhow::Result<()> {
 /// The bytes of a `.tgz` with exactly these entries, in this order: also the ones that no honest client writes
 /// (repeated names, absolute names, `..`).
 pub fn tarball(entries: &[(&str, &[u8])]) -> anyhow::Result<Vec<u8>> {
-    let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
+    packed(entries, Compression::default())
+}
+
+/// The same without compression: entries of one length give archives of one length.
+pub fn stored_tarball(entries: &[(&str, &[u8])]) -> anyhow::Result<Vec<u8>> {
+    packed(entries, Compression::none())
+}
+
+fn packed(entries: &[(&str, &[u8])], level: Compression) -> anyhow::Result<Vec<u8>> {
+    let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), level));
     for (name, bytes) in entries {
         let mut header = tar::Header::new_ustar();
         header.set_size(bytes.len().try_into()?);

@@ -47,12 +47,24 @@ pub struct Watched {
 
 #[derive(Debug, Default)]
 struct State {
-    armed: Vec<(String, Fault)>,
+    armed: Vec<Armed>,
     watched: Vec<(String, Watched)>,
     /// Faults that hit every request, and not just the next.
     sticky: Vec<(String, Fault)>,
     down: bool,
 }
+
+/// A request that is waited for.
+#[derive(Debug)]
+struct Armed {
+    text: String,
+    /// Where the text stands: at the start of the request, or anywhere in it.
+    inside: bool,
+    fault: Fault,
+}
+
+/// How much of a request is read, at most, to find out which one it is.
+const LOOK_MAX: usize = 64 << 10;
 
 /// A proxy in front of a port.
 #[derive(Debug)]
@@ -95,13 +107,38 @@ impl Proxy {
     /// Spoils the next request that starts with `text` (`PUT /left `, say), and watches all such requests. Requests
     /// are found where a piece of a connection starts with the text, so clients that pipeline are not served well.
     pub fn arm(&self, text: &str, fault: Fault) {
-        lock(&self.state).armed.push((text.into(), fault));
+        self.push(text, false, fault);
+    }
+
+    /// As [`Self::arm`] for the next `PUT` or `POST` with `text` anywhere in its first 64 KiB: for registries where every
+    /// publish goes to one path.
+    pub fn arm_inside(&self, text: &str, fault: Fault) {
+        self.push(text, true, fault);
+    }
+
+    fn push(&self, text: &str, inside: bool, fault: Fault) {
+        let text = text.to_owned();
+        let armed = Armed {
+            text,
+            inside,
+            fault,
+        };
+        lock(&self.state).armed.push(armed);
+    }
+
+    /// Watches `text` no longer, and keeps nothing of what was seen.
+    pub fn forget(&self, text: &str) {
+        let mut state = lock(&self.state);
+        state.armed.retain(|a| a.text != text);
+        for (_, watched) in state.watched.iter_mut().filter(|(t, _)| t == text) {
+            *watched = Watched::default();
+        }
     }
 
     /// Spoils every request that starts with `text`, until it is armed again.
     pub fn arm_all(&self, text: &str, fault: Fault) {
         let mut state = lock(&self.state);
-        state.armed.retain(|(t, _)| t != text);
+        state.armed.retain(|a| a.text != text);
         state.sticky.retain(|(t, _)| t != text);
         state.sticky.push((text.into(), fault));
     }
@@ -127,10 +164,19 @@ impl Proxy {
 impl State {
     /// A watched request begins: its place in `watched`, and its fault.
     fn begin(&mut self, piece: &[u8]) -> Option<(usize, Fault)> {
+        let shown = piece.get(..piece.len().min(LOOK_MAX)).unwrap_or_default();
+        let inside = writes(piece).then(|| String::from_utf8_lossy(shown));
         let begins = |text: &String| piece.starts_with(text.as_bytes());
-        let (text, fault) = match self.armed.iter_mut().find(|(text, _)| begins(text)) {
+        let found = self.armed.iter_mut().find(|a| {
+            if a.inside {
+                inside.as_ref().is_some_and(|i| i.contains(&a.text))
+            } else {
+                begins(&a.text)
+            }
+        });
+        let (text, fault) = match found {
             // One fault hits one request; the client's next try passes.
-            Some((text, fault)) => (text.clone(), std::mem::replace(fault, Fault::None)),
+            Some(a) => (a.text.clone(), std::mem::replace(&mut a.fault, Fault::None)),
             None => self.sticky.iter().find(|(text, _)| begins(text))?.clone(),
         };
         let watched = Watched {
@@ -140,6 +186,11 @@ impl State {
         self.watched.push((text, watched));
         self.down |= fault == Fault::Down;
         Some((self.watched.len() - 1, fault))
+    }
+
+    /// Whether more of a request must be read to know which one it is.
+    fn looks_inside(&self) -> bool {
+        self.armed.iter().any(|a| a.inside)
     }
 
     fn note(&mut self, at: Option<(usize, Fault)>, up: &[u8], down: usize) {
@@ -154,6 +205,28 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// Whether a request begins here.
+fn begins(piece: &[u8]) -> bool {
+    writes(piece) || piece.starts_with(b"GET ") || piece.starts_with(b"HEAD ")
+}
+
+/// Whether a request with a body begins here.
+fn writes(piece: &[u8]) -> bool {
+    piece.starts_with(b"PUT ") || piece.starts_with(b"POST ")
+}
+
+/// Whether a piece holds a whole request, or as much of it as is looked at.
+fn is_whole(piece: &[u8]) -> bool {
+    let Some(head) = piece.windows(4).position(|w| w == b"\r\n\r\n") else {
+        return piece.len() >= LOOK_MAX;
+    };
+    let text = String::from_utf8_lossy(piece.get(..head).unwrap_or_default()).to_lowercase();
+    let length = text
+        .lines()
+        .find_map(|l| l.strip_prefix("content-length:")?.trim().parse().ok());
+    piece.len() >= LOOK_MAX || length.is_none_or(|n: usize| piece.len() >= head + 4 + n)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -195,9 +268,17 @@ async fn up(
     let mut buffer = vec![0; 16 << 10];
     let mut count = 0u64;
     while let Ok(n @ 1..) = from.read(&mut buffer).await {
-        let piece = buffer.get(..n).unwrap_or_default();
-        if let Some(begun) = lock(state).begin(piece) {
-            *lock(current) = Some(begun);
+        let mut piece = buffer.get(..n).unwrap_or_default().to_vec();
+        if writes(&piece) && lock(state).looks_inside() {
+            while !is_whole(&piece)
+                && let Ok(n @ 1..) = from.read(&mut buffer).await
+            {
+                piece.extend_from_slice(buffer.get(..n).unwrap_or_default());
+            }
+        }
+        let n = piece.len();
+        if begins(&piece) {
+            *lock(current) = lock(state).begin(&piece);
             count = 0;
         }
         if lock(state).down {
@@ -205,7 +286,7 @@ async fn up(
         }
         let now = *lock(current);
         if let Some((_, Fault::Answer(answer))) = now {
-            let mut rest = rest_of(piece).unwrap_or_default();
+            let mut rest = rest_of(&piece).unwrap_or_default();
             while rest > 0
                 && let Ok(n @ 1..) = from.read(&mut buffer).await
             {
@@ -239,9 +320,13 @@ async fn down(
     current: &Current,
 ) {
     let mut buffer = vec![0; 16 << 10];
-    let mut count = 0u64;
+    let (mut count, mut counted) = (0u64, None);
     while let Ok(n @ 1..) = from.read(&mut buffer).await {
         let now = *lock(current);
+        // The bytes of one reply are counted, not those of the connection.
+        if counted != now.map(|(at, _)| at) {
+            (count, counted) = (0, now.map(|(at, _)| at));
+        }
         let fault = now.map_or(Fault::None, |(_, fault)| fault);
         let cut = match fault {
             Fault::CutDown(k) | Fault::ResetDown(k) => Some(k),

@@ -184,6 +184,14 @@ impl PyPiServer {
         fs::read(self.dir.path().join("packages").join(name)).ok()
     }
 
+    /// Takes a file away, behind its back.
+    pub fn remove(&self, name: &str) -> anyhow::Result<()> {
+        match fs::remove_file(self.dir.path().join("packages").join(name)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.running.id()

@@ -13,20 +13,26 @@
 mod broker_process;
 #[path = "../bench/cycle.rs"]
 mod cycle;
+#[path = "../bench/discard.rs"]
+mod discard;
 #[path = "../bench/history.rs"]
 mod history;
 #[path = "../bench/http.rs"]
 mod http;
 #[path = "../bench/machine.rs"]
 mod machine;
+#[path = "../bench/nginx.rs"]
+mod nginx;
 #[path = "../bench/sink.rs"]
 mod sink;
+#[path = "../bench/upload.rs"]
+mod upload;
 
 use age::x25519::Identity;
 use anyhow::{Context as _, bail};
 use broker::Broker;
 use broker_process as broker;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use cycle::{Client, Job, Jobs, Person, Steps};
 use machine::Times;
 use std::{
@@ -59,6 +65,15 @@ struct Arguments {
     /// The daemon; beside this program unless given.
     #[arg(long)]
     daemon: Option<PathBuf>,
+    #[command(subcommand)]
+    only: Option<Only>,
+}
+
+/// What is measured alone.
+#[derive(Subcommand)]
+enum Only {
+    /// Uploads through the broker beside a plain reverse proxy
+    Upload(upload::Arguments),
 }
 
 /// A broker that is set up, with what drives it.
@@ -82,6 +97,9 @@ struct Run {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    if let Some(Only::Upload(uploads)) = &arguments.only {
+        return upload::run(uploads).await;
+    }
     let beside = std::env::current_exe()?;
     let beside = beside.parent().context("a folder")?;
     let daemon = arguments
