@@ -95,6 +95,10 @@ impl Proxy {
             while let Ok((client, _)) = listener.accept().await {
                 let (to, state) = (to.clone(), Arc::clone(&shared));
                 tokio::spawn(async move {
+                    // A connection that says nothing would keep a server busy that serves one at a time.
+                    if !matches!(client.peek(&mut [0]).await, Ok(1..)) {
+                        return;
+                    }
                     if let Ok(server) = TcpStream::connect(&to).await {
                         serve(client, server, &state).await;
                     }

@@ -3,6 +3,7 @@
 
 use arc_swap::ArcSwap;
 use axum::Router;
+use http::{HeaderMap, HeaderValue, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::{
@@ -11,7 +12,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
-use std::{net::IpAddr, path::Path, path::PathBuf, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::IpAddr, path::Path, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
@@ -150,7 +151,16 @@ where
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        router.clone().oneshot(request.map(axum::body::Body::new))
+        let last = ends_the_connection(request.headers());
+        let reply = router.clone().oneshot(request.map(axum::body::Body::new));
+        async move {
+            let mut reply = reply.await?;
+            if last {
+                let close = HeaderValue::from_static("close");
+                reply.headers_mut().insert(header::CONNECTION, close);
+            }
+            Ok::<_, Infallible>(reply)
+        }
     });
     let mut connection = std::pin::pin!(
         hyper::server::conn::http1::Builder::new()
@@ -165,6 +175,13 @@ where
         _ = stop.changed() => connection.as_mut().graceful_shutdown(),
     }
     let _ = connection.await;
+}
+
+/// A request whose length is told by its chunks is the last one of its connection: where a proxy in front believed a
+/// `Content-Length` beside them, what it sent as the body's rest would be the next request here (attack 40; RFC 9112,
+/// section 6.1). The HTTP library takes that header away, so both together cannot be told from chunks alone.
+fn ends_the_connection(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::TRANSFER_ENCODING)
 }
 
 fn acceptor(certificate: Arc<Certificate>) -> TlsAcceptor {

@@ -155,13 +155,18 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
             for at_once in &arguments.at_once {
                 let rows = stage.rows(*size, *at_once, arguments.rounds).await?;
                 for (way, row) in &rows {
+                    // Of a small upload neither says anything.
+                    let (rate, cpu) = if *size < SMALL {
+                        ("-".to_owned(), "-".to_owned())
+                    } else {
+                        let cpu = format!("{:.2}", row.cpu_per_gb());
+                        (format!("{:.0}", row.rate()), cpu)
+                    };
                     println!(
-                        "| {} | {size} | {at_once} | {} | {:.2} | {:.0} | {:.2} | {} |",
+                        "| {} | {size} | {at_once} | {} | {:.2} | {rate} | {cpu} | {} |",
                         kind.name(),
                         way.name(),
                         row.p50(),
-                        row.rate(),
-                        row.cpu_per_gb(),
                         row.grown
                     );
                 }
