@@ -16,7 +16,7 @@ pub(crate) struct Nginx {
     /// As it comes: a request's body is stored before it is passed on.
     pub(crate) buffering: String,
     running: Running,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 fn program() -> Option<PathBuf> {
@@ -67,7 +67,7 @@ impl Nginx {
             streaming: format!("http://127.0.0.1:{streaming}"),
             buffering: format!("http://127.0.0.1:{buffering}"),
             running,
-            _folder: folder,
+            folder: folder,
         };
         for _ in 0..200 {
             if super::http::Connection::open(&nginx.buffering)
@@ -78,7 +78,7 @@ impl Nginx {
             }
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
-        let log = fs::read_to_string(nginx._folder.path().join("log"));
+        let log = fs::read_to_string(nginx.folder.path().join("log"));
         Err(anyhow::anyhow!(
             "nginx does not listen: {}",
             log.unwrap_or_default()
