@@ -152,7 +152,8 @@ async fn mint(
         from: UnixTime(now.0.saturating_sub(CLOCKS_DIFFER)),
         until: now.after(permit.mint_seconds()),
     };
-    let (token, stored) = vault::release(&desk.vault, &*desk.live, permit, item, Mode::Mint, now)
+    let wish = (item, &item.registry);
+    let (token, stored) = vault::release(&desk.vault, &*desk.live, permit, wish, Mode::Mint, now)
         .map_err(Fault::from)?
         .ok_or_else(|| Refusal::NoToken(item.package_key()))?;
     let narrowed = upstream.mint(&token, &item.package, life);

@@ -7,8 +7,8 @@
 pub mod archive;
 mod artifact;
 pub mod crates;
-mod factor;
 mod doors;
+mod factor;
 pub mod npm;
 mod pieces;
 pub mod pypi;
@@ -18,10 +18,10 @@ mod upstream;
 mod fake;
 
 pub use artifact::Fetched;
+pub use doors::{Door, Doors};
 pub use factor::{
     FactorAsk, FactorSaid, Inspected, NotShown, SecondFactor, StageId, Staged, Staging,
 };
-pub use doors::{Door, Doors};
 pub use upstream::{
     Account, BaseError, BoxFuture, Life, Narrowed, Published, ReadBack, ReadError, Sent, ShownFile,
     Timeouts, Upstream,

@@ -54,6 +54,7 @@ impl Record {
         let on_its_way = |_: &File| Progress::Settling {
             attempt: 1,
             since: now,
+            hold: None,
         };
         let items = self.facts.items.iter();
         self.state = State::Releasing {

@@ -6,8 +6,8 @@
 use super::{body, doors, json::JsonError, name, packument, stage::Via};
 use crate::{
     registry::{
-        self, Account, Address, BaseError, BoxFuture, Doors, Fetched, Publish, Published, ReadError,
-        SecondFactor, Sent, Staging, Timeouts, Upstream,
+        self, Account, Address, BaseError, BoxFuture, Doors, Fetched, Publish, Published,
+        ReadError, SecondFactor, Sent, Staging, Timeouts, Upstream,
         artifact::Downloads,
         pieces::{self, PIECES, Pieces},
         upstream::{failed, short_reply},

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     registry::{
-        self, Account, Address, BaseError, BoxFuture, Doors, Fetched, Life, Narrowed, Publish, Published,
-        ReadError, Sent, Timeouts, Upstream,
+        self, Account, Address, BaseError, BoxFuture, Doors, Fetched, Life, Narrowed, Publish,
+        Published, ReadError, Sent, Timeouts, Upstream,
         artifact::Downloads,
         pieces::{self, Frame},
         upstream::{failed, short_reply},
