@@ -67,7 +67,7 @@ impl Nginx {
             streaming: format!("http://127.0.0.1:{streaming}"),
             buffering: format!("http://127.0.0.1:{buffering}"),
             running,
-            folder: folder,
+            folder,
         };
         for _ in 0..200 {
             if super::http::Connection::open(&nginx.buffering)
