@@ -1,6 +1,6 @@
 //! Rows 20, 25, 26 and 54: routes that answer whom they should not, and floods.
 
-use super::upstream::{TOKEN, Upstream};
+use super::upstream::{Seen, TOKEN, Upstream};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use broker::http::routes::{self, Who};
 use proto::{
