@@ -140,3 +140,30 @@ async fn attack_50_a_thaw_that_was_written_into_the_database_is_nobodys() {
         assert_eq!(two.body["frozen"], false, "sealed {sealed}: {}", two.body);
     }
 }
+
+#[tokio::test]
+async fn attack_44_a_damaged_request_keeps_nobody_from_the_others() {
+    let mut office = Office::start(POLICY, NO_REGISTRY).await.unwrap();
+    let alice = office
+        .hire("alice", &["release"], false, &[])
+        .await
+        .unwrap();
+    let spoilt = office.open("@acme/left", "1.0.0", b"x").await.unwrap();
+    let sound = office.open("@acme/right", "1.0.0", b"y").await.unwrap();
+    let live = office.daemon.dir().join("data/live.redb");
+    office.daemon.kill9();
+    let key = [b"request\0", spoilt.opened.id.0.as_bytes().as_slice()].concat();
+    let honest = row(&live, &key).unwrap();
+    write_row(&live, &key, Some(&honest[..honest.len() / 2])).unwrap();
+    office.daemon.restart().await.unwrap();
+
+    let inbox = alice.get("/v1/inbox").await.unwrap();
+    let listed = inbox.body["requests"].as_array().unwrap();
+    assert_eq!(listed.len(), 1, "{}", inbox.body);
+    assert_eq!(listed[0]["id"], sound.opened.id.to_string());
+    let code = alice.code(0).unwrap();
+    let reply = alice.approve(&sound, Some(&code)).await.unwrap();
+    assert!(reply.success(), "{}", reply.body);
+    let reply = spoilt.collect().await.unwrap();
+    assert_eq!(reply.status, 500, "{}", reply.body);
+}

@@ -14,7 +14,9 @@ use proto::{
 };
 use serde_json::{Value, json};
 use stand::{
-    Output, api, http, packages, parts, run,
+    Output, api,
+    daemon::Daemon,
+    http, packages, parts, run,
     team::{PUBLISH, Team},
 };
 use std::{
@@ -389,4 +391,51 @@ async fn attack_54_one_account_takes_neither_all_guests_nor_all_uploads_of_its_p
     assert_eq!(status, 403, "{text}");
     assert!(text.contains("waits for approval"), "{text}");
     drop(held);
+}
+
+#[tokio::test]
+async fn attack_17_where_no_run_is_named_a_batch_with_more_in_it_is_not_taken_for_the_jobs_own() {
+    let issuer = parts::Issuer::start().await.unwrap();
+    let policy = api::policy_of_one().replacen(
+        "callers = [",
+        "callers = [\n    { issuer = \"plain\", subject = \"acme/left\" },",
+        1,
+    );
+    // Nobody is asked for a version: nothing listens there.
+    let builder = Daemon::builder()
+        .issuer("plain", "oidc", &issuer.url, None)
+        .registry("npm", "npm", "http://127.0.0.1:1")
+        .policy(&policy);
+    let small = api::Small::with(builder, issuer, "npm_token")
+        .await
+        .unwrap();
+    let mint = async |audience: &str| {
+        let claims =
+            json!({"sub": "acme/left", "aud": audience, "jti": hex(&api::random::<8>().unwrap())});
+        small.mint(&json!({ "claims": claims })).await.unwrap()
+    };
+    let [left, evil] = ["@acme/left", "@acme/evil"].map(|n| api::Packed::new(n, "1.0.0").unwrap());
+    let items = [&left, &evil].map(|p| p.item("latest").unwrap());
+    let stolen = mint(&small.daemon.url).await;
+    let theirs = api::Job::open(&small.daemon, &stolen, &items, "k")
+        .await
+        .unwrap();
+
+    let door = small.endpoint().unwrap();
+    let path = format!(
+        "/-/npm/v1/oidc/token/exchange/package/{}",
+        left.name.replace('/', "%2f")
+    );
+    let guest = door
+        .bearer("POST", &path, &mint("npm:127.0.0.1").await, &Value::Null)
+        .await
+        .unwrap();
+    let guest: Value = guest.ok().unwrap();
+    let document = left.document("latest").unwrap();
+    let token = guest["token"].as_str().unwrap();
+    let told = door.put(&left.name, token, document).await.unwrap();
+    assert_eq!(told.status, 403, "{}", told.text);
+    assert!(told.text.contains("/r/"), "{}", told.text);
+    assert!(!told.text.contains(&theirs.id.to_string()), "{}", told.text);
+    assert_eq!(small.waiting().await.unwrap(), 2, "each its own question");
 }

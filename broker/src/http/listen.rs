@@ -12,7 +12,14 @@ use rustls::{
     sign::CertifiedKey,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
-use std::{convert::Infallible, net::IpAddr, path::Path, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    convert::Infallible,
+    net::{IpAddr, Ipv6Addr},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
@@ -23,6 +30,10 @@ use tower::ServiceExt as _;
 
 /// Open connections of one listener.
 const CONNECTIONS_MAX: usize = 4096;
+/// Of these, what one address may hold (attack 53).
+const PEER_MAX: usize = CONNECTIONS_MAX / 4;
+/// Time in which a peer that takes nothing of what it is sent loses its connection (RFC 5482).
+const TAKES_NOTHING: Duration = Duration::from_mins(1);
 /// Time for a request's head, and for the TLS handshake.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Headers of one request.
@@ -101,6 +112,7 @@ pub struct Listener {
 pub async fn serve(listener: Listener, mut stop: watch::Receiver<bool>) {
     let tls = listener.certificate.map(acceptor);
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let peers = Peers::default();
     let mut connections = JoinSet::new();
     loop {
         let permit = Arc::clone(&room).acquire_owned();
@@ -117,15 +129,70 @@ pub async fn serve(listener: Listener, mut stop: watch::Receiver<bool>) {
         if listener.only_from.is_some_and(|only| peer.ip() != only) {
             continue;
         }
+        // Behind a proxy, and on the machine itself, one address is many people.
+        let shared = listener.only_from.is_some() || peer.ip().is_loopback();
+        let Some(place) = peers.enter(peer.ip(), if shared { CONNECTIONS_MAX } else { PEER_MAX })
+        else {
+            continue;
+        };
         let (tls, router, stop) = (tls.clone(), listener.router.clone(), stop.clone());
         connections.spawn(async move {
             connection(stream, tls, router, stop).await;
-            drop(permit);
+            drop((permit, place));
         });
     }
     drop(listener.socket);
     let drained = async { while connections.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(DRAIN, drained).await;
+}
+
+/// How many connections each address holds.
+#[derive(Clone, Default)]
+struct Peers(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// One connection's place among those of its address, until it is dropped.
+struct Place {
+    peers: Peers,
+    peer: IpAddr,
+}
+
+impl Peers {
+    /// A place, unless the address holds `max` already.
+    fn enter(&self, peer: IpAddr, max: usize) -> Option<Place> {
+        let peer = network(peer);
+        let mut held = lock(&self.0);
+        let count = held.entry(peer).or_default();
+        if *count >= max {
+            return None;
+        }
+        *count += 1;
+        let peers = self.clone();
+        Some(Place { peers, peer })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut held = lock(&self.peers.0);
+        if let Entry::Occupied(mut count) = held.entry(self.peer) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
+fn lock(held: &Mutex<HashMap<IpAddr, usize>>) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whoever has an IPv6 address has its whole /64.
+fn network(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+        v4 @ IpAddr::V4(_) => v4,
+    }
 }
 
 async fn connection(
@@ -135,6 +202,7 @@ async fn connection(
     stop: watch::Receiver<bool>,
 ) {
     let _ = stream.set_nodelay(true);
+    let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(TAKES_NOTHING));
     match tls {
         None => http(TokioIo::new(stream), router, stop).await,
         Some(tls) => {
@@ -197,4 +265,29 @@ fn acceptor(certificate: Arc<Certificate>) -> TlsAcceptor {
         .with_cert_resolver(certificate);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     TlsAcceptor::from(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attack_53_one_address_leaves_room_to_the_others() {
+        let peers = Peers::default();
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let one = peers.enter(ip("192.0.2.1"), 2);
+        let two = peers.enter(ip("::ffff:192.0.2.1"), 2);
+        assert!(one.is_some() && two.is_some());
+        assert!(peers.enter(ip("192.0.2.1"), 2).is_none());
+        assert!(peers.enter(ip("192.0.2.2"), 2).is_some());
+        drop(one);
+        assert!(peers.enter(ip("192.0.2.1"), 2).is_some());
+
+        let six = ["2001:db8::1", "2001:db8::2"].map(|a| peers.enter(ip(a), 2));
+        assert!(six.iter().all(Option::is_some));
+        assert!(peers.enter(ip("2001:db8::3"), 2).is_none());
+        assert!(peers.enter(ip("2001:db8:0:1::3"), 2).is_some());
+        drop((two, six));
+        assert!(lock(&peers.0).is_empty());
+    }
 }

@@ -46,7 +46,7 @@ async fn chunk(desk: &Desk, now: UnixTime) -> Result<usize, Fault> {
         markers = markers.delete(FINISHED, &key, marker.version);
         let (Some(row), Some(held)) = (
             desk.live.get(REQUESTS, id.0.as_bytes())?,
-            ledger::live(desk, id)?,
+            ledger::among(desk, id)?,
         ) else {
             continue;
         };

@@ -18,6 +18,8 @@ const RIVALS_MAX: usize = 200;
 const RACES_MAX: usize = 50;
 /// Rows looked at in one sweep.
 const SWEEP_MAX: usize = 1000;
+/// Until a request whose row is damaged is looked at again, in seconds.
+const DAMAGED_AGAIN: u64 = 3600;
 
 /// The job takes its request back.
 pub async fn cancel(
@@ -106,7 +108,21 @@ pub async fn sweep(desk: &Desk, now: UnixTime) -> Result<usize, Fault> {
             break;
         }
         seen += 1;
-        let Some(held) = ledger::live(desk, id)?.filter(|h| !h.record.name().is_final()) else {
+        let held = match ledger::live(desk, id) {
+            // Its row may be put right by hand; the others are not kept waiting for that.
+            Err(Fault::Damaged(what)) => {
+                tracing::error!(%id, what, "a request's row cannot be believed; it is looked at again in an hour");
+                let batch = Batch::new().delete(DUE, key, row.version).create(
+                    DUE,
+                    ledger::timed(now.after(DAMAGED_AGAIN), id),
+                    Vec::new(),
+                );
+                tolerate(desk.commit(batch, &[], now).await.map(drop))?;
+                continue;
+            }
+            held => held?,
+        };
+        let Some(held) = held.filter(|h| !h.record.name().is_final()) else {
             ended = ended.delete(DUE, key, row.version);
             continue;
         };

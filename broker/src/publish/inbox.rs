@@ -51,7 +51,7 @@ pub fn inbox(
             });
         }
         let held = ledger::untimed(&key)
-            .map(|(_, id)| ledger::live(desk, id))
+            .map(|(_, id)| ledger::among(desk, id))
             .transpose()?
             .flatten();
         last = Some(hex(&key));

@@ -62,6 +62,17 @@ pub fn live(desk: &Desk, id: RequestId) -> Result<Option<Held>, Fault> {
     }
 }
 
+/// A live request, looked at among many: one that is damaged is named in the log, and keeps nobody from the others.
+pub fn among(desk: &Desk, id: RequestId) -> Result<Option<Held>, Fault> {
+    match live(desk, id) {
+        Err(Fault::Damaged(what)) => {
+            tracing::error!(%id, what, "a request's row cannot be believed; it is passed over");
+            Ok(None)
+        }
+        other => other,
+    }
+}
+
 /// A request, live or finished long ago.
 pub fn find(desk: &Desk, id: RequestId) -> Result<Option<Record>, Fault> {
     if let Some(held) = live(desk, id)? {
@@ -270,7 +281,7 @@ pub fn others_of_package(
             .get(prefix.len()..)
             .and_then(id_of)
             .filter(|id| but != Some(*id))
-            .map(|id| live(desk, id))
+            .map(|id| among(desk, id))
             .transpose()?
         {
             out.extend(held);

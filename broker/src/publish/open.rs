@@ -368,7 +368,7 @@ fn over_quota(desk: &Desk, facts: &RequestFacts, actor: Option<&str>) -> Result<
             let mut own = 0;
             for (key, _) in &open {
                 let id = key.get(prefix.len()..).and_then(ledger::id_of);
-                let held = id.map(|id| ledger::live(desk, id)).transpose()?.flatten();
+                let held = id.map(|id| ledger::among(desk, id)).transpose()?.flatten();
                 own += usize::from(held.is_some_and(|h| h.record.actor.as_deref() == Some(actor)));
             }
             if own >= OPEN_PER_ACTOR_AND_PACKAGE {

@@ -265,7 +265,7 @@ pub async fn resume(desk: &Desk, started: bool) -> Result<(), Fault> {
             let Some(id) = ledger::id_of(&key) else {
                 continue;
             };
-            if let Some(held) = ledger::live(desk, id)? {
+            if let Some(held) = ledger::among(desk, id)? {
                 resume_one(desk, id, &held.record, started).await;
             }
         }

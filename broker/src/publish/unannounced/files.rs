@@ -162,7 +162,7 @@ fn announced(
     let rows = desk.live.range(BY_PACKAGE_ASKER, &prefix, None, LOOK_MAX);
     for (key, _) in rows.map_err(Fault::from)? {
         let id = key.get(prefix.len()..).and_then(ledger::id_of);
-        let held = id.map(|id| ledger::live(desk, id)).transpose()?.flatten();
+        let held = id.map(|id| ledger::among(desk, id)).transpose()?.flatten();
         let fits = held.filter(|held| {
             let record = &held.record;
             files_of(record, item).contains(file)
