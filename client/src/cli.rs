@@ -1,7 +1,7 @@
 //! What can be typed.
 
 use crate::commands::{
-    admin, answer, enroll, inbox, publish, request, reveal, status, ticket, verify,
+    admin, answer, cargo_credential, enroll, inbox, publish, request, reveal, status, ticket, verify,
 };
 use clap::{Parser, Subcommand};
 
@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Cancel(ticket::Args),
     /// CI: get a stored secret after approval
     Reveal(reveal::Args),
+    /// CI: hand a crate's token to cargo after approval (its credential provider)
+    CargoCredential(cargo_credential::Args),
     /// Maintainers: make this machine one of your devices
     Enroll(enroll::Args),
     /// Show the current code of an otpauth file

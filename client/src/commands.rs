@@ -2,6 +2,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod answer;
+pub(crate) mod cargo_credential;
 pub(crate) mod enroll;
 pub(crate) mod inbox;
 pub(crate) mod publish;
@@ -22,6 +23,7 @@ pub(crate) async fn dispatch(context: &Context, command: Command) -> Result<(), 
         Command::Collect(args) => ticket::collect(context, &args).await,
         Command::Cancel(args) => ticket::cancel(context, &args).await,
         Command::Reveal(args) => reveal::reveal(context, &args).await,
+        Command::CargoCredential(_) => Err(cargo_credential::not_by_hand()),
         Command::Enroll(args) => enroll::enroll(context, &args).await,
         Command::Totp(args) => enroll::totp(context, &args),
         Command::Inbox(args) => inbox::inbox(context, &args).await,

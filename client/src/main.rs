@@ -35,20 +35,33 @@ fn main() -> ExitCode {
 }
 
 fn start() -> Exit {
+    let env = Env::process();
+    // So cargo starts its credential providers; what its settings say behind our name comes on standard input.
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|a| a == "--cargo-plugin")
+    {
+        let out = Out::new(false, &env);
+        return finish(&out, run(commands::cargo_credential::plugin(&env)));
+    }
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(told) => return tell(&told),
     };
-    let env = Env::process();
     let context = Context {
         out: Out::new(cli.json, &env),
         env,
         broker: cli.broker,
     };
-    match run(&context, cli.command) {
+    let done = run(commands::dispatch(&context, cli.command));
+    finish(&context.out, done)
+}
+
+fn finish(out: &Out, done: Result<(), Failure>) -> Exit {
+    match done {
         Ok(()) => Exit::Done,
         Err(failure) => {
-            context.out.failure(&failure);
+            out.failure(&failure);
             exit_of(&failure)
         }
     }
@@ -73,14 +86,14 @@ fn exit_of(failure: &Failure) -> Exit {
     }
 }
 
-fn run(context: &Context, command: cli::Command) -> Result<(), Failure> {
+fn run(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| {
             Failure::failed(format!("The event loop did not start: {e}."), "Try again.")
         })?;
-    runtime.block_on(commands::dispatch(context, command))
+    runtime.block_on(command)
 }
 
 #[cfg(test)]

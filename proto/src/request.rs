@@ -48,10 +48,18 @@ impl Item {
 pub struct File {
     /// File name as the job knows it; shown, and compared where the registry's upload carries it.
     pub name: String,
-    /// Size in bytes.
+    /// Size in bytes; 0 for a file that is only announced.
     pub size: u64,
     /// Digest in the registry's own algorithm.
     pub digest: Digest,
+}
+
+impl File {
+    /// Whether the job only says that it will publish this file, with a secret that it is given: the broker
+    /// never sees the file, and nobody told its size. No registry takes an empty file.
+    pub const fn is_announced(&self) -> bool {
+        self.size == 0
+    }
 }
 
 /// What the broker verified about who asks; every field comes from a checked token.

@@ -4,7 +4,7 @@ use anyhow::{Context, bail};
 use std::{
     ffi::OsStr,
     fmt,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write as _},
     path::Path,
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc,
@@ -90,7 +90,7 @@ pub async fn run<S: AsRef<OsStr>>(
 #[derive(Debug)]
 pub struct Running {
     child: Child,
-    _stdin: Option<ChildStdin>,
+    stdin: Option<ChildStdin>,
 }
 
 impl Running {
@@ -101,10 +101,22 @@ impl Running {
             .spawn()
             .with_context(|| format!("{} could not be started", command.get_program().display()))?;
         let stdin = child.stdin.take();
-        Ok(Self {
-            child,
-            _stdin: stdin,
-        })
+        Ok(Self { child, stdin })
+    }
+
+    /// Writes to its standard input.
+    pub fn say(&mut self, text: &str) -> anyhow::Result<()> {
+        let stdin = self
+            .stdin
+            .as_mut()
+            .context("its standard input is closed")?;
+        stdin.write_all(text.as_bytes())?;
+        Ok(stdin.flush()?)
+    }
+
+    /// Closes its standard input.
+    pub fn hang_up(&mut self) {
+        self.stdin = None;
     }
 
     /// Starts `command` and waits at most `limit` for the first line of its standard output.

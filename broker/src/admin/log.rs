@@ -36,8 +36,8 @@ pub async fn receipt(desk: &Desk, record: &Record) -> Result<String, Refusal> {
         return Err(Refusal::State(record.name(), record.status().reason));
     }
     if record.mode == Mode::Reveal {
-        // Nothing was shown by a registry, so there is nothing to prove offline.
-        let why = "a secret was revealed and nothing published; the log has who approved it";
+        // The broker published nothing, so there is no publish of its own to prove offline.
+        let why = "a secret was handed out and the broker published nothing; the log has who approved it, and what was read back";
         return Err(Refusal::BadRequest(why.to_owned()));
     }
     let (size, checkpoint) = desk.checkpoint().await?;

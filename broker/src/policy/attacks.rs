@@ -395,6 +395,11 @@ fn attack_37_a_secret_is_never_revealed_under_the_name_of_a_publish() {
         publish.open().unwrap_err().reason.name(),
         "reveals-no-files"
     );
-    let secret = publish.with(|s| s.items[0].files.clear());
+    // What the job says that it will publish is no publish; and where the broker publishes, it is nothing.
+    let announced = publish.with(|s| s.items[0].files[0].size = 0);
+    assert_eq!(announced.open().unwrap().mode, Mode::Reveal);
+    let secret = announced.with(|s| s.items[0].files.clear());
     assert_eq!(secret.open().unwrap().mode, Mode::Reveal);
+    let forward = Set::npm().with(|s| s.items[0].files[0].size = 0);
+    assert_eq!(forward.open().unwrap_err().reason.name(), "announced-only");
 }

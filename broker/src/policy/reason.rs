@@ -51,6 +51,11 @@ pub enum Reason {
         "the policy's mode for this package is `reveal`, which hands out the stored secret and publishes no files; ask an admin to compare policy.toml"
     )]
     RevealsNoFiles,
+    /// Files that are only announced, where the policy does not reveal the secret.
+    #[error(
+        "the policy does not hand out the token of this package (its mode is not `reveal`), so cargo cannot publish it by itself; use `countersign publish crates`"
+    )]
+    Announced,
     /// Items with different modes in one request.
     #[error("the items are handed out in different modes; ask for them in separate requests")]
     Modes,
@@ -131,6 +136,7 @@ impl Reason {
             Self::Twice => "item-twice",
             Self::NoFiles => "no-files",
             Self::RevealsNoFiles => "reveals-no-files",
+            Self::Announced => "announced-only",
             Self::Modes => "mixed-modes",
             Self::ModeChanged => "mode-changed",
             Self::PolicyChanged => "policy-changed",

@@ -132,6 +132,9 @@ pub async fn sweep(desk: &Desk, now: UnixTime) -> Result<usize, Fault> {
                 Ok(step) => step,
                 Err(_) => continue,
             };
+            if step.record().unseen() {
+                tracing::error!(%id, "a token was handed out, and the registry never showed what was announced");
+            }
             tolerate(ledger::persist(desk, held.version, step, batch, now).await)?;
         } else {
             let again = held.record.expires().max(now.after(30));

@@ -13,6 +13,7 @@ use crate::{
     },
     caller::{Burn, Caller},
     desk::{Desk, Fault, Registry},
+    registry::Kind,
     store::{Batch, history},
     vault::match_code::{deposit_credential, match_code, ticket},
 };
@@ -317,7 +318,14 @@ fn check_item(desk: &Desk, item: &Item) -> Result<(), Refusal> {
             return bad(format!("a file name of {} {e}", item.name()));
         }
     }
-    match desk.registries.get(&item.registry) {
+    let registry = desk.registries.get(&item.registry);
+    // Only cargo tells what it will publish before it takes the token.
+    if let Some(file) = item.files.iter().find(|f| f.is_announced())
+        && registry.is_none_or(|r| r.kind() != Kind::Crates)
+    {
+        return bad(format!("{} of {} is empty", file.name, item.name()));
+    }
+    match registry {
         None => bad(format!(
             "this broker has no registry '{}'; it has: {}",
             item.registry,

@@ -74,6 +74,15 @@ pub async fn question(
             warnings.insert(0, format!("{} is frozen", item.package_key()));
         }
     }
+    let announces = record.facts.items.iter().flat_map(|i| &i.files);
+    if record.mode == Mode::Reveal && announces.count() > 0 {
+        warnings.insert(
+            0,
+            "the stored token itself goes to the job, which publishes by itself: the digest is what the job \
+             says, and the broker only reads the registry afterwards"
+                .to_owned(),
+        );
+    }
     warnings.dedup();
     let rivals = rivals(desk, &record)?;
     if !rivals.is_empty() {

@@ -224,7 +224,7 @@ async fn reveal(
     let batch = spent::spend(batch, held.record.facts.id, 0, now);
     // Marked exposed in the same commit: it must be rotated.
     let batch = tokens::note_use(&desk.vault, batch, stored, true, now).map_err(Fault::from)?;
-    let step = held.record.reveal(sealed.clone())?;
+    let step = held.record.reveal(sealed.clone(), now)?;
     let record = ledger::persist(desk, held.version, step, batch, now).await?;
     Ok(Collected {
         sealed,

@@ -159,7 +159,7 @@ async fn absent(
             }
         }
     }
-    if desk.world.now().since(since) < lag(desk, record, at) {
+    if !had_its_time(since, desk.world.now(), lag(desk, record, at)) {
         return Ok(false);
     }
     change(desk, id, |r| r.absent(at, None)).await?;
@@ -317,6 +317,12 @@ async fn settle_once(desk: &Desk, id: RequestId, at: FileAt) -> Result<(), Refus
     }
 }
 
+/// Whether a registry that shows nothing has had its time (`lag`, in seconds) to show what may have reached it
+/// at `since`. Before that the bytes are not sent again, after it they may be.
+fn had_its_time(since: UnixTime, now: UnixTime, lag: u64) -> bool {
+    now.since(since) >= lag
+}
+
 /// How long the file's registry may take to show it, in seconds.
 fn lag(desk: &Desk, record: &Record, at: FileAt) -> u64 {
     let item = record.facts.items.get(at.item);
@@ -401,4 +407,32 @@ async fn change_with(
         return Ok(());
     }
     Err(Refusal::Busy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::{Address, KINDS, Timeouts};
+
+    #[test]
+    fn nothing_is_sent_again_before_the_registry_had_its_time() {
+        let then = UnixTime(1_000_000);
+        for (name, seconds) in [("npm", 10), ("pypi", 10), ("crates", 90), ("rubygems", 90)] {
+            let row = KINDS.iter().find(|r| r.name == name).unwrap();
+            let url: url::Url = "https://registry.example/".parse().unwrap();
+            let mut address = Address::at(url.clone());
+            address.upload = Some(url);
+            let upstream = row.connect.unwrap()(address, Timeouts::default());
+            let Ok(upstream) = upstream else {
+                panic!("{name}");
+            };
+            let lag = upstream.lag().as_secs();
+            assert!(lag >= seconds, "{name}: {lag}");
+            assert!(!had_its_time(then, then, lag));
+            assert!(!had_its_time(then, then.after(lag - 1), lag), "{name}");
+            assert!(had_its_time(then, then.after(lag), lag), "{name}");
+            // A clock that went back gives no time away.
+            assert!(!had_its_time(then, UnixTime(0), lag), "{name}");
+        }
+    }
 }

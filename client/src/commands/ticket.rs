@@ -148,20 +148,25 @@ fn store(session: &Session, path: &Path) -> Result<(), Failure> {
     edge::write_private(path, &text)
 }
 
+/// Reads a request's file.
+pub(crate) fn read(path: &Path) -> Result<Session, Failure> {
+    let text = zeroize::Zeroizing::new(edge::read_capped(path, FILE_MAX)?);
+    serde_json::from_slice(&text).map_err(|e| {
+        Failure::usage(
+            format!(
+                "{} is no request's file (line {}).",
+                path.display(),
+                e.line()
+            ),
+            "Give the file that `countersign request --out` wrote.",
+        )
+    })
+}
+
 /// The ticket of a request, by file or environment.
 pub(crate) fn load(context: &Context, args: &Args) -> Result<(Session, Broker), Failure> {
     if let Some(path) = &args.ticket_file {
-        let text = zeroize::Zeroizing::new(edge::read_capped(path, FILE_MAX)?);
-        let mut session: Session = serde_json::from_slice(&text).map_err(|e| {
-            Failure::usage(
-                format!(
-                    "{} is no request's file (line {}).",
-                    path.display(),
-                    e.line()
-                ),
-                "Give the file that `countersign request --out` wrote.",
-            )
-        })?;
+        let mut session = read(path)?;
         if args.id.is_some_and(|id| id != session.id) {
             return Err(Failure::usage(
                 format!("{} belongs to request {}.", path.display(), session.id),

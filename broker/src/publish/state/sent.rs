@@ -48,22 +48,14 @@ impl Record {
     /// A token of the registry's own goes out (mint): from here on bytes may be on their way, though not
     /// from us, until it ends; the registry is read back as after an unclear answer.
     pub fn mint(mut self, sealed: String, until: UnixTime, now: UnixTime) -> Result<Step, NotFrom> {
-        let State::Approved { evidence, .. } = self.state else {
+        let State::Approved { evidence, .. } = &self.state else {
             return Err(self.not_from());
         };
-        let on_its_way = |_: &File| Progress::Settling {
-            attempt: 1,
-            since: now,
-            hold: None,
-        };
-        let items = self.facts.items.iter();
         self.state = State::Releasing {
-            evidence,
+            evidence: evidence.clone(),
             until,
             sealed,
-            progress: items
-                .map(|i| i.files.iter().map(on_its_way).collect())
-                .collect(),
+            progress: self.all_on_their_way(now),
         };
         let request = self.facts.id;
         let mode = self.mode;
@@ -76,12 +68,14 @@ impl Record {
         Ok(self.step(events))
     }
 
-    /// The secret goes out (reveal): burnt at once.
-    pub fn reveal(mut self, sealed: String) -> Result<Step, NotFrom> {
-        let State::Approved { evidence, .. } = self.state else {
+    /// The secret goes out (reveal): burnt at once. What the job announced to publish with it is read back
+    /// from then on, as bytes on their way are.
+    pub fn reveal(mut self, sealed: String, now: UnixTime) -> Result<Step, NotFrom> {
+        let State::Approved { evidence, .. } = &self.state else {
             return Err(self.not_from());
         };
-        let events = vec![
+        let evidence = evidence.clone();
+        let mut events = vec![
             Event::Collected {
                 request: self.facts.id,
                 mode: Mode::Reveal,
@@ -91,16 +85,40 @@ impl Record {
                 secret: self.facts.items.first().map(Item::name).unwrap_or_default(),
             },
         ];
-        self.state = State::Published {
-            evidence,
-            sealed,
-            read_back: self.facts.items.iter().map(|_| Vec::new()).collect(),
+        events.extend(self.files().map(|at| self.settling(at)));
+        let items = self.facts.items.iter();
+        self.state = if items.clone().all(|i| i.files.is_empty()) {
+            State::Published {
+                evidence,
+                sealed,
+                read_back: items.map(|_| Vec::new()).collect(),
+            }
+        } else {
+            State::Releasing {
+                evidence,
+                until: now.after(CREDENTIAL_SECONDS),
+                sealed,
+                progress: self.all_on_their_way(now),
+            }
         };
         Ok(self.step(events))
     }
 
-    /// Durable before the first byte leaves. Nothing more leaves once the registry showed other
-    /// bytes for one of the files.
+    /// What a job publishes by itself may be anywhere on its way from now on.
+    fn all_on_their_way(&self, since: UnixTime) -> Vec<Vec<Progress>> {
+        let on_its_way = |_: &File| Progress::Settling {
+            attempt: 1,
+            since,
+            hold: None,
+        };
+        let items = self.facts.items.iter();
+        items
+            .map(|i| i.files.iter().map(on_its_way).collect())
+            .collect()
+    }
+
+    /// Durable before the first byte leaves. Nothing more leaves once the registry showed other bytes for one
+    /// of the files, and nothing twice before an unclear attempt was found to be [`Self::absent`].
     pub fn sending(mut self, at: FileAt, now: UnixTime) -> Result<Step, NotFrom> {
         if self.conflicts() {
             return Err(self.not_from());

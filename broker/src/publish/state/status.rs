@@ -3,7 +3,7 @@
 use super::{FileAt, Hold, Progress, Record, State};
 use crate::audit::reason::DenyCause;
 use proto::{
-    api::{FileStatus, ItemStatus, StateName, Status},
+    api::{FileStatus, ItemStatus, Mode, StateName, Status},
     digest::Digest,
     request::Item,
 };
@@ -33,6 +33,15 @@ impl Record {
             reason: self.reason(),
             items: items.collect(),
         }
+    }
+
+    /// Whether its token was handed out for something that the registry never showed.
+    pub fn unseen(&self) -> bool {
+        let State::Expired { progress, .. } = &self.state else {
+            return false;
+        };
+        let published = |p: &Progress| matches!(p, Progress::Published { .. });
+        self.mode == Mode::Reveal && !progress.iter().flatten().all(published)
     }
 
     fn item_status(&self, index: usize, item: &Item) -> ItemStatus {
@@ -94,6 +103,12 @@ impl Record {
                 }
                 (None, _, _) => "another request for this version was approved".to_owned(),
             }),
+            // Handed out, and nothing came of it that anybody can see.
+            State::Expired { .. } if self.unseen() => Some(
+                "the token was handed out, and the registry never showed what the job announced; \
+                 find out what it was used for, and rotate it"
+                    .to_owned(),
+            ),
             State::Expired { was, progress, .. } => Some(
                 match was {
                     StateName::Pending => "nobody approved in time",

@@ -212,3 +212,35 @@ fn attack_42_what_is_being_read_back_is_not_sent_again() {
     let record = after(record.absent(at(0, 0), None));
     assert!(record.sending(at(0, 0), NOW).is_ok());
 }
+
+/// What a lent secret is announced for is read back like bytes on their way.
+#[test]
+fn what_was_announced_ends_by_what_the_registry_shows() {
+    let mut record = releasing();
+    record.state = State::Approved {
+        evidence: vec![],
+        collect_by: NOW.after(60),
+    };
+    record.mode = Mode::Reveal;
+    record.facts.items.truncate(1);
+    record.facts.items[0].files.truncate(1);
+    let lent = after(record.reveal("sealed".into(), NOW));
+    assert_eq!(lent.name(), StateName::Settling);
+    assert!(lent.clone().sending(at(0, 0), NOW).is_err());
+    let good = after(lent.clone().shows(at(0, 0), digest("a")));
+    assert_eq!(good.name(), StateName::Published);
+    let evil = after(lent.clone().shows(at(0, 0), digest("evil")));
+    assert_eq!(evil.name(), StateName::Conflict);
+    // Nothing is ever shown: it ends, and says so.
+    let absent = after(lent.absent(at(0, 0), None));
+    let end = NOW.after(CREDENTIAL_SECONDS + LATE_SECONDS);
+    assert!(
+        absent
+            .clone()
+            .expire(NOW.after(CREDENTIAL_SECONDS))
+            .is_err()
+    );
+    let ended = after(absent.expire(end));
+    assert!(ended.unseen());
+    assert!(ended.status().reason.unwrap().contains("never showed"));
+}

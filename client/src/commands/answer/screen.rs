@@ -119,13 +119,15 @@ fn draw_item(
         );
     }
     for file in &item.files {
-        let _ = writeln!(
-            s,
-            "  {:<10} {}, {}",
-            "file",
-            harmless(&file.name),
-            size(file.size)
-        );
+        let (head, size) = if file.is_announced() {
+            (
+                "announced",
+                "what the job says that it will publish".to_owned(),
+            )
+        } else {
+            ("file", size(file.size))
+        };
+        let _ = writeln!(s, "  {head:<10} {}, {size}", harmless(&file.name));
         let digest = file.digest.to_string();
         let (algorithm, hex) = digest.split_once(':').unwrap_or(("", &digest));
         for (n, line) in grouped(hex, 64).iter().enumerate() {
