@@ -203,8 +203,9 @@ fn json() -> LogFormat {
 }
 fn kind<'de, D: serde::Deserializer<'de>>(d: D) -> Result<RegistryKind, D::Error> {
     let name = String::deserialize(d)?;
-    RegistryKind::parse(&name)
-        .ok_or_else(|| serde::de::Error::custom("is `npm`, `pypi`, `crates` or `generic`"))
+    RegistryKind::parse(&name).ok_or_else(|| {
+        serde::de::Error::custom("is `npm`, `pypi`, `crates`, `rubygems` or `generic`")
+    })
 }
 
 /// Reads and checks the file; relative paths in it are meant from its own folder.
@@ -385,7 +386,7 @@ fn of_kind(registry: &RegistryEntry) -> Result<(), (usize, String)> {
                     format!("a registry of kind {name} needs `upload_url` too"),
                 ))
             }
-            RegistryKind::Npm | RegistryKind::Generic => Ok(()),
+            RegistryKind::Npm | RegistryKind::RubyGems | RegistryKind::Generic => Ok(()),
         };
     };
     secure(upload, "upload_url")?;

@@ -7,6 +7,7 @@ pub(crate) mod bypass;
 pub(crate) mod cargo_protocol;
 pub(crate) mod crates;
 pub(crate) mod distribution;
+pub(crate) mod gem;
 pub(crate) mod idtoken;
 pub(crate) mod open;
 pub(crate) mod order;

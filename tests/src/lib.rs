@@ -10,6 +10,7 @@ pub mod cargo;
 pub mod command;
 pub mod daemon;
 pub mod direct;
+pub mod gems;
 pub mod history;
 pub mod index;
 pub mod packages;

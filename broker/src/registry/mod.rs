@@ -12,6 +12,7 @@ mod factor;
 pub mod npm;
 mod pieces;
 pub mod pypi;
+pub mod rubygems;
 mod upstream;
 
 #[cfg(test)]
@@ -49,6 +50,8 @@ pub enum Kind {
     PyPi,
     /// cargo's registry protocol with a sparse index.
     Crates,
+    /// The gems protocol with a compact index.
+    RubyGems,
     /// Anything else: the broker keeps a secret for it, and speaks no protocol.
     Generic,
 }
@@ -134,10 +137,11 @@ impl Address {
 }
 
 /// The one table of registries.
-pub const KINDS: [KindRow; 4] = [
+pub const KINDS: [KindRow; 5] = [
     npm::ROW,
     pypi::ROW,
     crates::ROW,
+    rubygems::ROW,
     KindRow {
         kind: Kind::Generic,
         name: "generic",
@@ -191,6 +195,8 @@ enum Envelope {
     Npm(npm::Envelope),
     PyPi(pypi::Envelope),
     Crates(crates::Envelope),
+    /// Nothing: the gem is the whole upload.
+    RubyGems,
 }
 
 /// What the approver may want to know about the inside.
@@ -244,8 +250,8 @@ impl Publish {
     pub fn for_known_package(&mut self) {
         match &mut self.envelope {
             Envelope::Npm(envelope) => envelope.keep_access(),
-            // Neither says anything about other versions.
-            Envelope::PyPi(_) | Envelope::Crates(_) => {}
+            // None says anything about other versions.
+            Envelope::PyPi(_) | Envelope::Crates(_) | Envelope::RubyGems => {}
         }
     }
 
@@ -272,7 +278,7 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_row() {
-        for kind in [Kind::Npm, Kind::PyPi, Kind::Crates, Kind::Generic] {
+        for kind in KINDS.map(|row| row.kind) {
             assert_eq!(kind.row().kind, kind);
             assert_eq!(Kind::parse(kind.name()), Some(kind));
         }

@@ -29,6 +29,8 @@ Examples:
   countersign publish crates .
   countersign publish crates left-1.4.2.crate
   countersign publish crates . -- cargo publish
+  countersign publish rubygems left-1.4.2.gem
+  countersign publish rubygems left-1.4.2.gem -- gem push left-1.4.2.gem
 
 Who asks: in GitHub Actions `permissions: id-token: write` is enough; elsewhere COUNTERSIGN_ID_TOKEN
 (an OIDC token for the broker's URL) or COUNTERSIGN_CLIENT_KEY (a file by `admin client-key new`).
@@ -49,7 +51,7 @@ pub(crate) struct Args {
     /// Write the signed receipt to this file
     #[arg(long, value_name = "FILE")]
     receipt: Option<PathBuf>,
-    /// The registry's client [default: npm publish; twine upload or uv publish; none for crates]
+    /// The registry's client [default: npm publish; twine upload or uv publish; none for crates and gems]
     #[arg(last = true)]
     command: Vec<String>,
 }

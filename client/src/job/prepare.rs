@@ -3,7 +3,7 @@
 
 use super::{
     bypass::{self, Setting},
-    crates, distribution, idtoken,
+    crates, distribution, gem, idtoken,
     open::{self, Shown, Wish},
     order,
     session::Session,
@@ -26,7 +26,8 @@ pub(crate) struct What {
     /// The registry, as the broker's configuration names it
     pub(crate) registry: RegistryId,
     /// A tarball made by `npm pack`, or a package's folder; wheels and source archives, or the folder
-    /// that holds them; a .crate, or the folder of a crate or a cargo workspace; several are one request
+    /// that holds them; a .crate, or the folder of a crate or a cargo workspace; .gem files; several are
+    /// one request
     #[arg(required_unless_present = "workspaces", value_name = "FILE|FOLDER")]
     pub(crate) paths: Vec<PathBuf>,
     /// Every package of the npm, pnpm or Yarn workspace here (or in FOLDER) that is neither private nor
@@ -168,6 +169,20 @@ pub(crate) async fn prepare(
         {
             // hatch and flit publish from the project's folder.
             ready.folder = Some(folder.clone());
+        }
+        return Ok(ready);
+    }
+    let gems = what.paths.iter().filter(|p| gem::is_gem(p)).count();
+    if gems > 0 {
+        if gems < what.paths.len() || what.tag.is_some() {
+            return Err(Failure::usage(
+                "Gems are published without a tag and by themselves.",
+                "Leave out --tag, and publish other packages with another command.",
+            ));
+        }
+        for (item, paths) in gem::releases(&what.paths, &what.registry)? {
+            ready.items.push(item);
+            ready.paths.extend(paths);
         }
         return Ok(ready);
     }

@@ -1,7 +1,7 @@
 //! From an approval to a publish: collects the credential, and runs the registry's client for every item.
 
 use super::{
-    crates, distribution, python,
+    crates, distribution, gem, python,
     session::Session,
     settle,
     signals::Signals,
@@ -53,6 +53,8 @@ impl Run<'_> {
         let (words, folder) = (self.command, self.folder);
         if paths.iter().any(|p| crates::is_file(p)) {
             crates::plan(words, folder, target.registry, self.credential, env)
+        } else if paths.iter().any(|p| gem::is_gem(p)) {
+            gem::plan(words, folder, target.registry, self.credential, env)
         } else if paths.iter().any(|p| distribution::is_distribution(p)) {
             python::plan(words, folder, paths, target.registry, self.credential, env)
         } else {
@@ -251,6 +253,19 @@ async fn item_out(
                 failed = crates::upload(path, registry, run.credential, ca) => failed,
                 stopped = signals.stopped() => Ok(Some(stopped_by(&stopped))),
             }
+        }
+        files if files.iter().any(|p| gem::is_gem(p)) => {
+            let ca = env.get("COUNTERSIGN_CA").map(Path::new);
+            for path in files {
+                let failed = tokio::select! {
+                    failed = gem::upload(path, registry, run.credential, ca) => failed?,
+                    stopped = signals.stopped() => Some(stopped_by(&stopped)),
+                };
+                if failed.is_some() {
+                    return Ok(failed);
+                }
+            }
+            Ok(None)
         }
         files if files.iter().any(|p| distribution::is_distribution(p)) => {
             let plan = python::plan(&[], None, files, registry, run.credential, env)?;

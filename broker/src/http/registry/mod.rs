@@ -6,6 +6,7 @@
 mod crates;
 mod npm;
 mod pypi;
+mod rubygems;
 
 use super::{
     reply::Failed,
@@ -54,6 +55,14 @@ pub fn router(desk: &Arc<Desk>, registry: RegistryId) -> Option<Router> {
                 crates::serve(desk, registry, request)
                     .await
                     .unwrap_or_else(|failed| crates::error(&failed))
+            }
+        })),
+        Kind::RubyGems => Some(Router::new().fallback(move |request: Request| {
+            let (desk, registry) = (Arc::clone(&desk), registry.clone());
+            async move {
+                rubygems::serve(desk, registry, request)
+                    .await
+                    .unwrap_or_else(|failed| rubygems::error(&failed))
             }
         })),
         Kind::Generic => None,

@@ -1,4 +1,4 @@
-//! Reads a gzipped tar archive as a stream, and refuses every archive that two programs could unpack
+//! Reads a tar archive (gzipped, or as it is) as a stream, and refuses every archive that two programs could unpack
 //! differently: what the approver sees inside must be what the user's machine gets (attacks 13, 14).
 //!
 //! Format: gzip (RFC 1952) around POSIX.1-2017 pax interchange, ustar, or GNU tar's long names.
@@ -9,7 +9,7 @@ use super::{
 };
 use flate2::bufread::GzDecoder;
 use proto::text;
-use std::io::{BufReader, Read};
+use std::io::{self, BufReader, Read};
 use tar::{EntryType, Header};
 
 /// Length of one extension header.
@@ -33,13 +33,30 @@ enum LongName {
     Gnu(String),
 }
 
+/// Where the archive's bytes come from.
+enum Source<R: Read> {
+    Gzip(Box<GzDecoder<BufReader<R>>>),
+    Plain(BufReader<R>),
+}
+
+impl<R: Read> Read for Source<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Gzip(gzip) => gzip.read(out),
+            Self::Plain(plain) => plain.read(out),
+        }
+    }
+}
+
 /// A tar archive, entry by entry.
 pub(in crate::registry) struct Tar<R: Read> {
-    gzip: GzDecoder<BufReader<R>>,
+    source: Source<R>,
     budget: Budget,
     names: Names,
     /// The file whose content decides what the archive is, by its name below the root folder.
-    decides: &'static str,
+    decides: Option<&'static str>,
+    /// Whether extension headers are read at all.
+    extensions: bool,
     /// What is left of the entry that was given last.
     pending: u64,
     padding: u64,
@@ -51,10 +68,36 @@ impl<R: Read> Tar<R> {
     /// be reached through an extension that changes its name.
     pub(in crate::registry) fn new(archive: R, packed: u64, decides: &'static str) -> Self {
         Self {
-            gzip: GzDecoder::new(BufReader::with_capacity(32 << 10, archive)),
-            budget: Budget::of(packed),
             names: Names::in_one_folder(),
-            decides,
+            decides: Some(decides),
+            ..Self::files(archive, packed)
+        }
+    }
+
+    /// An archive of files that lie where it is unpacked; none of them decides anything.
+    pub(in crate::registry) fn files(archive: R, packed: u64) -> Self {
+        let archive = BufReader::with_capacity(32 << 10, archive);
+        Self {
+            source: Source::Gzip(Box::new(GzDecoder::new(archive))),
+            budget: Budget::of(packed),
+            names: Names::anywhere(),
+            decides: None,
+            extensions: true,
+            pending: 0,
+            padding: 0,
+            entries: 0,
+        }
+    }
+
+    /// An archive that is not packed, whose entries all decide: no extension may change the name of one.
+    pub(in crate::registry) fn plain(archive: R, packed: u64) -> Self {
+        let archive = BufReader::with_capacity(32 << 10, archive);
+        Self {
+            source: Source::Plain(archive),
+            budget: Budget::of(packed),
+            names: Names::anywhere(),
+            decides: None,
+            extensions: false,
             pending: 0,
             padding: 0,
             entries: 0,
@@ -74,6 +117,11 @@ impl<R: Read> Tar<R> {
         while let Some(header) = self.header()? {
             let size = strict_size(&header)?;
             match header.entry_type() {
+                EntryType::XHeader | EntryType::GNULongName | EntryType::XGlobalHeader
+                    if !self.extensions =>
+                {
+                    return Err(ArchiveError::Header("an extension"));
+                }
                 EntryType::XHeader | EntryType::GNULongName => {
                     if long.is_some() || long_size.is_some() {
                         return Err(ArchiveError::Header("two extensions for one entry"));
@@ -132,6 +180,11 @@ impl<R: Read> Tar<R> {
         Ok(data)
     }
 
+    /// The content of the entry that was given last, piece by piece.
+    pub(in crate::registry) fn stream(&mut self) -> Content<'_, R> {
+        Content(self)
+    }
+
     fn header(&mut self) -> Result<Option<Header>, ArchiveError> {
         let mut block = [0; BLOCK];
         self.fill(&mut block)?;
@@ -153,7 +206,7 @@ impl<R: Read> Tar<R> {
 
     fn fill(&mut self, out: &mut [u8]) -> Result<(), ArchiveError> {
         self.budget.take(out.len())?;
-        self.gzip.read_exact(out).map_err(ArchiveError::Broken)
+        self.source.read_exact(out).map_err(ArchiveError::Broken)
     }
 
     fn bytes(&mut self, size: u64) -> Result<Vec<u8>, ArchiveError> {
@@ -192,7 +245,10 @@ impl<R: Read> Tar<R> {
     pub(in crate::registry) fn finish(mut self) -> Result<u64, ArchiveError> {
         let mut buffer = [0; 8 << 10];
         loop {
-            let n = self.gzip.read(&mut buffer).map_err(ArchiveError::Broken)?;
+            let n = self
+                .source
+                .read(&mut buffer)
+                .map_err(ArchiveError::Broken)?;
             if n == 0 {
                 break;
             }
@@ -201,7 +257,10 @@ impl<R: Read> Tar<R> {
                 return Err(ArchiveError::AfterEnd);
             }
         }
-        let mut rest = self.gzip.into_inner();
+        let mut rest = match self.source {
+            Source::Gzip(gzip) => gzip.into_inner(),
+            Source::Plain(plain) => plain,
+        };
         match rest.read(&mut [0]) {
             Ok(0) => Ok(self.budget.spent()),
             Ok(_) => Err(ArchiveError::AfterEnd),
@@ -217,13 +276,34 @@ impl<R: Read> Tar<R> {
             Some(long) => agreed(long, &short)?,
         };
         // The one file that decides must not be reached through an extension that changes its name.
-        let decides = |name: &str| matches!(split(name).as_slice(), [_, file] if file.eq_ignore_ascii_case(self.decides));
+        let decides = |name: &str| matches!(split(name).as_slice(), [_, file] if self.decides.is_some_and(|d| file.eq_ignore_ascii_case(d)));
         if full != short && (decides(&full) || decides(&short)) {
             return Err(ArchiveError::Header(
                 "the file that decides under a long name",
             ));
         }
         Ok(full)
+    }
+}
+
+/// One entry's content.
+pub(in crate::registry) struct Content<'t, R: Read>(&'t mut Tar<R>);
+
+impl<R: Read> Read for Content<'_, R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.0.pending).unwrap_or(usize::MAX);
+        let most = out.len().min(left);
+        let out = out.get_mut(..most).unwrap_or_default();
+        if out.is_empty() {
+            return Ok(0);
+        }
+        let n = self.0.source.read(out)?;
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.0.budget.take(n).map_err(io::Error::other)?;
+        self.0.pending -= n as u64;
+        Ok(n)
     }
 }
 

@@ -1,0 +1,242 @@
+//! The registry itself: its compact index, and the one request that pushes.
+
+use super::index;
+use crate::{
+    registry::{
+        self, Account, Address, BaseError, BoxFuture, Publish, Published, ReadError, Sent,
+        Timeouts, Upstream,
+        pieces::{self, Frame},
+        upstream::{failed, short_reply},
+    },
+    secret::Secret,
+};
+use proto::{digest::hex, ids::PackageName};
+use reqwest::{
+    Client, Response, StatusCode,
+    header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
+};
+use std::time::Duration;
+use url::Url;
+
+/// Longest text of the index.
+const MAX_INDEX: usize = 16 << 20;
+/// How long the public registry may take to show what it accepted: it writes the index in a job of its own.
+const LAG: Duration = Duration::from_secs(90);
+/// How the registry begins when the key needs a second factor of its own.
+const OTP: &str = "You have enabled multifactor authentication";
+
+/// One gem registry.
+pub struct RubyGems {
+    client: Client,
+    /// Its root, with a slash at its end.
+    base: Url,
+    read: Duration,
+}
+
+impl RubyGems {
+    /// For the address in the configuration.
+    pub fn new(address: Address, timeouts: Timeouts) -> Result<Self, BaseError> {
+        let base = registry::upstream::base(address.url)?;
+        Ok(Self {
+            client: registry::upstream::client(&base, timeouts)?,
+            base,
+            read: timeouts.read,
+        })
+    }
+
+    /// Everything that the index shows, past its caches. Anybody may read it: the key is not shown.
+    async fn info(&self, package: &PackageName) -> Result<Published, ReadError> {
+        let address = self.base.join(&format!("info/{package}"));
+        let mut address = address.map_err(|_| ReadError::NotUnderstood)?;
+        let mut unique = [0; 8];
+        aws_lc_rs::rand::fill(&mut unique).map_err(|_| ReadError::Unreachable)?;
+        address.set_query(Some(&format!("read-back={}", hex(&unique))));
+        let request = self.client.get(address).timeout(self.read);
+        let mut reply = request
+            .header(CACHE_CONTROL, "no-cache")
+            .send()
+            .await
+            .map_err(|e| failed(&e))?;
+        match reply.status() {
+            StatusCode::NOT_FOUND => return Ok(Published::default()),
+            StatusCode::OK => {}
+            status => return Err(ReadError::Status(status.as_u16())),
+        }
+        let mut text = Vec::new();
+        while let Some(piece) = reply.chunk().await.map_err(|e| failed(&e))? {
+            text.extend_from_slice(&piece);
+            if text.len() > MAX_INDEX {
+                return Err(ReadError::TooLarge);
+            }
+        }
+        index::read(&text, package)
+    }
+
+    async fn send(&self, publish: &mut Publish, token: &Secret<String>, within: Duration) -> Sent {
+        let registry::Envelope::RubyGems = &publish.envelope else {
+            return Sent::Unclear;
+        };
+        let address = self.base.join("api/v1/gems");
+        // gem sends the key as it is, without a scheme.
+        let value = HeaderValue::from_str(token.expose());
+        let (Ok(address), Ok(mut value)) = (address, value) else {
+            return Sent::Unclear;
+        };
+        value.set_sensitive(true);
+        let frame = Frame {
+            head: Vec::new(),
+            tail: Vec::new(),
+            encode: <[u8]>::to_vec,
+            length: publish.size,
+        };
+        let request = self
+            .client
+            .post(address)
+            .timeout(within)
+            .header(CONTENT_TYPE, "application/octet-stream")
+            .header(AUTHORIZATION, value);
+        match pieces::send(request, &mut publish.file, frame).await {
+            Some(reply) => judged(reply, token).await,
+            None => Sent::Unclear,
+        }
+    }
+}
+
+impl Upstream for RubyGems {
+    fn shows<'a>(
+        &'a self,
+        package: &'a PackageName,
+        _: Option<&'a Secret<String>>,
+    ) -> BoxFuture<'a, Result<Published, ReadError>> {
+        Box::pin(self.info(package))
+    }
+
+    fn whoami<'a>(&'a self, _: &'a Secret<String>) -> BoxFuture<'a, Result<Account, ReadError>> {
+        // A key that may push alone may not ask.
+        Box::pin(async { Ok(Account::CannotAsk) })
+    }
+
+    fn lag(&self) -> Duration {
+        LAG
+    }
+
+    fn publish<'a>(
+        &'a self,
+        publish: &'a mut Publish,
+        token: &'a Secret<String>,
+        within: Duration,
+    ) -> BoxFuture<'a, Sent> {
+        Box::pin(self.send(publish, token, within))
+    }
+}
+
+/// The registry's word is plain text. Whatever it is, the index decides.
+async fn judged(reply: Response, token: &Secret<String>) -> Sent {
+    let status = reply.status().as_u16();
+    let refused = |said: &str| Sent::Refused {
+        status,
+        said: registry::upstream::said(said, token),
+    };
+    match status {
+        // Identical bytes again are 200 too.
+        200 => Sent::Accepted,
+        300..=399 => refused("the registry's address redirects; write the final one as url"),
+        400..=407 | 409..=417 | 422 | 429 => {
+            let bytes = short_reply(reply).await.unwrap_or_default();
+            let said = String::from_utf8_lossy(&bytes).trim().to_owned();
+            refused(&match status {
+                401 if said.starts_with(OTP) => {
+                    "the stored key needs a second factor of its own for a push; store one that does not, \
+                     for this gem alone"
+                        .to_owned()
+                }
+                401 | 403 => format!("{said} (does the stored key cover this gem?)"),
+                _ => said,
+            })
+        }
+        _ => Sent::Unclear,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::{
+        fake::fake,
+        rubygems::{read, samples::Parts},
+    };
+
+    async fn sent(status: u16, headers: &[(&'static str, String)], body: &str) -> (Sent, usize) {
+        let (url, log) = fake(status, headers, body).await;
+        let registry = RubyGems::new(Address::at(url), Timeouts::default()).unwrap();
+        let gem = Parts::new("acme-left", "1.4.2").gem();
+        let mut publish = read(gem.as_slice(), &std::env::temp_dir()).unwrap();
+        let token = Secret::new("the-key".to_owned());
+        let sent = registry
+            .publish(&mut publish, &token, Duration::from_secs(10))
+            .await;
+        let seen = log.lock().unwrap().clone();
+        let first = seen.first().unwrap();
+        assert_eq!(
+            (first.method.as_str(), first.path.as_str()),
+            ("POST", "/r/api/v1/gems")
+        );
+        assert_eq!(first.headers["authorization"], "the-key");
+        assert_eq!(first.body, gem);
+        (sent, seen.len())
+    }
+
+    #[tokio::test]
+    async fn attack_42_only_a_clear_no_is_a_no() {
+        let (ok, _) = sent(200, &[], "Successfully registered gem: acme-left (1.4.2)").await;
+        assert_eq!(ok, Sent::Accepted);
+        for status in [401, 403, 409, 422, 429] {
+            let (no, _) = sent(status, &[], "no, the-key\u{1b}[2J").await;
+            let Sent::Refused { status: told, said } = no else {
+                panic!("{status}: {no:?}");
+            };
+            assert_eq!(told, status);
+            assert!(
+                !said.contains("the-key") && !said.contains('\u{1b}'),
+                "{said}"
+            );
+        }
+        for status in [201, 202, 204, 408, 500, 502, 503] {
+            assert_eq!(sent(status, &[], "?").await.0, Sent::Unclear, "{status}");
+        }
+        let otp = format!("{OTP} but no OTP code provided.");
+        let (Sent::Refused { said, .. }, _) = sent(401, &[], &otp).await else {
+            panic!("a demand for a code is no yes");
+        };
+        assert!(said.contains("second factor of its own"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn attack_39_a_redirect_gets_neither_key_nor_gem() {
+        let (other, log) = fake(200, &[], "").await;
+        let (no, count) = sent(307, &[("location", other.to_string())], "").await;
+        assert!(matches!(no, Sent::Refused { status: 307, .. }), "{no:?}");
+        assert_eq!(count, 1);
+        assert!(log.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_key_is_not_shown_to_the_index() {
+        let (url, log) = fake(404, &[], "This gem could not be found").await;
+        let registry = RubyGems::new(Address::at(url), Timeouts::default()).unwrap();
+        let key = Secret::new("the-key".to_owned());
+        let package = "acme-left".parse().unwrap();
+        let shown = registry.shows(&package, Some(&key)).await.unwrap();
+        assert!(shown.versions.is_empty());
+        let seen = log.lock().unwrap().clone();
+        assert!(
+            seen[0].path.starts_with("/r/info/acme-left?"),
+            "{}",
+            seen[0].path
+        );
+        assert!(seen[0].headers.get("authorization").is_none());
+        let (url, _) = fake(200, &[], "<html>").await;
+        let registry = RubyGems::new(Address::at(url), Timeouts::default()).unwrap();
+        assert!(registry.shows(&package, None).await.is_err());
+    }
+}

@@ -1,0 +1,218 @@
+//! A stand-in for a gem registry: it writes down everything it is asked, keeps the public registry's rules (identical
+//! bytes are welcome again, other bytes never, the key without a scheme), and serves a compact index. And gems, made by
+//! the real `gem build`.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "what is missing fails the test, as it should"
+)]
+
+use crate::command::{Output, run};
+use anyhow::Context as _;
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    response::{IntoResponse as _, Response},
+};
+use flate2::read::GzDecoder;
+use http::{HeaderMap, Method, StatusCode, Uri};
+use proto::{
+    digest::{Algorithm, Digest, hex},
+    gem::Gem,
+};
+use std::{
+    fs,
+    io::Read as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+/// The key of these tests.
+pub const KEY: &str = "rubygems_canary_registry_key";
+/// One command of gem.
+const COMMAND: Duration = Duration::from_mins(2);
+
+/// One request that arrived.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The method.
+    pub method: String,
+    /// The path.
+    pub path: String,
+    /// Whether it carried the key.
+    pub key: bool,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Inner {
+    seen: Vec<Seen>,
+    /// Gems by file name, with their bytes, in the order in which they came.
+    gems: Vec<(Gem, Vec<u8>)>,
+    /// Answers instead of a push, and whether the gem is kept all the same.
+    next: Vec<(u16, String, bool)>,
+}
+
+/// The registry.
+#[derive(Clone, Default)]
+pub struct Gems {
+    /// Its origin, without a slash at the end.
+    pub url: String,
+    inner: Arc<Mutex<Inner>>,
+}
+
+impl Gems {
+    /// Starts one.
+    pub async fn start() -> anyhow::Result<Self> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let gems = Self {
+            url: format!("http://{}", listener.local_addr()?),
+            inner: Arc::default(),
+        };
+        let app = Router::new()
+            .fallback(serve)
+            .layer(axum::extract::DefaultBodyLimit::disable())
+            .with_state(gems.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Ok(gems)
+    }
+
+    /// Everything that could change something.
+    pub fn writes(&self) -> Vec<Seen> {
+        let mut all = self.seen();
+        all.retain(|s| s.method != "GET" && s.method != "HEAD");
+        all
+    }
+
+    /// Everything that was asked.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.inner.lock().unwrap().seen.clone()
+    }
+
+    /// The bytes of a gem that it holds.
+    pub fn gem(&self, name: &str) -> Option<Vec<u8>> {
+        let inner = self.inner.lock().unwrap();
+        let found = inner.gems.iter().find(|(g, _)| g.file_name() == name);
+        found.map(|(_, bytes)| bytes.clone())
+    }
+
+    /// Answers the next push with this; `keeps` says whether the gem is published all the same.
+    pub fn answers(&self, status: u16, text: &str, keeps: bool) {
+        let mut inner = self.inner.lock().unwrap();
+        inner.next.push((status, text.to_owned(), keeps));
+    }
+}
+
+async fn serve(
+    State(gems): State<Gems>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let mut inner = gems.inner.lock().unwrap();
+    let mut keys = headers.get_all("authorization").iter();
+    let key = keys.next().is_some_and(|v| v == KEY) && keys.next().is_none();
+    inner.seen.push(Seen {
+        method: method.to_string(),
+        path: uri.path().to_owned(),
+        key,
+        body: body.to_vec(),
+    });
+    if method == Method::POST && uri.path() == "/api/v1/gems" {
+        let raw = headers
+            .get("content-type")
+            .is_some_and(|t| t == "application/octet-stream");
+        let gem = read(&body).filter(|_| raw);
+        let next = (!inner.next.is_empty()).then(|| inner.next.remove(0));
+        if let Some((status, text, keeps)) = next {
+            if let Some(gem) = gem.filter(|_| keeps) {
+                inner.gems.push((gem, body.to_vec()));
+            }
+            return page(status, &text);
+        }
+        if !key {
+            return page(401, "Access Denied. Please sign up for an account");
+        }
+        let Some(gem) = gem else {
+            return page(422, "The registry cannot process this gem.");
+        };
+        let known = inner.gems.iter().find(|(g, _)| *g == gem);
+        return match known {
+            Some((_, old)) if old[..] == body[..] => page(200, "Gem was already pushed"),
+            Some(_) => page(409, "Repushing of gem versions is not allowed."),
+            None => {
+                let text = format!(
+                    "Successfully registered gem: {} ({})",
+                    gem.name, gem.version
+                );
+                inner.gems.push((gem, body.to_vec()));
+                page(200, &text)
+            }
+        };
+    }
+    let asked = uri.path().strip_prefix("/info/").unwrap_or_default();
+    let mut text = "---\n".to_owned();
+    for (gem, bytes) in inner.gems.iter().filter(|(g, _)| g.name.as_str() == asked) {
+        let number = match gem.platform.as_str() {
+            "ruby" => gem.version.to_string(),
+            platform => format!("{}-{platform}", gem.version),
+        };
+        let sum = hex(Digest::of(Algorithm::Sha256, bytes).as_bytes());
+        let line = format!("{number} rake:>= 0|checksum:{sum},ruby:>= 2.7\n");
+        text.push_str(&line);
+    }
+    match method {
+        Method::GET if text.len() > 4 => text.into_response(),
+        _ => page(404, "This gem could not be found"),
+    }
+}
+
+fn page(status: u16, text: &str) -> Response {
+    let status = StatusCode::from_u16(status).unwrap();
+    (status, text.to_owned()).into_response()
+}
+
+/// What a gem says of itself, as a registry reads it.
+fn read(bytes: &[u8]) -> Option<Gem> {
+    let mut archive = tar::Archive::new(bytes);
+    for entry in archive.entries().ok()? {
+        let entry = entry.ok()?;
+        if entry.path_bytes().as_ref() == b"metadata.gz" {
+            let mut text = String::new();
+            GzDecoder::new(entry).read_to_string(&mut text).ok()?;
+            return Gem::read(&text).ok();
+        }
+    }
+    None
+}
+
+/// Builds a gem with the real `gem build`; `more` goes into the specification.
+pub async fn build(dir: &Path, name: &str, version: &str, more: &str) -> anyhow::Result<PathBuf> {
+    let folder = dir.join(format!("{name}-{version}-src"));
+    fs::create_dir_all(folder.join("lib"))?;
+    fs::write(folder.join("lib/left.rb"), "LEFT = 1\n")?;
+    let spec = format!(
+        "Gem::Specification.new do |s|\n  s.name = '{name}'\n  s.version = '{version}'\n  s.summary = 'A gem of the tests'\n  \
+         s.description = \"Two lines:\\nname: evil\"\n  s.authors = ['Acme']\n  s.license = 'MIT'\n  s.homepage = 'https://acme.example'\n  \
+         s.files = ['lib/left.rb']\n  s.add_dependency 'rake', '>= 12', '< 14'\n  {more}\nend\n"
+    );
+    fs::write(folder.join("x.gemspec"), spec)?;
+    let out = dir.join(format!("{name}-{version}-{}.gem", more.len()));
+    let to = out.display().to_string();
+    gem(&folder, &["build", "x.gemspec", "--output", &to], &[])
+        .await?
+        .ok()?;
+    Ok(out)
+}
+
+/// Runs the real gem.
+pub async fn gem(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> anyhow::Result<Output> {
+    run("gem", args, env, folder, COMMAND)
+        .await
+        .context("the tests need RubyGems' own client: apt-get install ruby")
+}
