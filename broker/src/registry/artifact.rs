@@ -25,6 +25,9 @@ const WITHIN: Duration = Duration::from_mins(5);
 /// Redirects that are followed; registries need one to their storage.
 const REDIRECTS_MAX: usize = 3;
 
+/// Longest file that was only announced, in bytes: only crates are, and they end at 10 MiB.
+const ANNOUNCED_MAX: u64 = super::crates::MAX_CRATE;
+
 /// What came of fetching a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fetched {
@@ -114,14 +117,20 @@ async fn hashed(mut reply: Response, file: &File) -> Result<Fetched, ReadError> 
     if kind.is_some_and(|k| k.as_bytes().to_ascii_lowercase().starts_with(b"text/html")) {
         return Err(ReadError::NotUnderstood);
     }
-    if reply.content_length().is_some_and(|n| n > file.size) {
+    // Nobody told the size of what was only announced; its digest decides.
+    let most = if file.is_announced() {
+        ANNOUNCED_MAX
+    } else {
+        file.size
+    };
+    if reply.content_length().is_some_and(|n| n > most) {
         return Ok(Fetched::Other(None));
     }
     let mut hasher = Hasher::new(file.digest.algorithm());
     let mut length = 0;
     while let Some(piece) = reply.chunk().await.map_err(|e| failed(&e))? {
         length += piece.len() as u64;
-        if length > file.size {
+        if length > most {
             return Ok(Fetched::Other(None));
         }
         hasher.update(&piece);
