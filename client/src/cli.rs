@@ -1,7 +1,8 @@
 //! What can be typed.
 
 use crate::commands::{
-    admin, answer, cargo_credential, enroll, inbox, publish, request, reveal, status, ticket, verify,
+    admin, answer, cargo_credential, enroll, inbox, publish, request, reveal, status, ticket,
+    verify,
 };
 use clap::{Parser, Subcommand};
 

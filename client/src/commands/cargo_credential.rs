@@ -251,8 +251,12 @@ async fn opened(
     kept: Option<&Path>,
 ) -> Result<Session, Failure> {
     let token = idtoken::obtain(&context.env, broker).await?;
-    let note = args.note.clone();
-    let (session, shown) = open::open(&context.env, broker, &token, vec![item], note).await?;
+    let wish = open::Wish {
+        items: vec![item],
+        note: args.note.clone(),
+        leave_out_published: false,
+    };
+    let (session, shown) = open::open(&context.env, broker, &token, wish).await?;
     if let Some(path) = kept {
         super::ticket::store(&session, path)?;
     }

@@ -141,7 +141,7 @@ pub(crate) fn keep(session: &mut Session, packed: &Path, out: &Path) -> Result<(
 }
 
 /// Writes a request's file.
-fn store(session: &Session, path: &Path) -> Result<(), Failure> {
+pub(crate) fn store(session: &Session, path: &Path) -> Result<(), Failure> {
     let text = serde_json::to_vec_pretty(session)
         .map(zeroize::Zeroizing::new)
         .map_err(|e| Failure::failed(format!("The request is no JSON: {e}."), "Report this."))?;

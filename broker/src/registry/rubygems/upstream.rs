@@ -92,10 +92,9 @@ impl RubyGems {
         let request = self
             .client
             .post(address)
-            .timeout(within)
             .header(CONTENT_TYPE, "application/octet-stream")
             .header(AUTHORIZATION, value);
-        match pieces::send(request, &mut publish.file, frame).await {
+        match pieces::send(request, &mut publish.file, frame, within).await {
             Some(reply) => judged(reply, token).await,
             None => Sent::Unclear,
         }
