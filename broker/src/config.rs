@@ -157,7 +157,8 @@ pub struct RegistryEntry {
     /// `via = "stage"`); absent: the one that makes them.
     #[serde(default)]
     pub approve_token: Option<Spanned<RegistryId>>,
-    /// Origins beside the registry's own where people may be sent to give its second factor (`npm`).
+    /// Origins beside the registry's own where people may be sent to give its second factor (`npm`,
+    /// `rubygems`).
     #[serde(default)]
     pub factor_origins: Option<Spanned<Vec<Url>>>,
     /// Its web pages, for links in what people are shown. The broker never asks there.
@@ -357,7 +358,11 @@ fn of_kind(registry: &RegistryEntry) -> Result<(), (usize, String)> {
             registry.approve_token.as_ref().map(Spanned::span),
             npm,
         ),
-        ("factor_origins", origins.map(Spanned::span), npm),
+        (
+            "factor_origins",
+            origins.map(Spanned::span),
+            &[RegistryKind::Npm, RegistryKind::RubyGems][..],
+        ),
     ];
     for (key, span, kinds) in keys {
         if let Some(span) = span.filter(|_| !kinds.contains(&registry.kind)) {

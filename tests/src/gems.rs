@@ -1,6 +1,6 @@
 //! A stand-in for a gem registry: it writes down everything it is asked, keeps the public registry's rules (identical
-//! bytes are welcome again, other bytes never, the key without a scheme), and serves a compact index. And gems, made by
-//! the real `gem build`.
+//! bytes are welcome again, other bytes never, the key without a scheme, a second factor of its own on a page that is
+//! over as soon as another is asked for), and serves a compact index. And gems, made by the real `gem build`.
 
 #![allow(
     clippy::indexing_slicing,
@@ -22,6 +22,7 @@ use proto::{
     digest::{Algorithm, Digest, hex},
     gem::Gem,
 };
+use serde_json::json;
 use std::{
     fs,
     io::Read as _,
@@ -32,6 +33,8 @@ use std::{
 
 /// The key of these tests.
 pub const KEY: &str = "rubygems_canary_registry_key";
+/// How the registry begins when it wants its second factor.
+const WANTED: &str = "You have enabled multifactor authentication but no OTP code provided.";
 /// One command of gem.
 const COMMAND: Duration = Duration::from_mins(2);
 
@@ -44,6 +47,8 @@ pub struct Seen {
     pub path: String,
     /// Whether it carried the key.
     pub key: bool,
+    /// Whether it carried a second factor.
+    pub factor: bool,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -55,6 +60,18 @@ struct Inner {
     gems: Vec<(Gem, Vec<u8>)>,
     /// Answers instead of a push, and whether the gem is kept all the same.
     next: Vec<(u16, String, bool)>,
+    /// Whether the key needs the second factor, and the origin of the pages where that is given.
+    pages: Option<String>,
+    page: Option<Page>,
+    count: u32,
+}
+
+/// The account's one page.
+#[derive(Default)]
+struct Page {
+    name: String,
+    over: bool,
+    given: Option<String>,
 }
 
 /// The registry.
@@ -105,6 +122,26 @@ impl Gems {
         let mut inner = self.inner.lock().unwrap();
         inner.next.push((status, text.to_owned(), keeps));
     }
+
+    /// From now on the key needs the second factor, which is given on pages at this origin.
+    pub fn wants_factor(&self, pages: &str) {
+        self.inner.lock().unwrap().pages = Some(pages.to_owned());
+    }
+
+    /// The page is over: nobody answered it.
+    pub fn page_ends(&self) {
+        if let Some(page) = &mut self.inner.lock().unwrap().page {
+            page.over = true;
+        }
+    }
+
+    /// A person says yes with his security device on a page that he was shown. That opens only when it is told a
+    /// port, as the public one.
+    pub async fn confirm(&self, page: &str) -> anyhow::Result<()> {
+        let reply = crate::http()?.post(page).send().await?;
+        anyhow::ensure!(reply.status() == 200, "{page}: {}", reply.status());
+        Ok(())
+    }
 }
 
 async fn serve(
@@ -121,8 +158,12 @@ async fn serve(
         method: method.to_string(),
         path: uri.path().to_owned(),
         key,
+        factor: headers.contains_key("otp"),
         body: body.to_vec(),
     });
+    if uri.path().contains("webauthn_verification") {
+        return second_factor(&mut inner, &gems.url, (&method, &uri), key);
+    }
     if method == Method::POST && uri.path() == "/api/v1/gems" {
         let raw = headers
             .get("content-type")
@@ -137,6 +178,9 @@ async fn serve(
         }
         if !key {
             return page(401, "Access Denied. Please sign up for an account");
+        }
+        if inner.pages.is_some() && !inner.confirmed(&headers) {
+            return page(401, WANTED);
         }
         let Some(gem) = gem else {
             return page(422, "The registry cannot process this gem.");
@@ -169,6 +213,65 @@ async fn serve(
     match method {
         Method::GET if text.len() > 4 => text.into_response(),
         _ => page(404, "This gem could not be found"),
+    }
+}
+
+impl Inner {
+    /// Whether a push carries the code of the page that somebody said yes on; it is good once.
+    fn confirmed(&mut self, headers: &HeaderMap) -> bool {
+        let code = headers.get("otp").and_then(|v| v.to_str().ok());
+        let given = self.page.as_ref().and_then(|p| p.given.as_deref());
+        let good = code.is_some() && code == given;
+        if good {
+            self.page = None;
+        }
+        good
+    }
+}
+
+/// The page where the second factor is given, and how it came out.
+fn second_factor(inner: &mut Inner, url: &str, asked: (&Method, &Uri), key: bool) -> Response {
+    let (method, uri) = asked;
+    let count = inner.count;
+    match (method.as_str(), uri.path()) {
+        (_, path) if path.starts_with("/api/") && !key => page(401, "Access Denied"),
+        ("POST", "/api/v1/webauthn_verification") => {
+            let Some(pages) = &inner.pages else {
+                return page(422, "You don't have any security devices");
+            };
+            inner.count += 1;
+            let name = format!("odow34b93t6aPC{count:02}");
+            let address = format!("{pages}/webauthn_verification/{name}");
+            inner.page = Some(Page {
+                name,
+                ..Page::default()
+            });
+            page(200, &address)
+        }
+        ("GET", path) if path.ends_with("/status.json") => {
+            let known = inner.page.as_ref().filter(|p| {
+                path == format!("/api/v1/webauthn_verification/{}/status.json", p.name)
+            });
+            let said = match known {
+                None => json!({"status": "not_found"}),
+                Some(p) if p.over => json!({"status": "expired"}),
+                Some(Page { given: None, .. }) => json!({"status": "pending"}),
+                Some(Page { given, .. }) => json!({"status": "success", "code": given}),
+            };
+            page(200, &said.to_string())
+        }
+        ("POST", path) => {
+            let ports = uri.query().is_some_and(|q| q.starts_with("port="));
+            let mine = |p: &&mut Page| path == format!("/webauthn_verification/{}", p.name);
+            match inner.page.as_mut().filter(mine).filter(|p| !p.over) {
+                Some(p) if ports => {
+                    p.given = Some(format!("Uvh6T57tkWuUnW{count:02}"));
+                    page(200, "thank you")
+                }
+                _ => page(404, url),
+            }
+        }
+        _ => page(404, "no such page"),
     }
 }
 

@@ -16,11 +16,12 @@ use stand::{
     daemon::Daemon,
     gems::{self, Gems, KEY, gem},
     parts::Issuer,
-    team::Waiting,
+    team::{PUBLISH, Waiting},
 };
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 const POLICY: &str = r#"
@@ -293,7 +294,7 @@ async fn attack_42_whatever_the_registry_answers_the_index_decides() {
             "This key cannot push",
             "does the stored key cover this gem",
         ),
-        (401, otp, "second factor of its own"),
+        (401, otp, "no security device"),
         (302, "", "redirects"),
     ] {
         stage.registry.answers(status, said, false);
@@ -307,6 +308,70 @@ async fn attack_42_whatever_the_registry_answers_the_index_decides() {
     assert_eq!(job.state().await.unwrap(), "published");
     assert_eq!(stage.registry.writes().len(), before + 1);
     assert!(stage.registry.writes().iter().all(|s| s.key));
+}
+
+/// Waits until the question shows the registry's page (and not that one).
+async fn page(stage: &Stage, job: &Job, not: &str) -> String {
+    let start = Instant::now();
+    loop {
+        let asked = stage.small.alice.question(job.id).await.unwrap();
+        let asked: serde_json::Value = asked.ok().unwrap();
+        if let Some(page) = asked["confirm"][0]["page"].as_str().filter(|p| *p != not) {
+            return page.to_owned();
+        }
+        assert!(start.elapsed() < PUBLISH, "no page is shown: {asked}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_registrys_own_second_factor_is_handed_to_those_who_approve() {
+    let stage = Stage::start().await;
+    stage.registry.wants_factor(&stage.registry.url);
+    let plain = stage.build("acme-twice", "1.0.0", "").await;
+    let java = stage
+        .build("acme-twice", "1.0.0", "s.platform = 'java'")
+        .await;
+    let (mut waiting, job) = stage.publish(&[&text(&plain), &text(&java)]).await;
+    assert!(stage.registry.writes().is_empty());
+    stage.small.approve(&job).await.unwrap();
+    let first = page(&stage, &job, "").await;
+    assert!(stage.registry.gem("acme-twice-1.0.0.gem").is_none());
+    // A page that is over is replaced, and the old one helps nobody.
+    stage.registry.page_ends();
+    let second = page(&stage, &job, &first).await;
+    assert!(stage.registry.confirm(&first).await.is_err());
+    stage.registry.confirm(&second).await.unwrap();
+    // Each file wants its own.
+    let third = page(&stage, &job, &second).await;
+    assert!(stage.registry.gem("acme-twice-1.0.0.gem").is_some());
+    assert!(stage.registry.gem("acme-twice-1.0.0-java.gem").is_none());
+    stage.registry.confirm(&third).await.unwrap();
+    assert_eq!(waiting.end().await.unwrap(), Some(0), "{}", waiting.text());
+    // Who reads the job's log cannot say yes in their place (attack 34).
+    for page in [&first, &second, &third] {
+        assert!(!waiting.text().contains(page.as_str()));
+    }
+    let pushed = |s: &&gems::Seen| s.path == "/api/v1/gems" && s.factor;
+    assert_eq!(stage.registry.seen().iter().filter(pushed).count(), 2);
+}
+
+#[tokio::test]
+async fn attack_39_nobody_is_led_to_a_page_that_the_configuration_does_not_name() {
+    let stage = Stage::start().await;
+    let elsewhere = Gems::start().await.unwrap();
+    stage.registry.wants_factor(&elsewhere.url);
+    let file = stage.build("acme-astray", "1.0.0", "").await;
+    let (job, credential) = stage.collected(&file, "acme-astray", "1.0.0").await;
+    let bytes = fs::read(&file).unwrap();
+    let reply = stage.post("/api/v1/gems", &credential, &bytes).await;
+    assert!(!reply.good(), "{}", reply.text);
+    assert!(reply.text.contains("does not know"), "{}", reply.text);
+    let asked = stage.small.alice.question(job.id).await.unwrap();
+    let asked: serde_json::Value = asked.ok().unwrap();
+    assert!(asked["confirm"][0]["page"].is_null(), "{asked}");
+    assert!(elsewhere.seen().is_empty());
+    assert!(stage.registry.gem("acme-astray-1.0.0.gem").is_none());
 }
 
 #[tokio::test]
@@ -329,7 +394,7 @@ async fn a_gem_is_handed_over_and_published_when_the_job_is_gone() {
         .unwrap();
     stage.small.approve(&job).await.unwrap();
     let args = ["wait", "--published", "--ticket-file", &out];
-    let limit = stand::team::PUBLISH;
+    let limit = PUBLISH;
     let ended = daemon
         .countersign(&args, &[], &stage.folder, limit)
         .await

@@ -194,6 +194,8 @@ async fn ask_until(
     until: UnixTime,
 ) -> Result<Option<Secret<String>>, Refusal> {
     let mut changes = desk.waiters.subscribe(id);
+    let over = |life: Duration| desk.world.now().after(life.as_secs());
+    let until = ask.life.map_or(until, |life| until.min(over(life)));
     loop {
         let now = desk.world.now();
         let held = ledger::live(desk, id)?;

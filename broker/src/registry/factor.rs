@@ -29,6 +29,8 @@ pub struct FactorAsk {
     /// Where the outcome is asked for, at the registry's own origin. Whoever asks there gets the factor:
     /// it is kept in memory and never shown.
     pub poll: Url,
+    /// How long the page can be answered, where the registry does not say when it is over.
+    pub life: Option<Duration>,
 }
 
 impl fmt::Debug for FactorAsk {
@@ -84,7 +86,20 @@ impl FactorAsk {
         if !known.any(|o| o.origin() == show.origin()) {
             return Err(NotShown::Origin(show.origin().ascii_serialization()));
         }
-        Ok(Self { show, poll })
+        Ok(Self {
+            show,
+            poll,
+            life: None,
+        })
+    }
+
+    /// The page is over after so long, whatever the registry says of it.
+    #[must_use]
+    pub fn for_at_most(self, life: Duration) -> Self {
+        Self {
+            life: Some(life),
+            ..self
+        }
     }
 }
 

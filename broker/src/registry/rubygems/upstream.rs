@@ -3,8 +3,8 @@
 use super::index;
 use crate::{
     registry::{
-        self, Account, Address, BaseError, BoxFuture, Publish, Published, ReadError, Sent,
-        Timeouts, Upstream,
+        self, Account, Address, BaseError, BoxFuture, Publish, Published, ReadError, SecondFactor,
+        Sent, Timeouts, Upstream,
         pieces::{self, Frame},
         upstream::{failed, short_reply},
     },
@@ -12,7 +12,7 @@ use crate::{
 };
 use proto::{digest::hex, ids::PackageName};
 use reqwest::{
-    Client, Response, StatusCode,
+    Client, RequestBuilder, Response, StatusCode,
     header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
 };
 use std::time::Duration;
@@ -22,15 +22,17 @@ use url::Url;
 const MAX_INDEX: usize = 16 << 20;
 /// How long the public registry may take to show what it accepted: it writes the index in a job of its own.
 const LAG: Duration = Duration::from_secs(90);
-/// How the registry begins when the key needs a second factor of its own.
-const OTP: &str = "You have enabled multifactor authentication";
+/// The header of the registry's own second factor.
+const FACTOR: &str = "otp";
 
 /// One gem registry.
 pub struct RubyGems {
-    client: Client,
+    pub(super) client: Client,
     /// Its root, with a slash at its end.
-    base: Url,
-    read: Duration,
+    pub(super) base: Url,
+    pub(super) read: Duration,
+    /// Where the registry's own people may be sent, beside its own origin.
+    pub(super) factor_origins: Vec<Url>,
 }
 
 impl RubyGems {
@@ -41,6 +43,7 @@ impl RubyGems {
             client: registry::upstream::client(&base, timeouts)?,
             base,
             read: timeouts.read,
+            factor_origins: address.factor_origins,
         })
     }
 
@@ -72,17 +75,20 @@ impl RubyGems {
         index::read(&text, package)
     }
 
-    async fn send(&self, publish: &mut Publish, token: &Secret<String>, within: Duration) -> Sent {
+    /// The one request that pushes, with the registry's own second factor where that was given.
+    pub(super) async fn send(
+        &self,
+        publish: &mut Publish,
+        token: &Secret<String>,
+        factor: Option<&Secret<String>>,
+        within: Duration,
+    ) -> Sent {
         let registry::Envelope::RubyGems = &publish.envelope else {
             return Sent::Unclear;
         };
-        let address = self.base.join("api/v1/gems");
-        // gem sends the key as it is, without a scheme.
-        let value = HeaderValue::from_str(token.expose());
-        let (Ok(address), Ok(mut value)) = (address, value) else {
+        let Ok(address) = self.base.join("api/v1/gems") else {
             return Sent::Unclear;
         };
-        value.set_sensitive(true);
         let frame = Frame {
             head: Vec::new(),
             tail: Vec::new(),
@@ -92,9 +98,18 @@ impl RubyGems {
         let request = self
             .client
             .post(address)
-            .header(CONTENT_TYPE, "application/octet-stream")
-            .header(AUTHORIZATION, value);
+            .header(CONTENT_TYPE, "application/octet-stream");
+        let request = keyed(request, token).and_then(|r| match factor {
+            Some(factor) => sensitive(r, FACTOR, factor),
+            None => Some(r),
+        });
+        let Some(request) = request else {
+            return Sent::Unclear;
+        };
         match pieces::send(request, &mut publish.file, frame, within).await {
+            Some(reply) if reply.status() == StatusCode::UNAUTHORIZED => {
+                self.challenged(reply, token).await
+            }
             Some(reply) => judged(reply, token).await,
             None => Sent::Unclear,
         }
@@ -125,8 +140,28 @@ impl Upstream for RubyGems {
         token: &'a Secret<String>,
         within: Duration,
     ) -> BoxFuture<'a, Sent> {
-        Box::pin(self.send(publish, token, within))
+        Box::pin(self.send(publish, token, None, within))
     }
+
+    fn second_factor(&self) -> Option<&dyn SecondFactor> {
+        Some(self)
+    }
+}
+
+/// Adds the key. gem sends it as it is, without a scheme. `None` when it cannot stand in a header.
+pub(super) fn keyed(request: RequestBuilder, token: &Secret<String>) -> Option<RequestBuilder> {
+    sensitive(request, AUTHORIZATION.as_str(), token)
+}
+
+/// Adds a secret, marked so that no log line of the HTTP library shows it.
+fn sensitive(
+    request: RequestBuilder,
+    name: &str,
+    secret: &Secret<String>,
+) -> Option<RequestBuilder> {
+    let mut value = HeaderValue::from_str(secret.expose()).ok()?;
+    value.set_sensitive(true);
+    Some(request.header(name, value))
 }
 
 /// The registry's word is plain text. Whatever it is, the index decides.
@@ -140,16 +175,11 @@ async fn judged(reply: Response, token: &Secret<String>) -> Sent {
         // Identical bytes again are 200 too.
         200 => Sent::Accepted,
         300..=399 => refused("the registry's address redirects; write the final one as url"),
-        400..=407 | 409..=417 | 422 | 429 => {
+        400 | 402..=407 | 409..=417 | 422 | 429 => {
             let bytes = short_reply(reply).await.unwrap_or_default();
             let said = String::from_utf8_lossy(&bytes).trim().to_owned();
             refused(&match status {
-                401 if said.starts_with(OTP) => {
-                    "the stored key needs a second factor of its own for a push; store one that does not, \
-                     for this gem alone"
-                        .to_owned()
-                }
-                401 | 403 => format!("{said} (does the stored key cover this gem?)"),
+                403 => format!("{said} (does the stored key cover this gem?)"),
                 _ => said,
             })
         }
@@ -203,11 +233,12 @@ mod tests {
         for status in [201, 202, 204, 408, 500, 502, 503] {
             assert_eq!(sent(status, &[], "?").await.0, Sent::Unclear, "{status}");
         }
-        let otp = format!("{OTP} but no OTP code provided.");
-        let (Sent::Refused { said, .. }, _) = sent(401, &[], &otp).await else {
+        let otp = "You have enabled multifactor authentication but no OTP code provided.";
+        let (Sent::Refused { said, .. }, asked) = sent(401, &[], otp).await else {
             panic!("a demand for a code is no yes");
         };
         assert!(said.contains("second factor of its own"), "{said}");
+        assert_eq!(asked, 2, "the push, and the question for a page");
     }
 
     #[tokio::test]
