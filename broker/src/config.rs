@@ -2,7 +2,7 @@
 
 use crate::{
     caller::IssuerConfig,
-    registry::{Kind as RegistryKind, npm::Via, pypi::Attestations},
+    registry::{Kind as RegistryKind, http::Shape, npm::Via, pypi::Attestations},
     telemetry::LogFormat,
 };
 use proto::ids::RegistryId;
@@ -136,7 +136,7 @@ pub struct RegistryEntry {
     /// Where uploads go, for a kind that has an address of its own for them (`pypi`, `crates`).
     #[serde(default)]
     pub upload_url: Option<Spanned<Url>>,
-    /// The user name beside the token (`pypi`; `__token__` when absent).
+    /// The user name beside the token (`pypi`, where it is `__token__` when absent; `oci`).
     #[serde(default)]
     pub user: Option<Spanned<String>>,
     /// Whether the token (a macaroon) is narrowed to the one project before it is sent (`pypi`).
@@ -164,6 +164,21 @@ pub struct RegistryEntry {
     /// Its web pages, for links in what people are shown. The broker never asks there.
     #[serde(default)]
     pub web: Option<Spanned<Url>>,
+    /// How files are uploaded (`http`): `PUT` (when absent) or `POST`.
+    #[serde(default)]
+    pub method: Option<Spanned<String>>,
+    /// Where a file goes (`http`), with `{package}`, `{version}` and `{file}` as segments.
+    #[serde(default)]
+    pub path: Option<Spanned<String>>,
+    /// Where a file is read back (`http`); `path` when absent.
+    #[serde(default)]
+    pub read_path: Option<Spanned<String>>,
+    /// The header that carries the token (`http`); `Authorization: Bearer {token}` when absent.
+    #[serde(default)]
+    pub token_header: Option<Spanned<String>>,
+    /// Where the registry's short tokens come from (`oci`): the `realm` of its challenge.
+    #[serde(default)]
+    pub token_url: Option<Spanned<Url>>,
     /// Where the broker's endpoint for it listens: an origin of its own.
     #[serde(default)]
     pub listen: Option<Spanned<SocketAddr>>,
@@ -205,8 +220,39 @@ fn json() -> LogFormat {
 fn kind<'de, D: serde::Deserializer<'de>>(d: D) -> Result<RegistryKind, D::Error> {
     let name = String::deserialize(d)?;
     RegistryKind::parse(&name).ok_or_else(|| {
-        serde::de::Error::custom("is `npm`, `pypi`, `crates`, `rubygems` or `generic`")
+        serde::de::Error::custom(
+            "is `npm`, `pypi`, `crates`, `rubygems`, `oci`, `http` or `generic`",
+        )
     })
+}
+
+impl RegistryEntry {
+    /// The upload call of a server of kind `http`.
+    pub fn shape(&self) -> Result<Option<Shape>, (usize, String)> {
+        fn text(of: Option<&Spanned<String>>) -> Option<&str> {
+            of.map(|s| s.get_ref().as_str())
+        }
+        let Some(path) = &self.path else {
+            return Ok(None);
+        };
+        let (read, header) = (self.read_path.as_ref(), self.token_header.as_ref());
+        let shape = Shape::parse(
+            text(self.method.as_ref()),
+            path.get_ref(),
+            text(read),
+            text(header),
+        );
+        let shape = shape.map_err(|why| {
+            let of = match why.key {
+                "method" => self.method.as_ref(),
+                "read_path" => read,
+                "token_header" => header,
+                _ => Some(path),
+            };
+            (of.unwrap_or(path).span().start, why.to_string())
+        });
+        shape.map(Some)
+    }
 }
 
 /// Reads and checks the file; relative paths in it are meant from its own folder.
@@ -343,13 +389,35 @@ fn of_kind(registry: &RegistryEntry) -> Result<(), (usize, String)> {
     let (via, origins) = (registry.via.as_ref(), registry.factor_origins.as_ref());
     let python = &[RegistryKind::PyPi][..];
     let npm = &[RegistryKind::Npm][..];
+    let http = &[RegistryKind::Http][..];
     let keys = [
         (
             "upload_url",
             upload.map(Spanned::span),
             &[RegistryKind::PyPi, RegistryKind::Crates][..],
         ),
-        ("user", user.map(Spanned::span), python),
+        (
+            "user",
+            user.map(Spanned::span),
+            &[RegistryKind::PyPi, RegistryKind::Oci],
+        ),
+        ("method", registry.method.as_ref().map(Spanned::span), http),
+        ("path", registry.path.as_ref().map(Spanned::span), http),
+        (
+            "read_path",
+            registry.read_path.as_ref().map(Spanned::span),
+            http,
+        ),
+        (
+            "token_header",
+            registry.token_header.as_ref().map(Spanned::span),
+            http,
+        ),
+        (
+            "token_url",
+            registry.token_url.as_ref().map(Spanned::span),
+            &[RegistryKind::Oci],
+        ),
         ("narrow_token", narrow.map(Spanned::span), python),
         ("attestations", attestations.map(Spanned::span), python),
         ("via", via.map(Spanned::span), npm),
@@ -381,31 +449,35 @@ fn of_kind(registry: &RegistryEntry) -> Result<(), (usize, String)> {
             secure(&Spanned::new(place, url.clone()), "factor_origins")?;
         }
     }
-    let Some(upload) = upload else {
-        let at = registry.name.span().start;
-        return match registry.kind {
-            RegistryKind::PyPi | RegistryKind::Crates => {
-                let name = registry.kind.name();
-                Err((
-                    at,
-                    format!("a registry of kind {name} needs `upload_url` too"),
-                ))
-            }
-            RegistryKind::Npm | RegistryKind::RubyGems | RegistryKind::Generic => Ok(()),
-        };
-    };
-    secure(upload, "upload_url")?;
     // It stands before a colon in HTTP Basic (RFC 7617 §2).
     let plain = |u: &Spanned<String>| {
         let bytes = u.get_ref().as_bytes();
         !bytes.is_empty() && bytes.iter().all(|b| b.is_ascii_graphic() && *b != b':')
     };
-    match user.filter(|u| !plain(u)) {
-        Some(u) => Err((
+    if let Some(u) = user.filter(|u| !plain(u)) {
+        return Err((
             u.span().start,
             "key `user`: has no blanks and no colon".to_owned(),
-        )),
-        None => Ok(()),
+        ));
+    }
+    let needs = |key: &str| {
+        let name = registry.kind.name();
+        let at = registry.name.span().start;
+        Err((at, format!("a registry of kind {name} needs `{key}` too")))
+    };
+    match registry.kind {
+        RegistryKind::PyPi | RegistryKind::Crates if upload.is_none() => needs("upload_url"),
+        RegistryKind::Oci if user.is_none() => needs("user"),
+        RegistryKind::Http if registry.path.is_none() => needs("path"),
+        _ => {
+            for (key, url) in [
+                ("upload_url", upload),
+                ("token_url", registry.token_url.as_ref()),
+            ] {
+                url.map_or(Ok(()), |url| secure(url, key))?;
+            }
+            registry.shape().map(drop)
+        }
     }
 }
 

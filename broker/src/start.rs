@@ -300,6 +300,8 @@ fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk> {
                         .as_ref()
                         .map(|o| o.get_ref().clone())
                         .unwrap_or_default(),
+                    http: entry.shape().map_err(|(_, why)| anyhow::anyhow!(why))?,
+                    tokens: entry.token_url.as_ref().map(|u| u.get_ref().clone()),
                 };
                 Registry::Forward {
                     kind: entry.kind,

@@ -82,16 +82,21 @@ pub struct Reply {
     pub text: String,
     /// `DPoP-Nonce`, if the broker sent one.
     pub nonce: Option<String>,
+    /// `Location`, if there was one.
+    pub location: Option<String>,
 }
 
 impl Reply {
     /// Takes a response apart.
     pub async fn of(response: reqwest::Response) -> anyhow::Result<Self> {
-        let header = response.headers().get("dpop-nonce");
-        let nonce = header.and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let header = |name| {
+            let value = response.headers().get(name)?;
+            value.to_str().ok().map(str::to_owned)
+        };
         Ok(Self {
             status: response.status().as_u16(),
-            nonce,
+            nonce: header("dpop-nonce"),
+            location: header("location"),
             text: response.text().await?,
         })
     }
@@ -112,6 +117,14 @@ impl Reply {
             bail!("refused with {}: {}", self.status, self.text);
         }
         serde_json::from_str(&self.text).with_context(|| format!("not understood: {}", self.text))
+    }
+
+    /// Nothing, of a success.
+    pub fn ok_status(&self) -> anyhow::Result<()> {
+        if self.good() {
+            return Ok(());
+        }
+        bail!("refused with {}: {}", self.status, self.text)
     }
 
     /// The code of a problem, from either origin; `None` for a success.
@@ -164,8 +177,10 @@ impl Api {
         let mut request = self
             .http
             .request(method.parse()?, format!("{}{path}", self.base))
-            .header("content-type", "application/json")
             .body(body);
+        if !headers.iter().any(|(name, _)| *name == "content-type") {
+            request = request.header("content-type", "application/json");
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

@@ -13,6 +13,8 @@ pub mod direct;
 pub mod gems;
 pub mod history;
 pub mod index;
+pub mod nginx;
+pub mod oci;
 pub mod packages;
 pub mod parts;
 pub mod people;

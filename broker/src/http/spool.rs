@@ -31,16 +31,27 @@ impl From<io::Error> for NotTaken {
     }
 }
 
-/// Takes a body of at most `most` bytes. The disk is written by threads that may block, one piece at a
-/// time: a slow disk holds up this upload and nothing else.
+/// Takes a body of at most `most` bytes.
 pub(super) async fn take(
     body: Body,
     folder: PathBuf,
     most: u64,
 ) -> Result<SpooledTempFile, NotTaken> {
-    let mut file = tempfile::spooled_tempfile_in(IN_MEMORY, folder);
+    let file = tempfile::spooled_tempfile_in(IN_MEMORY, folder);
+    let (mut file, _) = append(file, 0, body, most).await?;
+    file.rewind()?;
+    Ok(file)
+}
+
+/// Takes a body behind the `taken` bytes that have come already; the file, and how long it is now. The disk is
+/// written by threads that may block, one piece at a time: a slow disk holds up this upload and nothing else.
+pub(super) async fn append(
+    mut file: SpooledTempFile,
+    mut taken: u64,
+    body: Body,
+    most: u64,
+) -> Result<(SpooledTempFile, u64), NotTaken> {
     let (mut pieces, mut held) = (Vec::new(), 0);
-    let mut taken = 0u64;
     let mut frames = body.into_data_stream();
     while let Some(frame) = frames.next().await {
         let frame = frame.map_err(|_| NotTaken::BrokeOff)?;
@@ -63,8 +74,7 @@ pub(super) async fn take(
             file.write_all(&piece)?;
         }
     }
-    file.rewind()?;
-    Ok(file)
+    Ok((file, taken))
 }
 
 /// Writes pieces where blocking is allowed, as they came and without a copy; gives the file back.

@@ -65,12 +65,12 @@ pub async fn hand_over(
     id: RequestId,
     registry: RegistryId,
     upload: Publish,
-    mut body: SpooledTempFile,
+    body: SpooledTempFile,
     head: Head,
 ) -> Result<(), Refusal> {
     let at = forward::approved_place(&desk, id, &registry, &upload).await?;
     let digest = upload.digest().clone();
-    drop(upload);
+    let mut body = upload.into_body(body);
     let key = key(id, at);
     if desk
         .live

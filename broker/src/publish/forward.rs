@@ -24,14 +24,17 @@ use proto::{
     api::{Mode, StateName},
     bearer::BearerHash,
     ids::{PackageName, RegistryId, RequestId, VersionText},
-    request::Item,
+    request::{File, Item},
 };
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// Longest wait for the registry's answer to one upload.
 pub const UPLOAD_DEADLINE: Duration = Duration::from_mins(2);
 /// Sends of the same bytes before the client is told to come back.
 const SENDS_MAX: u32 = 3;
+
+/// Attempts that another file of the same request may overtake: clients send several at once.
+const RACES_MAX: u32 = 100;
 
 /// Seconds after a credential's end in which a repeated upload still gets the recorded outcome.
 const REPEAT_SECONDS: u64 = 3600;
@@ -120,6 +123,8 @@ pub(super) enum Delivery<'a> {
 pub(super) enum After {
     /// The request's state says it.
     Look,
+    /// Nothing left: the request has changed meanwhile, by another of its files or the same one.
+    Raced,
     /// The registry refused and shows nothing; its words.
     Refused(String),
     /// The registry wants its second factor.
@@ -134,15 +139,19 @@ pub async fn forward(
     mut upload: Publish,
 ) -> Result<(), Refusal> {
     let at = approved_place(&desk, id, &registry, &upload).await?;
-    for _ in 0..SENDS_MAX {
+    all_there(&desk, id, at, &upload).await?;
+    let (mut sends, mut races) = (0, 0);
+    while sends < SENDS_MAX && races < RACES_MAX {
         let shown = match settle::settled(&desk, id, at).await? {
             settle::Outcome::MaySend(shown) => shown,
             outcome => return told(outcome),
         };
         match attempt(&desk, id, at, shown, &mut upload).await? {
             After::Refused(said) => return Err(Refusal::RegistryRefused(said)),
-            After::Look | After::Asked(_) => tokio::task::yield_now().await,
+            After::Raced => races += 1,
+            After::Look | After::Asked(_) => sends += 1,
         }
+        tokio::task::yield_now().await;
     }
     told(settle::settled(&desk, id, at).await?)
 }
@@ -230,13 +239,7 @@ pub(super) async fn approved_place(
     match approved_file(&record, registry, upload) {
         Ok(at) => Ok(at),
         Err(refusal) => {
-            let now = desk.world.now();
-            if desk.refusals.take(now) {
-                let event = Event::RequestRefused {
-                    reason: RefusalReason::BytesDiffer,
-                };
-                desk.commit(Batch::new(), &[event], now).await?;
-            }
+            note_refused(desk).await?;
             Err(refusal)
         }
     }
@@ -297,6 +300,85 @@ fn approved_file(
     })
 }
 
+/// What a file refers to must be approved with it, and be at the registry already; before the file that makes a
+/// version visible, all the others must be. There is no moment in which it stands for something that is not there.
+async fn all_there(
+    desk: &Desk,
+    id: RequestId,
+    at: FileAt,
+    upload: &Publish,
+) -> Result<(), Refusal> {
+    if upload.needs().is_empty() && !upload.is_last() {
+        return Ok(());
+    }
+    let record = ledger::find(desk, id)?.ok_or(Refusal::NotFound)?;
+    let files = record.facts.items.get(at.item).map(|item| &item.files);
+    let files = files.ok_or(Refusal::NotFound)?;
+    let mut before = BTreeSet::new();
+    for need in upload.needs() {
+        let same = |f: &File| f.name == need.name && f.digest == need.digest && f.size == need.size;
+        let Some(file) = files.iter().position(same) else {
+            note_refused(desk).await?;
+            return Err(Refusal::BytesDiffer(format!(
+                "it refers to {} ({} bytes), which was not approved with it",
+                need.name, need.size
+            )));
+        };
+        before.insert(file);
+    }
+    if upload.is_last() {
+        before.extend((0..files.len()).filter(|file| *file != at.file));
+    }
+    for file in before {
+        let place = FileAt {
+            item: at.item,
+            file,
+        };
+        match settle::settled(desk, id, place).await? {
+            settle::Outcome::MaySend(_) => {
+                let name = files.get(file).map(|f| f.name.as_str());
+                return Err(Refusal::Upload(format!(
+                    "{} has to be pushed before it",
+                    name.unwrap_or_default()
+                )));
+            }
+            outcome => told(outcome)?,
+        }
+    }
+    Ok(())
+}
+
+/// The approved file of this name in a package, where the address of an upload names no version. Several items
+/// may have the same one: it is sent for the first, and shown by the registry for the others.
+pub fn named(
+    desk: &Desk,
+    id: RequestId,
+    registry: &RegistryId,
+    package: &PackageName,
+    name: &str,
+) -> Result<Option<(FileAt, Item)>, Refusal> {
+    let record = ledger::find(desk, id)?.ok_or(Refusal::NotFound)?;
+    let found = record.files().find_map(|at| {
+        let item = record.facts.items.get(at.item)?;
+        let file = item.files.get(at.file)?;
+        let same = item.registry == *registry && item.package == *package && file.name == name;
+        same.then(|| (at, item.clone()))
+    });
+    Ok(found)
+}
+
+/// Notes in the log that bytes were refused.
+pub async fn note_refused(desk: &Desk) -> Result<(), Refusal> {
+    let now = desk.world.now();
+    if desk.refusals.take(now) {
+        let event = Event::RequestRefused {
+            reason: RefusalReason::BytesDiffer,
+        };
+        desk.commit(Batch::new(), &[event], now).await?;
+    }
+    Ok(())
+}
+
 /// One attempt, after `shown` was read.
 pub(super) async fn send(
     desk: &Desk,
@@ -352,8 +434,8 @@ pub(super) async fn send(
     };
     let record = match ledger::persist(desk, held.version, step, batch, now).await {
         Ok(record) => record,
-        // Another upload of the same bytes was faster: its outcome is ours.
-        Err(Fault::Conflict(..)) => return Ok(After::Look),
+        // Another upload was faster; if it was of the same bytes, its outcome is ours.
+        Err(Fault::Conflict(..)) => return Ok(After::Raced),
         Err(other) => return Err(other.into()),
     };
     // `Sending` is durable: from here on bytes may be at the registry, whatever happens to us. A

@@ -345,7 +345,7 @@ async fn shows(desk: &Desk, record: &Record, at: FileAt) -> Result<(Published, R
     .map_err(Fault::from)?;
     let down = |e: ReadError| Refusal::RegistryDown(e.to_string());
     let published = upstream
-        .shows(&wish.package, token.as_ref())
+        .shows_file(wish, file, token.as_ref())
         .await
         .map_err(down)?;
     let back = published.file(&wish.version, file).map_err(down)?;

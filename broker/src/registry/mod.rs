@@ -9,7 +9,9 @@ mod artifact;
 pub mod crates;
 mod doors;
 mod factor;
+pub mod http;
 pub mod npm;
+pub mod oci;
 mod pieces;
 pub mod pypi;
 pub mod rubygems;
@@ -52,6 +54,10 @@ pub enum Kind {
     Crates,
     /// The gems protocol with a compact index.
     RubyGems,
+    /// The OCI distribution protocol: container images and other artifacts.
+    Oci,
+    /// A server that takes a file as the body of one request.
+    Http,
     /// Anything else: the broker keeps a secret for it, and speaks no protocol.
     Generic,
 }
@@ -85,6 +91,12 @@ pub type Read = fn(&mut SpooledTempFile, &Head, &Path) -> Result<Publish, String
 pub struct Head {
     /// The package that the address names, where it names one.
     pub package: Option<PackageName>,
+    /// The version, where the address alone tells it.
+    #[serde(default)]
+    pub version: Option<VersionText>,
+    /// The file's name, where the address alone tells it.
+    #[serde(default)]
+    pub file: Option<String>,
     /// The media type, where it has parameters that count.
     pub media_type: Option<String>,
     /// Whether attestations beside the file are left out, by the configuration; otherwise an upload that
@@ -117,6 +129,10 @@ pub struct Address {
     pub via: npm::Via,
     /// Origins beside the registry's own where its people may be sent to give its second factor.
     pub factor_origins: Vec<Url>,
+    /// Where the registry's short tokens come from, where the protocol has such.
+    pub tokens: Option<Url>,
+    /// The upload call, where the protocol is the configuration's own.
+    pub http: Option<http::Shape>,
 }
 
 impl Address {
@@ -132,16 +148,20 @@ impl Address {
             downloads: Vec::new(),
             via: npm::Via::default(),
             factor_origins: Vec::new(),
+            tokens: None,
+            http: None,
         }
     }
 }
 
 /// The one table of registries.
-pub const KINDS: [KindRow; 5] = [
+pub const KINDS: [KindRow; 7] = [
     npm::ROW,
     pypi::ROW,
     crates::ROW,
     rubygems::ROW,
+    oci::ROW,
+    http::ROW,
     KindRow {
         kind: Kind::Generic,
         name: "generic",
@@ -197,6 +217,19 @@ enum Envelope {
     Crates(crates::Envelope),
     /// Nothing: the gem is the whole upload.
     RubyGems,
+    Oci(oci::Envelope),
+    Http,
+}
+
+/// A file that must be at the registry before another may follow: what a manifest refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// Its name among the item's files.
+    pub name: String,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its digest.
+    pub digest: Digest,
 }
 
 /// What the approver may want to know about the inside.
@@ -250,8 +283,36 @@ impl Publish {
     pub fn for_known_package(&mut self) {
         match &mut self.envelope {
             Envelope::Npm(envelope) => envelope.keep_access(),
-            // None says anything about other versions.
-            Envelope::PyPi(_) | Envelope::Crates(_) | Envelope::RubyGems => {}
+            // None of them says anything about other versions.
+            Envelope::PyPi(_)
+            | Envelope::Crates(_)
+            | Envelope::RubyGems
+            | Envelope::Oci(_)
+            | Envelope::Http => {}
+        }
+    }
+
+    /// The files of the same item that must be at the registry before this one.
+    pub fn needs(&self) -> &[Need] {
+        match &self.envelope {
+            Envelope::Oci(oci::Envelope::Manifest { needs, .. }) => needs,
+            _ => &[],
+        }
+    }
+
+    /// Whether it makes the version visible, so that all other files of the item come before it.
+    pub const fn is_last(&self) -> bool {
+        matches!(
+            self.envelope,
+            Envelope::Oci(oci::Envelope::Manifest { tagged: true, .. })
+        )
+    }
+
+    /// The upload as it came: the file itself, where nothing stood around it.
+    pub fn into_body(self, body: SpooledTempFile) -> SpooledTempFile {
+        match self.envelope {
+            Envelope::Oci(_) | Envelope::Http => self.file,
+            Envelope::Npm(_) | Envelope::PyPi(_) | Envelope::Crates(_) | Envelope::RubyGems => body,
         }
     }
 

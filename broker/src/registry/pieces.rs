@@ -2,6 +2,7 @@
 
 use futures_util::stream;
 use hyper::body::Bytes;
+use proto::digest::{Algorithm, Digest, Hasher};
 use reqwest::{RequestBuilder, Response, header::CONTENT_LENGTH};
 use std::{
     io::{self, Read, Seek as _},
@@ -30,6 +31,26 @@ pub(super) struct Frame {
     pub(super) encode: fn(&[u8]) -> Vec<u8>,
     /// Length of the whole body in bytes.
     pub(super) length: u64,
+}
+
+/// Length and digest of a file, which is at its start afterwards.
+pub(super) fn digest_of(
+    file: &mut SpooledTempFile,
+    algorithm: Algorithm,
+) -> io::Result<(u64, Digest)> {
+    file.rewind()?;
+    let mut hasher = Hasher::new(algorithm);
+    let mut buffer = vec![0; 64 << 10];
+    let mut size = 0;
+    loop {
+        let n = file.read(&mut buffer)?;
+        let Some(piece) = buffer.get(..n).filter(|p| !p.is_empty()) else {
+            file.rewind()?;
+            return Ok((size, hasher.finish()));
+        };
+        hasher.update(piece);
+        size += n as u64;
+    }
 }
 
 /// A piece of a request's body.

@@ -51,6 +51,17 @@ pub trait Upstream: Send + Sync {
         token: Option<&'a Secret<String>>,
     ) -> BoxFuture<'a, Result<Published, ReadError>>;
 
+    /// What it shows in the place of one file of an item, and of the item's package. Registries without one
+    /// document for a whole package are asked for this file alone.
+    fn shows_file<'a>(
+        &'a self,
+        item: &'a Item,
+        _file: &'a File,
+        token: Option<&'a Secret<String>>,
+    ) -> BoxFuture<'a, Result<Published, ReadError>> {
+        self.shows(&item.package, token)
+    }
+
     /// Whose token this is.
     fn whoami<'a>(&'a self, token: &'a Secret<String>)
     -> BoxFuture<'a, Result<Account, ReadError>>;
@@ -198,6 +209,11 @@ pub enum ReadError {
     /// It answered with this status.
     #[error("the registry answered with status {0}")]
     Status(u16),
+    /// It sends the broker elsewhere for its tokens.
+    #[error(
+        "the registry names another address for its tokens than the configuration; if it is right, write it as token_url"
+    )]
+    TokensElsewhere,
     /// Its answer is longer than a package's document.
     #[error("the registry's answer is too long")]
     TooLarge,

@@ -31,6 +31,9 @@ Examples:
   countersign publish crates . -- cargo publish
   countersign publish rubygems left-1.4.2.gem
   countersign publish rubygems left-1.4.2.gem -- gem push left-1.4.2.gem
+  countersign publish files app.tgz app.sig --as acme/app@1.4.2
+  countersign publish oci acme/app:1.4.2 --layout ./image
+  countersign publish oci acme/app:1.4.2 --layout ./image -- sh -c 'crane push ./image $OCI_REFERENCE'
 
 Who asks: in GitHub Actions `permissions: id-token: write` is enough; elsewhere COUNTERSIGN_ID_TOKEN
 (an OIDC token for the broker's URL) or COUNTERSIGN_CLIENT_KEY (a file by `admin client-key new`).

@@ -194,6 +194,7 @@ pub(crate) fn load(context: &Context, args: &Args) -> Result<(Session, Broker), 
         },
         items: Vec::new(),
         paths: Vec::new(),
+        plain: false,
         deposit: None,
         registry_url: std::collections::BTreeMap::default(),
         // Unknown until the first answer; a broker that is away now is a failure now.

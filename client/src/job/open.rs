@@ -85,6 +85,7 @@ pub(crate) async fn open(
         },
         items: opened.facts.items,
         paths: Vec::new(),
+        plain: false,
         deposit: opened.deposit,
         registry_url: opened.registry_url,
         expires: opened.facts.expires,

@@ -3,7 +3,7 @@
 
 use super::{
     bypass::{self, Setting},
-    crates, distribution, gem, idtoken,
+    crates, distribution, files, gem, idtoken, oci,
     open::{self, Shown, Wish},
     order,
     session::Session,
@@ -26,9 +26,12 @@ pub(crate) struct What {
     /// The registry, as the broker's configuration names it
     pub(crate) registry: RegistryId,
     /// A tarball made by `npm pack`, or a package's folder; wheels and source archives, or the folder
-    /// that holds them; a .crate, or the folder of a crate or a cargo workspace; .gem files; several are
-    /// one request
-    #[arg(required_unless_present = "workspaces", value_name = "FILE|FOLDER")]
+    /// that holds them; a .crate, or the folder of a crate or a cargo workspace; .gem files; with --layout a
+    /// repository and a tag, like acme/app:1.4.2; several are one request
+    #[arg(
+        required_unless_present = "workspaces",
+        value_name = "FILE|FOLDER|NAME:TAG"
+    )]
     pub(crate) paths: Vec<PathBuf>,
     /// Every package of the npm, pnpm or Yarn workspace here (or in FOLDER) that is neither private nor
     /// published already
@@ -40,6 +43,16 @@ pub(crate) struct What {
     /// The dist-tag [default: publishConfig.tag, else latest]
     #[arg(long)]
     pub(crate) tag: Option<String>,
+    /// The OCI layout (a folder) that holds the image
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["tag", "workspaces"])]
+    pub(crate) layout: Option<PathBuf>,
+    /// Publish the files as they are, as this version of this package
+    #[arg(
+        long = "as",
+        value_name = "PACKAGE@VERSION",
+        conflicts_with_all = ["layout", "tag", "workspaces"]
+    )]
+    pub(crate) named: Option<String>,
     /// Words for the approver, shown as unverified
     #[arg(long)]
     pub(crate) note: Option<String>,
@@ -87,6 +100,7 @@ impl Ready {
         };
         self.tell_left_out(context, &session.items);
         session.paths = self.paths_of(&session.items);
+        session.plain = what.named.is_some();
         if let Err(f) = self.agrees(&session) {
             let _ = session.cancel(broker).await;
             return Err(f);
@@ -148,6 +162,20 @@ pub(crate) async fn prepare(
         folder: None,
         packed,
     };
+    if let Some(named) = &what.named {
+        let (item, paths) = files::read(named, &what.paths, &what.registry)?;
+        ready.items.push(item);
+        ready.paths.extend(paths);
+        return Ok(ready);
+    }
+    if let Some(layout) = &what.layout {
+        for reference in &what.paths {
+            let (item, paths) = oci::read(reference, layout, &what.registry)?;
+            ready.items.push(item);
+            ready.paths.extend(paths);
+        }
+        return Ok(ready);
+    }
     let python = what
         .paths
         .iter()

@@ -1,7 +1,7 @@
 //! From an approval to a publish: collects the credential, and runs the registry's client for every item.
 
 use super::{
-    crates, distribution, gem, python,
+    crates, distribution, files, gem, oci, python,
     session::Session,
     settle,
     signals::Signals,
@@ -51,6 +51,14 @@ impl Run<'_> {
         let (paths, env) = (&self.session.paths, &self.context.env);
         let target = self.target(&self.session.items);
         let (words, folder) = (self.command, self.folder);
+        let first = self.session.items.first();
+        if let Some(item) = first.filter(|_| self.session.plain) {
+            return files::plan(words, item, target.registry, self.credential, env);
+        }
+        if let Some(item) = first.filter(|i| oci::is_image(i)) {
+            let own = (item, paths.get(..item.files.len()).unwrap_or_default());
+            return oci::plan(words, folder, own, target.registry, self.credential, env);
+        }
         if paths.iter().any(|p| crates::is_file(p)) {
             crates::plan(words, folder, target.registry, self.credential, env)
         } else if paths.iter().any(|p| gem::is_gem(p)) {
@@ -246,6 +254,14 @@ async fn item_out(
 ) -> Result<Option<String>, Failure> {
     let env = &run.context.env;
     let registry = run.registry(item);
+    if run.session.plain {
+        return files_out(run, item, files, signals).await;
+    }
+    if oci::is_image(item) {
+        let own = (item, files);
+        let plan = oci::plan(&[], None, own, registry, run.credential, env)?;
+        return one(run, "skopeo copy", &plan, signals).await;
+    }
     match files {
         [path] if crates::is_file(path) => {
             let ca = env.get("COUNTERSIGN_CA").map(Path::new);
@@ -286,6 +302,27 @@ async fn item_out(
             "Open a new request.",
         )),
     }
+}
+
+/// Hands over the files of an item as they are, one after the other.
+async fn files_out(
+    run: &Run<'_>,
+    item: &Item,
+    paths: &[PathBuf],
+    signals: &mut Signals,
+) -> Result<Option<String>, Failure> {
+    let ca = run.context.env.get("COUNTERSIGN_CA").map(Path::new);
+    let registry = run.registry(item);
+    for (file, path) in item.files.iter().zip(paths) {
+        let failed = tokio::select! {
+            failed = files::upload((item, file, path), registry, run.credential, ca) => failed?,
+            stopped = signals.stopped() => Some(stopped_by(&stopped)),
+        };
+        if failed.is_some() {
+            return Ok(failed);
+        }
+    }
+    Ok(None)
 }
 
 /// Runs one program. A stopped job waits for its child, which gets the same signal: its files must be removed.

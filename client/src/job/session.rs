@@ -49,6 +49,9 @@ pub(crate) struct Session {
     pub(crate) items: Vec<Item>,
     /// Where the items' files lie, in the items' and their files' order; empty for a secret that is revealed.
     pub(crate) paths: Vec<PathBuf>,
+    /// Whether the files are handed over as they are, whatever their names look like.
+    #[serde(default)]
+    pub(crate) plain: bool,
     /// Deposit: the credential by which the files are handed over before the approval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) deposit: Option<String>,

@@ -205,6 +205,7 @@ mod tests {
             },
             items,
             paths: vec![],
+            plain: false,
             deposit: None,
             registry_url: std::collections::BTreeMap::default(),
             expires: UnixTime(0),

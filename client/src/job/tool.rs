@@ -128,6 +128,12 @@ impl Plan {
         Ok(plan)
     }
 
+    /// Keeps a folder of temporary settings until the plan is gone.
+    pub(crate) fn keeping(mut self, files: TempDir) -> Self {
+        self.files = Some(files);
+        self
+    }
+
     /// Packs a folder with the tool that will publish it.
     pub(crate) fn pack(
         words: &[String],
@@ -262,6 +268,7 @@ pub(super) fn is_withheld(name: &str) -> bool {
                 .any(|w| lower.contains(w)))
         || (lower.starts_with("yarn_npm_")
             && ["registry", "auth"].iter().any(|w| lower.contains(w)))
+        || lower == "docker_auth_config"
         || super::python::is_withheld(&lower)
 }
 

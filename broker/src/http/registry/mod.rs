@@ -4,7 +4,10 @@
 //! answered here or refused (attack 20); nothing is ever passed on with the token.
 
 mod crates;
+mod files;
 mod npm;
+mod oci;
+mod pushes;
 mod pypi;
 mod rubygems;
 
@@ -14,7 +17,11 @@ use super::{
 };
 use crate::{
     desk::{Desk, uploads},
-    publish::{Refusal, deposit, forward, problem},
+    publish::{
+        Refusal, deposit,
+        forward::{self, Admission},
+        problem,
+    },
     registry::{Head, Kind, Publish},
 };
 use axum::{Router, extract::Request};
@@ -65,6 +72,22 @@ pub fn router(desk: &Arc<Desk>, registry: RegistryId) -> Option<Router> {
                     .unwrap_or_else(|failed| rubygems::error(&failed))
             }
         })),
+        Kind::Oci => {
+            let pushes = Arc::new(pushes::Pushes::default());
+            Some(Router::new().fallback(move |request: Request| {
+                let (desk, registry) = (Arc::clone(&desk), registry.clone());
+                let pushes = Arc::clone(&pushes);
+                async move {
+                    oci::serve(desk, registry, pushes, request)
+                        .await
+                        .unwrap_or_else(|failed| oci::error(&failed))
+                }
+            }))
+        }
+        Kind::Http => Some(Router::new().fallback(move |request: Request| {
+            let (desk, registry) = (Arc::clone(&desk), registry.clone());
+            async move { files::serve(desk, registry, request).await }
+        })),
         Kind::Generic => None,
     }
 }
@@ -80,8 +103,19 @@ async fn take(
 ) -> Result<(), Failed> {
     // The credential is judged before a byte of the body is taken (attack 53).
     let admission = forward::admit(&desk, &registry, credential.hash(), head.package.as_ref())?;
+    let arrived = receive(&desk, admission.slot.clone(), admission.bytes_max, request).await?;
+    pass_on(desk, registry, admission, head, arrived).await
+}
+
+/// Reads what arrived, and publishes it or (deposit) keeps it.
+async fn pass_on(
+    desk: Arc<Desk>,
+    registry: RegistryId,
+    admission: Admission,
+    head: Head,
+    arrived: Received,
+) -> Result<(), Failed> {
     let id = admission.id;
-    let arrived = receive(&desk, admission.slot, admission.bytes_max, request).await?;
     let (upload, Received { body, place }) = read(&desk, &registry, head.clone(), arrived).await?;
     carried_out(async move {
         let _place = place;

@@ -78,11 +78,11 @@ async fn publish(
         _ => None,
     };
     let head = Head {
-        package: None,
         media_type,
         drops_attestations: desk
             .upstream(&registry)
             .is_some_and(crate::registry::Upstream::drops_attestations),
+        ..Head::default()
     };
     if let Some(token) = guest {
         unannounced(desk, registry, &token, head, request).await?;

@@ -201,6 +201,8 @@ async fn run(conduct: Conduct, command: &[&str]) -> (u8, Arc<Mutex<Fake>>) {
     };
     let args = Args {
         what: What {
+            layout: None,
+            named: None,
             registry: "npm".parse().unwrap(),
             paths: vec![file],
             tag: None,
