@@ -146,7 +146,12 @@ fn manifest_of(path: &Path) -> Result<Value, Failure> {
     let bad = |why: &str| {
         Failure::usage(
             format!("{} is no npm tarball: {why}.", path.display()),
-            "Give a .tgz made by `npm pack`, or the package's folder.",
+            if path.extension().is_some_and(|e| e == "tgz") {
+                "Give a .tgz made by `npm pack`, or the package's folder."
+            } else {
+                "Give a .tgz made by `npm pack`, a wheel or a source archive (.whl, .tar.gz), a .crate, or a \
+                 package's folder."
+            },
         )
     };
     let file = std::fs::File::open(path).map_err(|e| Failure::file(path, &e))?;

@@ -15,6 +15,7 @@ use axum::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{Method, StatusCode, header};
+use hyper::ext::ReasonPhrase;
 use proto::{
     bearer::{Bearer, Kind},
     ids::RegistryId,
@@ -158,10 +159,16 @@ pub(super) fn error(failed: &Failed) -> Response {
         problem.code.text(),
         problem.detail
     );
-    (
+    // twine shows the status line's words and not the body.
+    let words: String = text.chars().filter(|c| (' '..='~').contains(c)).collect();
+    let mut response = (
         status,
         [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
         text,
     )
-        .into_response()
+        .into_response();
+    if let Ok(words) = ReasonPhrase::try_from(words) {
+        response.extensions_mut().insert(words);
+    }
+    response
 }

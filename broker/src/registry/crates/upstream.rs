@@ -291,6 +291,7 @@ impl Upstream for Crates {
 }
 
 async fn judged(reply: Response, token: &Secret<String>) -> Sent {
+    let reason = reply.status().canonical_reason();
     let status = reply.status().as_u16();
     let refused = |said: &str| Sent::Refused {
         status,
@@ -308,6 +309,11 @@ async fn judged(reply: Response, token: &Secret<String>) -> Sent {
             let bytes = short_reply(reply).await.unwrap_or_default();
             let said = details(&bytes).filter(|said| !said.is_empty());
             let said = said.unwrap_or_else(|| String::from_utf8_lossy(&bytes).into_owned());
+            let said = if said.trim().is_empty() {
+                reason.unwrap_or_default().to_owned()
+            } else {
+                said
+            };
             refused(&match status {
                 401 | 403 => format!("{said} (does the stored token cover this crate?)"),
                 429 => format!("{said} (too many publishes or new crates; try again later)"),
