@@ -90,6 +90,8 @@ pub struct Builder {
     env: Vec<(String, String)>,
     sealed: bool,
     tls: Option<[String; 2]>,
+    /// The port of whatever stands in front of the registry endpoint.
+    front: Option<u16>,
 }
 
 impl Builder {
@@ -158,6 +160,13 @@ impl Builder {
         self
     }
 
+    /// Something stands in front of the registry endpoint, at this port of 127.0.0.1: clients are sent there.
+    #[must_use]
+    pub fn behind(mut self, port: u16) -> Self {
+        self.front = Some(port);
+        self
+    }
+
     /// Makes a store, starts the broker and waits until it is ready.
     pub async fn start(self) -> anyhow::Result<Daemon> {
         let dir = TempDir::new()?;
@@ -165,6 +174,7 @@ impl Builder {
             bins: bins().await?,
             url: String::new(),
             registry_url: String::new(),
+            registry_listen: String::new(),
             operations_url: String::new(),
             init: None,
             setting: self,
@@ -217,6 +227,7 @@ impl Builder {
     /// The configuration: the one place in the tests that knows its keys.
     fn config(&self, dir: &Path, ports: [u16; 3]) -> String {
         let [port, registry_port, operations_port] = ports;
+        let front = self.front.unwrap_or(registry_port);
         let scheme = self.scheme();
         let quoted = |text: &str| toml::Value::from(text).to_string();
         let path = |name: &str| quoted(&dir.join(name).display().to_string());
@@ -262,7 +273,7 @@ format = "json"
             )]);
             if registry.kind != "generic" {
                 text.extend([format!(
-                    "url = {}\nlisten = \"127.0.0.1:{registry_port}\"\npublic_url = \"{scheme}://127.0.0.1:{registry_port}\"\n{}\n",
+                    "url = {}\nlisten = \"127.0.0.1:{registry_port}\"\npublic_url = \"{scheme}://127.0.0.1:{front}\"\n{}\n",
                     quoted(&registry.url),
                     registry.keys
                 )]);
@@ -283,6 +294,8 @@ pub struct Daemon {
     pub url: String,
     /// Where registry clients point.
     pub registry_url: String,
+    /// Where the broker itself serves them: the same, unless it stands [behind](Builder::behind) something.
+    pub registry_listen: String,
     /// `/healthz`, `/readyz`, `/metrics`.
     pub operations_url: String,
     /// What `countersignd init` said (the first admin's invite is in it).
@@ -445,7 +458,9 @@ impl Daemon {
         let [port, registry_port, operations_port] = ports;
         let scheme = self.setting.scheme();
         self.url = format!("{scheme}://127.0.0.1:{port}");
-        self.registry_url = format!("{scheme}://127.0.0.1:{registry_port}");
+        let front = self.setting.front.unwrap_or(registry_port);
+        self.registry_url = format!("{scheme}://127.0.0.1:{front}");
+        self.registry_listen = format!("{scheme}://127.0.0.1:{registry_port}");
         self.operations_url = format!("http://127.0.0.1:{operations_port}");
         fs::write(self.config_path(), self.setting.config(self.dir(), ports))?;
         Ok(fs::write(self.policy_path(), &self.setting.policy)?)

@@ -22,6 +22,7 @@ pub mod proxy;
 pub mod python;
 pub mod stages;
 pub mod team;
+pub mod transcript;
 
 use std::{
     net::{Ipv4Addr, TcpListener},

@@ -157,6 +157,24 @@ impl Proxy {
         lock(&self.state).down = false;
     }
 
+    /// Watches every request from now on, and keeps nothing of what was seen before.
+    pub fn watch_all(&self) {
+        let mut state = lock(&self.state);
+        for (_, watched) in &mut state.watched {
+            *watched = Watched::default();
+        }
+        state.armed.clear();
+        let all = ["GET ", "HEAD ", "PUT ", "POST "];
+        state.sticky = all.map(|text| (text.to_owned(), Fault::None)).into();
+    }
+
+    /// Every request that was watched and arrived, in order.
+    pub fn arrived(&self) -> Vec<Vec<u8>> {
+        let state = lock(&self.state);
+        let all = state.watched.iter().map(|(_, w)| w.up.clone());
+        all.filter(|up| !up.is_empty()).collect()
+    }
+
     /// The requests that started with `text` since it was armed.
     pub fn watched(&self, text: &str) -> Vec<Watched> {
         let state = lock(&self.state);
