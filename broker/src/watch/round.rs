@@ -12,6 +12,7 @@ use crate::{
         alarm,
         trace::{self, LEFT},
     },
+    registry::Kind,
     store::Batch,
     vault::release as vault,
 };
@@ -70,8 +71,14 @@ pub fn targets(desk: &Desk) -> Result<BTreeSet<Target>, Fault> {
         let (registry, package) = name.split_once(':')?;
         let registry: RegistryId = registry.parse().ok()?;
         let kind = match desk.registries.get(&registry)? {
+            // These show no list of versions with digests: nothing could be told from a look, and a watch that
+            // always says "all as it was" would be worse than none.
+            Registry::Forward {
+                kind: Kind::Oci | Kind::Http,
+                ..
+            }
+            | Registry::Secrets => return None,
             Registry::Forward { kind, .. } => *kind,
-            Registry::Secrets => return None,
         };
         let package = (kind.row().package)(package).ok()?;
         Some((registry, package))
