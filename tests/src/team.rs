@@ -209,17 +209,37 @@ impl<R> Team<R> {
         args: &[&str],
         env: &[(&str, &str)],
     ) -> anyhow::Result<Output> {
-        let home = person.home.display().to_string();
-        let mut all = vec![
-            ("COUNTERSIGN_HOME", home.as_str()),
-            ("COUNTERSIGN_PASSPHRASE", PASSPHRASE),
-            ("COUNTERSIGN_BROKER", self.daemon.url.as_str()),
-        ];
-        all.extend(self.pinned());
+        let mut all = self.at(person);
         all.extend_from_slice(env);
         self.daemon
             .countersign(args, &all, self.folder.path(), COMMAND)
             .await
+    }
+
+    /// As [`Team::run`], with what it prints in a file too, while it still runs.
+    pub async fn run_into(
+        &self,
+        file: &Path,
+        person: &Person,
+        args: &[&str],
+    ) -> anyhow::Result<Output> {
+        let file = file.display().to_string();
+        let program = self.daemon.bins.countersign.display().to_string();
+        let words = ["-c", "\"$@\" | tee \"$0\"", &file, &program];
+        let words = [&words, args].concat();
+        crate::run("sh", &words, &self.at(person), self.folder.path(), COMMAND).await
+    }
+
+    /// What makes a command the person's own.
+    fn at<'a>(&'a self, person: &'a Person) -> Vec<(&'a str, &'a str)> {
+        let home = person.home.to_str().unwrap_or_default();
+        let mut all = vec![
+            ("COUNTERSIGN_HOME", home),
+            ("COUNTERSIGN_PASSPHRASE", PASSPHRASE),
+            ("COUNTERSIGN_BROKER", self.daemon.url.as_str()),
+        ];
+        all.extend(self.pinned());
+        all
     }
 
     fn pinned(&self) -> Option<(&str, &str)> {

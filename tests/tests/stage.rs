@@ -20,7 +20,10 @@ use stand::{
     stages::{Lies, OWN_FACTOR, STAGE_ONLY, Stages, WITH_FACTOR},
     team::{self, Person, Team, Waiting},
 };
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 use tokio::task::JoinHandle;
 
 const LIMIT: Duration = Duration::from_mins(1);
@@ -137,9 +140,10 @@ async fn npm_publish_is_approved_here_and_then_at_the_registry() {
     assert!(before.stdout.contains(hint), "{}", before.stdout);
     // Whoever approves waits for the second half.
     let approve = ["approve", &job.id, "--match-code", &job.match_code];
+    let told = team.folder().join("approve.out");
     let both = tokio::join!(
-        team.run(alice, &approve, &[]),
-        second_half(&stages, &team, bob, &job)
+        team.run_into(&told, alice, &approve),
+        second_half(&stages, &team, bob, &job, &told)
     );
     let (said, page) = (both.0.unwrap().ok().unwrap(), both.1);
     let lines = [page.as_str(), "second half", "\npublished"];
@@ -157,7 +161,13 @@ async fn npm_publish_is_approved_here_and_then_at_the_registry() {
 }
 
 /// Another maintainer finds the page in the inbox, with its host said apart, and confirms. The page.
-async fn second_half(stages: &Stages, team: &Team<Stages>, bob: &Person, job: &Waiting) -> String {
+async fn second_half(
+    stages: &Stages,
+    team: &Team<Stages>,
+    bob: &Person,
+    job: &Waiting,
+    told: &Path,
+) -> String {
     let start = Instant::now();
     let page = loop {
         let inbox = team.run(bob, &["--json", "inbox"], &[]).await.unwrap();
@@ -187,6 +197,11 @@ async fn second_half(stages: &Stages, team: &Team<Stages>, bob: &Person, job: &W
     let ours: Value = serde_json::from_str(&ours.ok().unwrap().stdout).unwrap();
     assert_eq!(ours["stages"][0]["request"], job.id.as_str(), "{ours}");
 
+    // Whoever approved is shown it where he waits.
+    while !std::fs::read_to_string(told).is_ok_and(|text| text.contains(&page)) {
+        assert!(start.elapsed() < LIMIT, "{}", job.text());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     stages.confirm(&page).await.unwrap();
     page
 }
