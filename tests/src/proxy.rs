@@ -114,7 +114,7 @@ impl Proxy {
         self.push(text, false, fault);
     }
 
-    /// As [`Self::arm`] for the next `PUT` or `POST` with `text` anywhere in its first 64 KiB: for registries where every
+    /// As [`Self::arm`] for the next `PUT`, `POST` or `PATCH` with `text` anywhere in its first 64 KiB: for registries where every
     /// publish goes to one path.
     pub fn arm_inside(&self, text: &str, fault: Fault) {
         self.push(text, true, fault);
@@ -164,7 +164,7 @@ impl Proxy {
             *watched = Watched::default();
         }
         state.armed.clear();
-        let all = ["GET ", "HEAD ", "PUT ", "POST "];
+        let all = ["GET ", "HEAD ", "PUT ", "POST ", "PATCH "];
         state.sticky = all.map(|text| (text.to_owned(), Fault::None)).into();
     }
 
@@ -236,7 +236,9 @@ fn begins(piece: &[u8]) -> bool {
 
 /// Whether a request with a body begins here.
 fn writes(piece: &[u8]) -> bool {
-    piece.starts_with(b"PUT ") || piece.starts_with(b"POST ")
+    ["PUT ", "POST ", "PATCH "]
+        .iter()
+        .any(|method| piece.starts_with(method.as_bytes()))
 }
 
 /// Whether a piece holds a whole request, or as much of it as is looked at.

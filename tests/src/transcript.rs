@@ -24,7 +24,8 @@ use std::{
 pub const RECORD: &str = "COUNTERSIGN_RECORD";
 
 /// Headers whose value is a secret, a name of this run, or the machine's.
-const HEADERS: [(&str, &str); 7] = [
+const HEADERS: [(&str, &str); 8] = [
+    ("x-api-key", "<credential>"),
     ("npm-session", "<id>"),
     ("x-request-id", "<id>"),
     ("date", "<time>"),
@@ -95,15 +96,22 @@ fn one(request: &[u8]) -> anyhow::Result<String> {
     Ok(out)
 }
 
-/// The broker marks each of its reads, so that no cache answers them.
+/// The broker marks each of its reads, so that no cache answers them; an OCI registry names each upload, and what it
+/// knows of it.
 fn line(line: &str) -> String {
-    match line.split_once("read-back=") {
-        Some((before, behind)) => {
-            let rest = behind.trim_start_matches(|c: char| c.is_ascii_hexdigit());
-            format!("{before}read-back=<id>{rest}")
-        }
-        None => line.to_owned(),
-    }
+    let line = replaced(line, "read-back=", "<id>");
+    let line = replaced(&line, "/blobs/uploads/", "<id>");
+    replaced(&line, "_state=", "<state>")
+}
+
+/// The line with something else for what stands behind these words, if anything does.
+fn replaced(line: &str, words: &str, instead: &str) -> String {
+    let Some((before, behind)) = line.split_once(words) else {
+        return line.to_owned();
+    };
+    let rest = behind.trim_start_matches(|c| !matches!(c, '?' | '&' | ' '));
+    let value = if rest == behind { "" } else { instead };
+    format!("{before}{words}{value}{rest}")
 }
 
 fn header(name: &str, value: &str) -> String {
@@ -117,7 +125,7 @@ fn header(name: &str, value: &str) -> String {
         },
         // The first product's name: all behind is the machine's.
         "user-agent" => {
-            let product = value.split(['/', ' ']).next().unwrap_or_default();
+            let product = value.split(['/', ' ', ',']).next().unwrap_or_default();
             format!("{product}/<version> …")
         }
         "content-type" => match value.split_once("boundary=") {

@@ -12,7 +12,11 @@ use stand::{
     cargo::{self, Freighter},
     command::run,
     daemon::{Builder, Daemon},
-    free_port, packages,
+    free_port,
+    gems::{self, Gems, KEY},
+    nginx::Nginx,
+    oci::{self, DockerRegistry, IMAGE, Image, USER},
+    packages,
     parts::{self, Issuer, Verdaccio},
     proxy::Proxy,
     python::{self, PyPiServer, program, project},
@@ -58,7 +62,7 @@ impl Stage {
     }
 
     /// One publish by a client, and both of its transcripts.
-    async fn publishes(&self, client: &str, program: &str, folder: &Path, command: &[&str]) {
+    async fn publishes(&self, client: &str, program: &str, what: &[&str], command: &[&str]) {
         let version = run(program, &["--version"], &[], &self.folder, PUBLISH).await;
         let version = version.unwrap().ok().unwrap().stdout;
         let word = version
@@ -68,8 +72,8 @@ impl Stage {
         let version = format!("{client} {}", word.trim_start_matches('v'));
 
         let token = self.small.id_token().await.unwrap();
-        let folder = folder.display().to_string();
-        let args = [&["publish", self.kind, &folder, "--"], command].concat();
+        let dashes = if command.is_empty() { &[][..] } else { &["--"] };
+        let args = [&["publish", self.kind], what, dashes, command].concat();
         let path = std::env::var("PATH").unwrap();
         let venv = python::program("twine").unwrap();
         let venv = Path::new(&venv).parent().unwrap().display().to_string();
@@ -124,29 +128,29 @@ async fn npm_pnpm_and_yarn_say_what_they_said() {
         let folder = stage.folder.join(name);
         let name = format!("@acme/by-{name}");
         packages::npm_package(&folder, &name, "1.0.0", &serde_json::json!({})).unwrap();
-        folder
+        text(&folder)
     };
     let npm = package("npm");
     stage
-        .publishes("npm", "npm", &npm, &["npm", "publish"])
+        .publishes("npm", "npm", &[&npm], &["npm", "publish"])
         .await;
     let pnpm = parts::client("pnpm").unwrap().display().to_string();
     let command = [pnpm.as_str(), "publish", "--no-git-checks"];
     stage
-        .publishes("pnpm", &pnpm, &package("pnpm"), &command)
+        .publishes("pnpm", &pnpm, &[&package("pnpm")], &command)
         .await;
 
     let yarn = parts::client("yarn").unwrap().display().to_string();
     let folder = package("yarn");
-    fs::write(folder.join("yarn.lock"), "").unwrap();
+    fs::write(Path::new(&folder).join("yarn.lock"), "").unwrap();
     let offline = [
         ("YARN_ENABLE_TELEMETRY", "0"),
         ("YARN_ENABLE_IMMUTABLE_INSTALLS", "0"),
     ];
-    let installed = run(&yarn, &["install"], &offline, &folder, PUBLISH).await;
+    let installed = run(&yarn, &["install"], &offline, Path::new(&folder), PUBLISH).await;
     installed.unwrap().ok().unwrap();
     stage
-        .publishes("yarn", &yarn, &folder, &[&yarn, "npm", "publish"])
+        .publishes("yarn", &yarn, &[&folder], &[&yarn, "npm", "publish"])
         .await;
 }
 
@@ -168,7 +172,7 @@ async fn twine_and_uv_say_what_they_said() {
         let built = built.unwrap();
         let path = program(client).unwrap();
         stage
-            .publishes(client, &path, &built.folder, &command)
+            .publishes(client, &path, &[&text(&built.folder)], &command)
             .await;
     }
 }
@@ -179,17 +183,77 @@ async fn cargo_says_what_it_said() {
     let back = Proxy::start(&registry.url).await.unwrap();
     let keys = format!("upload_url = \"{}\"", back.url);
     let index = format!("{}/index/", back.url);
-    let policy = api::policy_of_one()
-        .replace("npm:@acme/*", "crates:acme-*")
-        .replace(
-            "version = \"semver-release\"\ntags = [\"latest\", \"next\"]",
-            "version = \"semver\"",
-        );
+    let policy = policy("crates:acme-*", "semver");
     let broker = Daemon::builder()
         .registry_with("crates", "crates", &index, &keys)
         .policy(&policy);
     let stage = Stage::over("crates", &registry.token, back, broker).await;
     let folder = cargo::package(&stage.folder, "acme-cargo", "1.0.0").unwrap();
     let command = ["cargo", "publish"];
-    stage.publishes("cargo", "cargo", &folder, &command).await;
+    stage
+        .publishes("cargo", "cargo", &[&text(&folder)], &command)
+        .await;
+}
+
+#[tokio::test]
+async fn gem_says_what_it_said() {
+    let registry = Gems::start().await.unwrap();
+    let back = Proxy::start(&registry.url).await.unwrap();
+    let broker = Daemon::builder()
+        .registry("rubygems", "rubygems", &back.url)
+        .policy(&policy("rubygems:acme-*", "semver"));
+    let stage = Stage::over("rubygems", KEY, back, broker).await;
+    let file = gems::build(&stage.folder, "acme-gem", "1.0.0", "").await;
+    let file = text(&file.unwrap());
+    let command = ["gem", "push", &file];
+    stage.publishes("gem", "gem", &[&file], &command).await;
+}
+
+/// An image of one layer: several would be pushed at once, in whatever order.
+#[tokio::test]
+async fn skopeo_says_what_it_said() {
+    oci::program("skopeo").unwrap();
+    let registry = DockerRegistry::start().await.unwrap();
+    let back = Proxy::start(&registry.url).await.unwrap();
+    let keys = format!("user = \"{USER}\"");
+    let broker = Daemon::builder()
+        .registry_with("oci", "oci", &back.url, &keys)
+        .policy(&policy("oci:acme/*", "any"));
+    let stage = Stage::over("oci", &registry.password, back, broker).await;
+    let image = Image::new(b"layer");
+    let [config, layer] = image.blobs();
+    let contents = [config, layer, &image.manifest];
+    oci::layout(&stage.folder.join("image"), &contents, IMAGE).unwrap();
+    let what = ["acme/app:1.0", "--layout", "image"];
+    stage.publishes("skopeo", "skopeo", &what, &[]).await;
+}
+
+#[tokio::test]
+async fn curl_says_what_it_said() {
+    let server = Nginx::start().await.unwrap();
+    let back = Proxy::start(&server.url).await.unwrap();
+    let keys =
+        "path = \"/store/{package}/{version}/{file}\"\ntoken_header = \"X-Api-Key: {token}\"";
+    let broker = Daemon::builder()
+        .registry_with("http", "http", &back.url, keys)
+        .policy(&policy("http:acme/*", "any"));
+    let stage = Stage::over("http", &server.token, back, broker).await;
+    fs::write(stage.folder.join("app.tgz"), [7; 1000]).unwrap();
+    let what = ["app.tgz", "--as", "acme/app@1.0"];
+    let command = ["sh", "-c", "curl -sS -T app.tgz \"$UPLOAD_URL/\""];
+    stage.publishes("curl", "curl", &what, &command).await;
+}
+
+/// One person says yes to these packages, whose versions are of this form.
+fn policy(packages: &str, version: &str) -> String {
+    api::policy_of_one()
+        .replace("npm:@acme/*", packages)
+        .replace(
+            "version = \"semver-release\"\ntags = [\"latest\", \"next\"]",
+            &format!("version = \"{version}\""),
+        )
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
 }
