@@ -14,6 +14,7 @@ use stand::{
     api::{self, Job, Small},
     cargo::{self, Freighter},
     daemon::Daemon,
+    gems::{self, Gems, KEY},
     packages,
     parts::{Issuer, Verdaccio},
     proxy::{Fault, Proxy},
@@ -98,6 +99,18 @@ impl<R> Stage<R> {
             words,
         );
         assert!(!out.stderr.contains("match code"), "{out}");
+    }
+
+    /// Approved, and the broker finds out at the upload what it is: nothing reaches the registry.
+    async fn refused_at_the_upload(&self, file: &Path, words: &[&str]) {
+        let (mut waiting, job) = self.asks(file).await;
+        self.proxy.arm_all(self.upload, Fault::None);
+        let before = self.arrived();
+        self.approve(&job).await;
+        let end = waiting.end().await.unwrap();
+        let what = format!("{} {}", self.kind, text(file));
+        told(&what, end, &waiting.text(), 1, words);
+        assert_eq!(self.arrived(), before, "{what}");
     }
 
     /// Starts a publish; it waits for its approval.
@@ -255,6 +268,9 @@ const CLEAR: [Spoiled; 2] = [
     },
 ];
 
+/// What is said of such an archive.
+const BOMB: [&str; 2] = ["unpacks to more than is allowed", "nothing was published"];
+
 const TOO_MANY: &str = "HTTP/1.1 429 Too Many Requests\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 const UNAVAILABLE: &str =
     "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
@@ -270,6 +286,12 @@ const UNCLEAR: [(&str, &str); 4] = [
     ),
     ("a redirect", REDIRECT),
 ];
+
+/// 12 MiB that an archive holds in a five-hundredth of the room. npm unpacks nothing that holds more than a thousandfold.
+fn bomb() -> Vec<u8> {
+    let block = |n: u32| [&n.to_le_bytes()[..], &[0; 8188]].concat();
+    (0..1536).flat_map(block).collect()
+}
 
 fn text(path: &Path) -> String {
     path.display().to_string()
@@ -326,10 +348,14 @@ impl Stage<Verdaccio> {
     }
 
     fn package(&self, name: &str) -> PathBuf {
+        self.package_with(name, b"module.exports = 1;\n")
+    }
+
+    fn package_with(&self, name: &str, index: &[u8]) -> PathBuf {
         let manifest = json!({"name": format!("@acme/{name}"), "version": "1.0.0"}).to_string();
         let entries: [(&str, &[u8]); 2] = [
             ("package/package.json", manifest.as_bytes()),
-            ("package/index.js", b"module.exports = 1;\n"),
+            ("package/index.js", index),
         ];
         let file = self.folder.join(format!("{name}.tgz"));
         fs::write(&file, packages::tarball(&entries).unwrap()).unwrap();
@@ -357,6 +383,8 @@ async fn npm_says_what_is_wrong_and_loses_nothing() {
             &["Check that the file exists"],
         )
         .await;
+    let file = stage.package_with("bomb", &bomb());
+    stage.refused_at_the_upload(&file, &BOMB).await;
     changed_and_put_back(&stage, &whole).await;
     for (n, case) in SPOILED.iter().enumerate() {
         stage
@@ -416,7 +444,20 @@ async fn twine_is_told_what_is_wrong_with_a_file() {
     }
     let text_file = stage.folder.join("notes.txt");
     fs::write(&text_file, "notes").unwrap();
-    stage.refused(&text_file, 2, &["a wheel", "a .crate"]).await;
+    let kinds = ["npm pack", "a wheel", "a .crate", "a .gem"];
+    stage.refused(&text_file, 2, &kinds).await;
+    for name in ["acme-wheel", "acme-sdist"] {
+        let module = name.replace('-', "_");
+        let data = stage.folder.join(format!("{name}-1.0.0/src/{module}"));
+        fs::create_dir_all(&data).unwrap();
+        fs::write(data.join("zeros.bin"), bomb()).unwrap();
+        let bomb = stage.built(name).await;
+        let file = match name {
+            "acme-wheel" => &bomb.wheel,
+            _ => &bomb.sdist,
+        };
+        stage.refused_at_the_upload(file, &BOMB).await;
+    }
     changed_and_put_back(&stage, &whole.wheel).await;
 
     // A wheel of another project under this name: only the broker looks inside, and says what it found.
@@ -493,6 +534,9 @@ async fn cargo_says_what_is_wrong_and_loses_nothing() {
     let stage = Stage::over("crates", upload, (registry, token), proxy, builder).await;
     let package = async |name: &str| {
         let folder = cargo::package(&stage.folder, name, "1.0.0").unwrap();
+        if name == "acme-bomb" {
+            fs::write(folder.join("zeros.bin"), bomb()).unwrap();
+        }
         let args = ["package", "--no-verify", "--allow-dirty", "--offline"];
         cargo::cargo(&folder, &args, &[])
             .await
@@ -512,6 +556,8 @@ async fn cargo_says_what_is_wrong_and_loses_nothing() {
     stage
         .refused(&page, 2, &["is no crate", "cargo package"])
         .await;
+    let bomb = package("acme-bomb").await;
+    stage.refused_at_the_upload(&bomb, &BOMB).await;
     changed_and_put_back(&stage, &whole).await;
     for (n, case) in SPOILED.iter().chain(&CLEAR).enumerate() {
         let file = package(&format!("acme-spoiled{n}")).await;
@@ -520,4 +566,34 @@ async fn cargo_says_what_is_wrong_and_loses_nothing() {
     // An answer that leaves things open is read back for 90 s before anything is sent again: `sweep` tries that.
     let shown = stage.registry.cksum("acme-spoiled0", "1.0.0").await;
     assert!(shown.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn gems_that_are_none_are_told_and_nothing_is_lost() {
+    let registry = Gems::start().await.unwrap();
+    let proxy = Proxy::start(&registry.url).await.unwrap();
+    let policy = api::POLICY.replace("npm:@acme/*", "gems:acme-*").replace(
+        "version = \"semver-release\"\ntags = [\"latest\", \"next\"]",
+        "version = \"semver\"",
+    );
+    let builder = Daemon::builder()
+        .registry("gems", "rubygems", &proxy.url)
+        .policy(&policy);
+    let upload = "POST /api/v1/gems";
+    let stage = Stage::over("gems", upload, (registry, KEY.into()), proxy, builder).await;
+    let gem = async |name: &str| {
+        let built = gems::build(&stage.folder, name, "1.0.0", "").await;
+        built.unwrap()
+    };
+    let whole = gem("acme-whole").await;
+    let cut = half(&whole, &stage.folder.join("cut"));
+    stage.refused(&cut, 2, &["is no gem", "gem build"]).await;
+    let page = stage.folder.join("page.gem");
+    fs::write(&page, "<html>404</html>").unwrap();
+    stage.refused(&page, 2, &["is no gem", "gem build"]).await;
+    changed_and_put_back(&stage, &whole).await;
+    for (n, case) in SPOILED.iter().enumerate() {
+        let file = gem(&format!("acme-spoiled{n}")).await;
+        stage.spoiled_and_healed(case, &file).await;
+    }
 }

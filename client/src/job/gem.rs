@@ -79,8 +79,11 @@ fn read(path: &Path) -> Result<Gem, Failure> {
     let file = std::fs::File::open(path).map_err(|e| Failure::file(path, &e))?;
     let mut archive = tar::Archive::new(std::io::BufReader::new(file));
     let mut found = None;
+    // A gem that is cut between its parts is no broken archive. People shall not be asked about it.
+    let mut missing = vec![&b"data.tar.gz"[..], b"checksums.yaml.gz"];
     for entry in archive.entries().map_err(|_| broken())? {
         let entry = entry.map_err(|_| broken())?;
+        missing.retain(|part| *part != entry.path_bytes().as_ref());
         if entry.path_bytes().as_ref() != b"metadata.gz" {
             continue;
         }
@@ -93,6 +96,9 @@ fn read(path: &Path) -> Result<Gem, Failure> {
         }
     }
     let text = found.ok_or_else(broken)?;
+    if !missing.is_empty() {
+        return Err(bad("it is cut off: a part is missing".to_owned()));
+    }
     Gem::read(&text).map_err(|e| bad(e.to_string()))
 }
 

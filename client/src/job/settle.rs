@@ -98,7 +98,12 @@ fn open_end(session: &Session, status: &Status, command_failed: Option<String>) 
             names.join(", ")
         ),
     };
-    let said = status.reason.as_deref().map(harmless);
+    // What the registry said to an upload of our own stands in its answer already: once is enough.
+    let known = |said: &String| {
+        let words = said.strip_prefix("the registry said: ").unwrap_or(said);
+        command_failed.as_ref().is_some_and(|c| c.contains(words))
+    };
+    let said = status.reason.as_deref().map(harmless).filter(|s| !known(s));
     let so_far = said.map_or(so_far.clone(), |said| format!("{said}; {so_far}"));
     let go_on = match &session.kept {
         Some(file) => format!(
@@ -228,6 +233,23 @@ mod tests {
             expires: UnixTime(0),
             reason: None,
             items: items.collect(),
+        }
+    }
+
+    #[test]
+    fn what_the_registry_said_is_told_once() {
+        let session = session(vec![]);
+        let mut status = status(&session, StateName::Releasing, &[]);
+        status.reason = Some("the registry said: 403 Forbidden: not on Sunday".to_owned());
+        for command in [
+            "the broker answered 403 Forbidden: the registry said no: 403 Forbidden: not on Sunday",
+            "`npm publish` failed (exit status: 1)",
+            "the upload broke off (timeout)",
+        ] {
+            let told = open_end(&session, &status, Some(command.to_owned())).what;
+            assert!(told.starts_with(command), "{told}");
+            assert_eq!(told.matches("not on Sunday").count(), 1, "{told}");
+            assert!(told.ends_with("; nothing was published."), "{told}");
         }
     }
 

@@ -149,7 +149,7 @@ fn manifest_of(path: &Path) -> Result<Value, Failure> {
             if path.extension().is_some_and(|e| e == "tgz") {
                 "Give a .tgz made by `npm pack`, or the package's folder."
             } else {
-                "Give a .tgz made by `npm pack`, a wheel or a source archive (.whl, .tar.gz), a .crate, or a \
+                "Give a .tgz made by `npm pack`, a wheel or a source archive (.whl, .tar.gz), a .crate, a .gem, or a \
                  package's folder."
             },
         )
