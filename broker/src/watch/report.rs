@@ -27,7 +27,8 @@ pub async fn now(desk: &Arc<Desk>, only: Option<String>) -> Result<WatchReport, 
         let watched = round::targets(desk)?;
         if !watched.iter().any(|(r, p)| *only == format!("{r}:{p}")) {
             return Err(Refusal::BadRequest(format!(
-                "{only} is not watched: the policy does not name it exactly, and nothing of it was published here"
+                "{only} is not watched: the policy does not name it exactly and nothing of it was published here, or its \
+                 registry shows no list of versions with digests (oci, http)"
             )));
         }
     }

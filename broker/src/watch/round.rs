@@ -67,23 +67,27 @@ pub fn targets(desk: &Desk) -> Result<BTreeSet<Target>, Fault> {
         let exact = entry.matches.iter().map(PackagePattern::as_str);
         names.extend(exact.filter(|p| !p.contains('*')).map(str::to_owned));
     }
-    let target = |name: &String| {
-        let (registry, package) = name.split_once(':')?;
-        let registry: RegistryId = registry.parse().ok()?;
-        let kind = match desk.registries.get(&registry)? {
-            // These show no list of versions with digests: nothing could be told from a look, and a watch that
-            // always says "all as it was" would be worse than none.
-            Registry::Forward {
-                kind: Kind::Oci | Kind::Http,
-                ..
-            }
-            | Registry::Secrets => return None,
-            Registry::Forward { kind, .. } => *kind,
-        };
-        let package = (kind.row().package)(package).ok()?;
-        Some((registry, package))
-    };
-    Ok(names.iter().filter_map(target).take(PACKAGES_MAX).collect())
+    let kind = |registry: &RegistryId| desk.registries.get(registry).map(Registry::kind);
+    let found = names.iter().filter_map(|name| target(name, kind));
+    Ok(found.take(PACKAGES_MAX).collect())
+}
+
+/// The package of that name, where its registry is one that a look tells something of.
+fn target(name: &str, kind: impl Fn(&RegistryId) -> Option<Kind>) -> Option<Target> {
+    let (registry, package) = name.split_once(':')?;
+    let registry: RegistryId = registry.parse().ok()?;
+    let kind = kind(&registry)?;
+    let package = (kind.row().package)(package).ok()?;
+    shows_versions(kind).then_some((registry, package))
+}
+
+/// Whether a registry shows a list of versions with digests. Without one nothing could be told from a look, and a
+/// watch that always says "all as it was", or "nobody can look", would be worse than none.
+const fn shows_versions(kind: Kind) -> bool {
+    match kind {
+        Kind::Npm | Kind::PyPi | Kind::Crates | Kind::RubyGems => true,
+        Kind::Oci | Kind::Http | Kind::Generic => false,
+    }
 }
 
 async fn of_registry(
@@ -240,11 +244,38 @@ async fn failed(desk: &Desk, name: &str, why: &str, now: UnixTime) -> Result<boo
     Ok(false)
 }
 
-/// Packages at which nobody could look for long.
+/// Packages at which nobody could look for long. Those that are watched no longer do not count: no look would ever end it.
 fn blind(desk: &Desk) -> Result<i64, Fault> {
     let mut count = 0;
-    for package in known::packages(desk)? {
-        count += i64::from(known::look(desk, &package)?.1.blind);
+    for (registry, package) in targets(desk)? {
+        let name = format!("{registry}:{package}");
+        count += i64::from(known::look(desk, &name)?.1.blind);
     }
     Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_shows_no_list_of_versions_is_never_looked_at_and_so_never_an_alarm() {
+        let kind = |registry: &RegistryId| Kind::parse(registry.as_str());
+        let watched = |name: &str| target(name, kind).is_some();
+        for name in [
+            "npm:@acme/left",
+            "pypi:acme-left",
+            "crates:acme-left",
+            "rubygems:acme-left",
+        ] {
+            assert!(watched(name), "{name}");
+        }
+        for name in ["oci:acme/app", "http:acme/app", "generic:deploy-key"] {
+            assert!(!watched(name), "{name}");
+        }
+        // Neither is what stands in no configuration, or is no name.
+        for name in ["gone:acme-left", "npm:NO NAME", "acme-left", ":"] {
+            assert!(!watched(name), "{name}");
+        }
+    }
 }
