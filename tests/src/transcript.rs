@@ -53,7 +53,7 @@ const MEMBERS: [(&str, &str); 13] = [
 ];
 
 /// The requests that passed, as text; of them those whose heads are wanted.
-pub fn written(requests: &[Vec<u8>], wanted: fn(&str) -> bool) -> anyhow::Result<String> {
+pub fn written(requests: &[Vec<u8>], wanted: impl Fn(&str) -> bool) -> anyhow::Result<String> {
     let mut reads = BTreeSet::new();
     let mut writes = Vec::new();
     for request in requests {
