@@ -161,6 +161,12 @@ impl<R> Stage<R> {
         self.approve(&job).await;
         let end = waiting.end().await.unwrap();
         told(&what, end, &waiting.text(), 1, case.words);
+        // Once in the line that ends the job, whoever uploaded.
+        let all = waiting.text();
+        let last = all.lines().find(|l| l.contains("\"exit\":1")).unwrap();
+        for word in case.words {
+            assert!(last.matches(word).count() <= 1, "{what}: {last}");
+        }
         self.proxy.arm_all(text, Fault::None);
         assert_eq!(
             self.arrived(),
