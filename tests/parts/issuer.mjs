@@ -41,7 +41,9 @@ const withoutNulls = (object) => Object.fromEntries(Object.entries(object).filte
 function actionsToken(request, audience) {
   const wanted = process.env.ACTIONS_ID_TOKEN_REQUEST_TOKEN;
   const hash = (text) => createHash("sha256").update(text).digest();
-  if (!wanted || !timingSafeEqual(hash(request.headers.authorization ?? ""), hash(`Bearer ${wanted}`))) return undefined;
+  // A scheme's case does not matter (RFC 9110, section 11.1): pdm writes it small.
+  const given = (request.headers.authorization ?? "").replace(/^bearer /i, "Bearer ");
+  if (!wanted || !timingSafeEqual(hash(given), hash(`Bearer ${wanted}`))) return undefined;
   const claims = JSON.parse(readFileSync(process.env.ACTIONS_CLAIMS, "utf8"));
   return mint({ claims: { ...claims, ...(audience === null ? {} : { aud: audience }) } });
 }

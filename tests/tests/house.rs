@@ -181,3 +181,58 @@ fn no_registrys_address_is_built_in() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+/// The numbers of a test's attacks: `attack_13_and_14_what_happens`, `attack_28_too_late_and_attack_48_early`.
+fn numbers(test: &str) -> Vec<&str> {
+    let leading = |part| {
+        str::split(part, '_').take_while(|word| *word == "and" || word.parse::<u8>().is_ok())
+    };
+    let parts = test.split("attack_").skip(1);
+    parts
+        .flat_map(leading)
+        .filter(|word| *word != "and")
+        .collect()
+}
+
+#[test]
+fn every_attack_test_stands_in_the_rows_of_its_numbers_and_no_other_does() {
+    let root = stand::root();
+    let mut made = BTreeSet::new();
+    for part in ["broker", "client", "proto", "tests"] {
+        for file in files(&root.join(part)) {
+            if file.extension().is_none_or(|e| e != "rs") {
+                continue;
+            }
+            let path = file.strip_prefix(&root).unwrap().display().to_string();
+            let code = fs::read_to_string(&file).unwrap();
+            for line in code.lines() {
+                let Some((before, test)) = line.split_once("fn ") else {
+                    continue;
+                };
+                let plain = ["", "async", "pub", "pub async"].contains(&before.trim());
+                if let Some((test, _)) = test.split_once(['(', '<']).filter(|_| plain) {
+                    for number in numbers(test) {
+                        made.insert(format!("{number}: `{test}` ({path})"));
+                    }
+                }
+            }
+        }
+    }
+    assert!(made.len() > 200, "the reader found {}", made.len());
+    let table = fs::read_to_string(root.join("docs/THREAT_MODEL.md")).unwrap();
+    let mut told = BTreeSet::new();
+    for row in table.lines().filter(|l| l.starts_with("| ")) {
+        let cells: Vec<_> = row.trim_matches(['|', ' ']).splitn(3, " | ").collect();
+        let [number, _, tests] = cells[..] else {
+            continue;
+        };
+        for test in tests.split("<br>").filter(|t| t.starts_with("`attack_")) {
+            let number = number.trim_start_matches('0');
+            told.insert(format!("{number:0>2}: {test}"));
+        }
+    }
+    let missing: Vec<_> = made.difference(&told).collect();
+    let gone: Vec<_> = told.difference(&made).collect();
+    assert!(missing.is_empty(), "no row has: {missing:#?}");
+    assert!(gone.is_empty(), "nothing is: {gone:#?}");
+}

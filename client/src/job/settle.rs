@@ -104,7 +104,10 @@ fn open_end(session: &Session, status: &Status, command_failed: Option<String>) 
         command_failed.as_ref().is_some_and(|c| c.contains(words))
     };
     let said = status.reason.as_deref().map(harmless).filter(|s| !known(s));
-    let so_far = said.map_or(so_far.clone(), |said| format!("{said}; {so_far}"));
+    let so_far = said.map_or(so_far.clone(), |said| {
+        format!("{}; {so_far}", said.trim_end_matches('.'))
+    });
+    let command_failed = command_failed.map(|c| c.trim_end_matches('.').to_owned());
     let go_on = match &session.kept {
         Some(file) => format!(
             "The approval holds until {}: `countersign collect --ticket-file {}` publishes what is left.",

@@ -217,6 +217,12 @@ fn same(field: &Field, said: &[String], there: &[String]) -> bool {
             ([a], [b]) => version::normal(a).is_some() && version::normal(a) == version::normal(b),
             _ => false,
         },
+        // What flit's form has beside its archive's own: an older number of the format, and the project as what it
+        // provides (of PEP 314, and obsolete). Nobody is told of either, and neither is sent on.
+        ("metadata_version", _) => {
+            matches!(said, [v] if v.split('.').all(|n| n.parse::<u8>().is_ok()))
+        }
+        ("provides", _) => there.is_empty() || each(said, plain) == each(there, plain),
         (_, Many::Words) => words(said) == words(there),
         // Clients indent, trim and quote; they do not reword.
         ("requires_dist", _) => each(said, requirement) == each(there, requirement),
@@ -319,6 +325,8 @@ mod tests {
         assert_eq!(read["classifiers"].len(), 2);
         assert_eq!(read["description"], ["# Demo\n\nText\n"]);
         let twine = form(&[
+            ("metadata_version", "1.0"),
+            ("provides", "acme-demo"),
             ("name", "acme-demo"),
             ("version", "1.0.0"),
             ("keywords", "a, b c"),
@@ -354,6 +362,7 @@ mod tests {
         for (field, value) in [
             ("name", "acme-evil"),
             ("version", "1.0.1"),
+            ("metadata_version", "new"),
             ("summary", "Another"),
             ("description", "# Demo"),
             ("requires_dist", "evil"),
