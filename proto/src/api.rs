@@ -9,6 +9,7 @@ use crate::{
     time::UnixTime,
 };
 use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// `POST /v1/requests`, header `Authorization: Bearer <IdToken>`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -161,7 +162,7 @@ pub struct Collected {
 }
 
 /// What the sealed blob holds.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 pub struct SealedRelease {
     /// Forward: the one-shot credential.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -175,7 +176,7 @@ pub struct SealedRelease {
 }
 
 /// A registry's own token, narrowed to one project and a few minutes.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 pub struct Minted {
     /// The token.
     pub token: String,
@@ -184,6 +185,7 @@ pub struct Minted {
     /// Where the registry takes uploads.
     pub upload_url: String,
     /// Until when the registry takes it.
+    #[zeroize(skip)]
     pub expires: UnixTime,
 }
 

@@ -358,7 +358,11 @@ impl Job {
 
     /// Collects the one-shot credential.
     pub async fn credential(&self) -> anyhow::Result<String> {
-        self.collect().await?.credential.context("a credential")
+        self.collect()
+            .await?
+            .credential
+            .take()
+            .context("a credential")
     }
 
     /// Takes it back.

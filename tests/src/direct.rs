@@ -186,8 +186,8 @@ impl Wish {
     /// The credential in a collected blob.
     pub fn credential(&self, collected: &Collected) -> anyhow::Result<String> {
         let plain = age::decrypt(&self.identity, collected.sealed.as_bytes())?;
-        let release: SealedRelease = serde_json::from_slice(&plain)?;
-        release.credential.context("a credential")
+        let mut release: SealedRelease = serde_json::from_slice(&plain)?;
+        release.credential.take().context("a credential")
     }
 }
 

@@ -307,8 +307,8 @@ impl Job {
     pub fn open(&self, collected: &Reply) -> anyhow::Result<String> {
         let sealed = collected.body["sealed"].as_str().context("a blob")?;
         let plain = age::decrypt(&self.key, sealed.as_bytes())?;
-        let release: SealedRelease = serde_json::from_slice(&plain)?;
-        release.credential.context("a credential")
+        let mut release: SealedRelease = serde_json::from_slice(&plain)?;
+        release.credential.take().context("a credential")
     }
 
     /// Publishes an archive at the broker's registry endpoint, as a registry's client would.

@@ -17,7 +17,7 @@ use broker::{
         waiters::Waiters,
     },
     policy::Policy,
-    publish::{Refusal, answer, close, open, release},
+    publish::{Refusal, answer, close, ledger, open, release},
     secret::Secret,
     store::{Batch, redb::Options, redb::Redb},
     telemetry::Metrics,
@@ -383,7 +383,7 @@ answers = "10m"
     // So that what is collected in time comes out.
     let wanted = NewToken {
         registry: &"vault".parse()?,
-        scope: &"*".parse()?,
+        scope: &"deploy-key".parse()?,
         token: &Secret::new("canary-deploy-key".to_owned()),
         expires: None,
     };
@@ -550,6 +550,100 @@ async fn attack_28_a_late_answer_and_a_late_collect_are_refused_to_the_second() 
     let ticket = Bearer::parse(Kind::Ticket, &opened.ticket).unwrap();
     let collected = release::collect(&desk, opened.id, &ticket, desk.world.now()).await;
     assert!(collected.is_ok(), "{collected:?}");
+}
+
+#[tokio::test]
+async fn attack_28_a_revealed_secret_is_not_fetched_again_after_its_time_or_a_freeze() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = stand::now().unwrap();
+    let clock = Arc::new(SetClock(AtomicU64::new(start)));
+    let at = |seconds: u64| clock.0.store(start + seconds, Ordering::SeqCst);
+    let ci = DeviceKey::from_seed(random().unwrap()).unwrap();
+    let key = DeviceKey::from_seed(random().unwrap()).unwrap();
+    let desk = desk(folder.path(), Arc::clone(&clock), &ci).await.unwrap();
+    let collect = async |opened: &Opened| {
+        let ticket = Bearer::parse(Kind::Ticket, &opened.ticket).unwrap();
+        release::collect(&desk, opened.id, &ticket, desk.world.now()).await
+    };
+    let (opened, alice) = late_case(&desk, &ci, &key).await.unwrap();
+    let now = desk.world.now();
+    let answer = yes(&key, &opened, now).unwrap();
+    answer::answer(&desk, opened.id, &alice, &answer, now)
+        .await
+        .unwrap();
+    at(15 * 60 - 1);
+    let first = collect(&opened).await.unwrap();
+    // A lost reply: the same blob, as long as it says.
+    at(first.expires.0 - start - 1);
+    assert_eq!(collect(&opened).await.unwrap().sealed, first.sealed);
+    assert_eq!(first.expires.0, start + 30 * 60);
+
+    // Frozen in between: nobody gets it any more.
+    let package = "vault:deploy-key";
+    let now = desk.world.now();
+    let freeze = json!({"by": "alice", "since": now.0, "thawing": []});
+    let freeze = serde_json::from_value(freeze).unwrap();
+    let row = ledger::freeze_row(&desk, package, &freeze).unwrap();
+    let batch = Batch::new().create(ledger::FROZEN, package.as_bytes(), row);
+    desk.commit(batch, &[], now).await.unwrap();
+    let again = collect(&opened).await;
+    assert!(matches!(again, Err(Refusal::Policy(_))), "{again:?}");
+    let (version, _) = ledger::freeze(&desk, package).unwrap().unwrap();
+    let thaw = Batch::new().delete(ledger::FROZEN, package.as_bytes(), version);
+    desk.commit(thaw, &[], now).await.unwrap();
+    assert_eq!(collect(&opened).await.unwrap().sealed, first.sealed);
+
+    for late in [30 * 60, 86_400] {
+        at(late);
+        let again = collect(&opened).await;
+        let over = matches!(again, Err(Refusal::State(StateName::Expired, _)));
+        assert!(over, "{late}: {again:?}");
+    }
+}
+
+#[tokio::test]
+async fn attack_37_a_secret_that_covers_more_than_the_approved_package_is_not_revealed() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(SetClock(AtomicU64::new(stand::now().unwrap())));
+    let ci = DeviceKey::from_seed(random().unwrap()).unwrap();
+    let key = DeviceKey::from_seed(random().unwrap()).unwrap();
+    let desk = desk(folder.path(), Arc::clone(&clock), &ci).await.unwrap();
+    let now = desk.world.now();
+    let (opened, alice) = late_case(&desk, &ci, &key).await.unwrap();
+    let answer = yes(&key, &opened, now).unwrap();
+    answer::answer(&desk, opened.id, &alice, &answer, now)
+        .await
+        .unwrap();
+
+    // After the answers the package's own secret is gone, and one for everything is there.
+    let vault = "vault".parse().unwrap();
+    let all = NewToken {
+        registry: &vault,
+        scope: &"*".parse().unwrap(),
+        token: &Secret::new("canary-of-all".to_owned()),
+        expires: None,
+    };
+    let (batch, _) = tokens::add(&desk.vault, &*desk.live, Batch::new(), &all, now).unwrap();
+    let own = "deploy-key".parse().unwrap();
+    let (batch, _) = tokens::remove(&desk.vault, &*desk.live, batch, &vault, &own).unwrap();
+    desk.commit(batch, &[], now).await.unwrap();
+    let ticket = Bearer::parse(Kind::Ticket, &opened.ticket).unwrap();
+    let collected = release::collect(&desk, opened.id, &ticket, now).await;
+    assert!(
+        matches!(collected, Err(Refusal::NoToken(_))),
+        "{collected:?}"
+    );
+    // Nobody is asked for what would not come out.
+    let asked = late_case(&desk, &ci, &key).await.err().unwrap();
+    assert!(asked.to_string().contains("never revealed"), "{asked}");
+
+    // The control: stored for exactly this package, the approval is good.
+    let exact = NewToken { scope: &own, ..all };
+    let (batch, _) = tokens::add(&desk.vault, &*desk.live, Batch::new(), &exact, now).unwrap();
+    desk.commit(batch, &[], now).await.unwrap();
+    release::collect(&desk, opened.id, &ticket, now)
+        .await
+        .unwrap();
 }
 
 const ROWS: redb::TableDefinition<'static, &[u8], &[u8]> = redb::TableDefinition::new("rows");

@@ -108,9 +108,9 @@ async fn attack_38_a_minted_token_is_for_one_project_and_its_few_minutes() {
         Dist::wheel("acme-other", "1.0"),
     );
     let job = approved(&small, &left).await;
-    let release: SealedRelease = job.collect().await.unwrap();
+    let mut release: SealedRelease = job.collect().await.unwrap();
     assert!(release.credential.is_none() && release.secret.is_none());
-    let minted = release.minted.unwrap();
+    let minted = release.minted.take().unwrap();
     assert_eq!(minted.upload_url, format!("{}/legacy/", index.url));
     // The policy says nothing of its life: it is the shortest.
     let left_over = minted.expires.0.abs_diff(stand::now().unwrap());

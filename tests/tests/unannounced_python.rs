@@ -8,12 +8,13 @@
     reason = "what is missing fails the test, as it should"
 )]
 
+use proto::digest::hex;
 use serde_json::{Value, json};
 use stand::{
     Output,
-    api::{Job, Small},
+    api::{self, Job, Small},
     authority::Authority,
-    daemon::Daemon,
+    daemon::{Builder, Daemon},
     http,
     index::{Dist, Index, TOKEN, post},
     parts::{self, Issuer},
@@ -173,11 +174,27 @@ async fn plain_uv_hands_a_release_over_and_the_broker_publishes_it() {
 /// A small organisation over an index that writes down everything.
 async fn small(index: &Index) -> Small {
     let issuer = Issuer::start().await.unwrap();
+    let builder = Daemon::builder().issuer("github", "github", &issuer.url, None);
+    small_with(index, issuer, builder).await
+}
+
+/// The same, whose issuer names no run.
+async fn nameless(index: &Index) -> Small {
+    let issuer = Issuer::start().await.unwrap();
+    let builder = Daemon::builder().issuer("plain", "oidc", &issuer.url, None);
+    small_with(index, issuer, builder).await
+}
+
+async fn small_with(index: &Index, issuer: Issuer, builder: Builder) -> Small {
     let keys = format!("upload_url = \"{}/legacy/\"", index.url);
-    let builder = Daemon::builder()
-        .issuer("github", "github", &issuer.url, None)
+    let policy = policy("forward").replacen(
+        "callers = [",
+        "callers = [{ issuer = \"plain\", subject = \"acme/left\" }, ",
+        1,
+    );
+    let builder = builder
         .registry_with("pypi", "pypi", &format!("{}/simple/", index.url), &keys)
-        .policy(&policy("forward"));
+        .policy(&policy);
     Small::with_token(builder, issuer, ("pypi", TOKEN))
         .await
         .unwrap()
@@ -460,4 +477,95 @@ async fn attack_16_a_release_that_is_half_out_is_asked_for_again_only_with_what_
     let sent = post(&small.daemon.registry_url, &credential, three.form());
     assert!(sent.await.unwrap().0 >= 400);
     assert_eq!(index.writes().len(), 1);
+}
+
+/// A token of the issuer that names no run.
+async fn of_no_run(small: &Small, audience: &str) -> String {
+    let jti = hex(&api::random::<8>().unwrap());
+    let claims = json!({"sub": "acme/left", "aud": audience, "jti": jti});
+    small.mint(&json!({ "claims": claims })).await.unwrap()
+}
+
+/// A guest of no run.
+async fn nobodys(small: &Small) -> String {
+    let token = of_no_run(small, &audience(small).await).await;
+    mint(small, &token).await.unwrap()
+}
+
+#[tokio::test]
+async fn attack_17_where_no_run_is_named_a_release_with_more_files_is_not_taken_for_the_jobs_own() {
+    let index = Index::start().await.unwrap();
+    let small = nameless(&index).await;
+    let (genuine, evil) = (
+        Dist::wheel("acme-left", "1.0"),
+        Dist::wheel("acme-left", "1.0").tagged("cp311"),
+    );
+    // Who stole the subject asks for the genuine file, which anybody can build, and one more.
+    let stolen = of_no_run(&small, &small.daemon.url).await;
+    let items = [genuine.item(&[&evil]).unwrap()];
+    let theirs = Job::open(&small.daemon, &stolen, &items, "k")
+        .await
+        .unwrap();
+    // The genuine job's log shows a question of its own.
+    let told = waits(&small, &index, &nobodys(&small).await, &genuine).await;
+    let (id, code) = asked(&told);
+    assert_ne!(id, theirs.id.to_string());
+    let job = Job::seen_by(&small.alice, &id, &code).await.unwrap();
+    let shown: Value = small.alice.question(job.id).await.unwrap().ok().unwrap();
+    let files = shown["facts"]["items"][0]["files"].as_array().unwrap();
+    assert_eq!(files.len(), 1, "{shown}");
+    // What is one file alone is these bytes, whoever asked: the job, run again, is led to it.
+    let again = waits(&small, &index, &nobodys(&small).await, &genuine).await;
+    assert_eq!(asked(&again).0, id);
+    assert!(approved(&small, &told).await);
+    goes_out(&small, &nobodys(&small).await, &genuine).await;
+}
+
+#[tokio::test]
+async fn attack_54_without_a_run_a_denied_question_locks_no_version_and_ends_nobody_elses() {
+    let index = Index::start().await.unwrap();
+    let small = nameless(&index).await;
+    let (genuine, junk) = (
+        Dist::wheel("acme-left", "1.0"),
+        Dist::wheel("acme-left", "1.0").tagged("cp311"),
+    );
+    // A maintainer denies what a thief asked for, as he should.
+    let told = waits(&small, &index, &nobodys(&small).await, &junk).await;
+    let (id, code) = asked(&told);
+    let job = Job::seen_by(&small.alice, &id, &code).await.unwrap();
+    assert!(small.alice.deny(&job).await.unwrap().good());
+    // While the genuine question waits, another upload of the subject neither ends nor lengthens it.
+    let told = waits(&small, &index, &nobodys(&small).await, &genuine).await;
+    let beside = waits(&small, &index, &nobodys(&small).await, &junk).await;
+    let ids = [&told, &beside].map(|t| asked(t).0);
+    assert_ne!(ids[0], ids[1]);
+    assert_eq!(small.waiting().await.unwrap(), 2);
+    assert!(approved(&small, &told).await, "it is still there");
+    goes_out(&small, &nobodys(&small).await, &genuine).await;
+    assert_eq!(index.writes().len(), 1);
+}
+
+#[tokio::test]
+async fn attack_29_who_built_a_part_of_a_release_is_the_requester_of_all_of_it() {
+    let index = Index::start().await.unwrap();
+    let small = small(&index).await;
+    let (one, two) = (
+        Dist::wheel("acme-left", "1.0"),
+        Dist::wheel("acme-left", "1.0").tagged("py2"),
+    );
+    let right = audience(&small).await;
+    let by = async |actor: &str, name: &str| {
+        let claims = json!({"aud": right, "run_id": "1", "actor_id": actor, "actor": name});
+        mint(&small, &small.token_with(&claims).await.unwrap())
+            .await
+            .unwrap()
+    };
+    let told = waits(&small, &index, &by("77", "alice").await, &one).await;
+    // A colleague's job of the same run adds nothing: alice would count as an approver of her own file.
+    let other = waits(&small, &index, &by("78", "bob").await, &two).await;
+    assert!(other.contains("another person's job"), "{other}");
+    assert_eq!(small.waiting().await.unwrap(), 1);
+    let longer = waits(&small, &index, &by("77", "alice").await, &two).await;
+    assert_ne!(asked(&longer).0, asked(&told).0);
+    assert_eq!(small.waiting().await.unwrap(), 1);
 }

@@ -15,7 +15,10 @@ use crate::{
     desk::{Desk, Fault, Registry},
     registry::Kind,
     store::{Batch, history},
-    vault::match_code::{deposit_credential, match_code, ticket},
+    vault::{
+        match_code::{deposit_credential, match_code, ticket},
+        release as vault,
+    },
 };
 use proto::{
     api::{Mode, OpenRequest, Opened},
@@ -176,8 +179,10 @@ pub(super) async fn open_as(
                 .await;
             }
         };
-    if admitted.mode == Mode::Mint {
-        mintable(desk, &facts.items)?;
+    match admitted.mode {
+        Mode::Mint => mintable(desk, &facts.items)?,
+        Mode::Reveal => revealable(desk, &facts.items, now)?,
+        Mode::Forward | Mode::Deposit => {}
     }
     facts.expires = now.after(admitted.answers_seconds);
 
@@ -305,6 +310,17 @@ fn mintable(desk: &Desk, items: &[Item]) -> Result<(), Refusal> {
             "the registry '{}' has no tokens that can be narrowed; an admin changes the policy's mode",
             item.registry
         ))),
+    }
+}
+
+/// Whether a secret is stored for exactly these items.
+fn revealable(desk: &Desk, items: &[Item], now: UnixTime) -> Result<(), Refusal> {
+    let [item] = items else {
+        return Err(release::one_at_a_time());
+    };
+    match vault::revealable(&desk.vault, &*desk.live, item, now).map_err(Fault::from)? {
+        true => Ok(()),
+        false => Err(release::none_to_reveal(item)),
     }
 }
 

@@ -4,12 +4,12 @@
 use super::{
     Refusal, judge,
     ledger::{self, CREDENTIALS, Held},
-    state::State,
+    state::{Record, State},
 };
 use crate::{
     audit::event::{Event, leaf},
     desk::{Desk, Fault},
-    policy::{Permit, Verdict},
+    policy::{self, Permit, Reason, Verdict},
     registry::Life,
     store::Batch,
     vault::{
@@ -22,10 +22,13 @@ use proto::{
     api::{Collected, Minted, Mode, SealedRelease},
     bearer::{Bearer, Kind},
     ids::RequestId,
+    request::Item,
     time::UnixTime,
 };
-use zeroize::Zeroize as _;
+use zeroize::Zeroizing;
 
+/// Bytes of what is sealed to a job, written out: a token has 16 kB at most.
+const SEALED_MAX: usize = 40 << 10;
 /// How far a registry's clock may be behind ours, in seconds: a minted token is good from before now.
 const CLOCKS_DIFFER: u64 = 60;
 
@@ -40,13 +43,13 @@ pub async fn collect(
     for _ in 0..100 {
         let Some(held) = ledger::live(desk, id)? else {
             let record = super::close::status(desk, id, ticket)?;
-            return already(&record.state, &record)
+            return already(desk, &record, now)?
                 .ok_or_else(|| Refusal::State(record.name(), record.status().reason));
         };
         if !ledger::ticket_fits(&held.record, ticket) {
             return Err(Refusal::NotFound);
         }
-        if let Some(collected) = already(&held.record.state, &held.record) {
+        if let Some(collected) = already(desk, &held.record, now)? {
             return Ok(collected);
         }
         match once(desk, held, now).await {
@@ -57,20 +60,31 @@ pub async fn collect(
     Err(Refusal::Busy)
 }
 
-fn already(state: &State, record: &super::state::Record) -> Option<Collected> {
-    match state {
-        State::Releasing { sealed, until, .. } => Some(Collected {
-            sealed: sealed.clone(),
-            mode: record.mode,
-            expires: *until,
-        }),
-        State::Published { sealed, .. } => Some(Collected {
-            sealed: sealed.clone(),
-            mode: record.mode,
-            expires: record.expires(),
-        }),
-        _ => None,
+/// What was collected before. A secret is the one thing that does not end by itself: it is given again only
+/// while its time runs and its package is not frozen (attack 28).
+fn already(desk: &Desk, record: &Record, now: UnixTime) -> Result<Option<Collected>, Refusal> {
+    let (State::Releasing { sealed, .. } | State::Published { sealed, .. }) = &record.state else {
+        return Ok(None);
+    };
+    let expires = record.told_again_until();
+    if record.mode == Mode::Reveal {
+        if now >= expires {
+            return Err(Refusal::State(proto::api::StateName::Expired, None));
+        }
+        for item in &record.facts.items {
+            if ledger::freeze(desk, &item.package_key())?.is_some() {
+                return Err(Refusal::Policy(policy::Refusal {
+                    item: Some(item.package_key()),
+                    reason: Reason::Frozen,
+                }));
+            }
+        }
     }
+    Ok(Some(Collected {
+        sealed: sealed.clone(),
+        mode: record.mode,
+        expires,
+    }))
 }
 
 async fn once(desk: &Desk, held: Held, now: UnixTime) -> Result<Collected, Refusal> {
@@ -111,16 +125,14 @@ async fn forward(desk: &Desk, held: Held, now: UnixTime) -> Result<Collected, Re
     } else {
         Bearer::from_entropy(Kind::Credential, desk.world.random().map_err(Fault::from)?)
     };
-    let mut text = credential.expose();
     let sealed = seal(
         &held.record.facts.job_key,
         &SealedRelease {
-            credential: Some(text.clone()),
+            credential: Some(credential.expose()),
             secret: None,
             minted: None,
         },
     )?;
-    text.zeroize();
     let mut batch = judge::unless_frozen(Batch::new(), &held.record.facts);
     if !deposit {
         let hash = credential.hash();
@@ -195,6 +207,14 @@ pub fn one_at_a_time() -> Refusal {
     )
 }
 
+/// A secret that is stored for more than its package is none that a job gets.
+pub fn none_to_reveal(item: &Item) -> Refusal {
+    Refusal::NoToken(format!(
+        "exactly {}, and one for more is never revealed",
+        item.package_key()
+    ))
+}
+
 async fn reveal(
     desk: &Desk,
     held: Held,
@@ -208,7 +228,7 @@ async fn reveal(
     let (secret, stored) =
         vault::release(&desk.vault, &*desk.live, permit, wish, Mode::Reveal, now)
             .map_err(Fault::from)?
-            .ok_or_else(|| Refusal::NoToken(item.package_key()))?;
+            .ok_or_else(|| none_to_reveal(item))?;
     let sealed = seal(
         &held.record.facts.job_key,
         &SealedRelease {
@@ -229,7 +249,7 @@ async fn reveal(
     Ok(Collected {
         sealed,
         mode: Mode::Reveal,
-        expires: record.expires(),
+        expires: record.told_again_until(),
     })
 }
 
@@ -259,8 +279,9 @@ pub async fn note_use(desk: &Desk, stored: StoredToken, exposed: bool, now: Unix
 fn seal(job_key: &str, release: &SealedRelease) -> Result<String, Refusal> {
     let recipient: age::x25519::Recipient =
         job_key.parse().map_err(|_| Fault::Damaged("a job key"))?;
-    let mut plain = serde_json::to_vec(release).map_err(|_| Fault::Damaged("a release"))?;
+    // Large enough from the beginning: a buffer that grows leaves a copy behind.
+    let mut plain = Zeroizing::new(Vec::with_capacity(SEALED_MAX));
+    serde_json::to_writer(&mut *plain, release).map_err(|_| Fault::Damaged("a release"))?;
     let sealed = age::encrypt_and_armor(&recipient, &plain);
-    plain.zeroize();
     sealed.map_err(|_| Fault::Damaged("a sealed release").into())
 }

@@ -242,6 +242,28 @@ fn run(claims: &BTreeMap<String, String>) -> Option<&str> {
     claims.get(RUN).map(String::as_str)
 }
 
+/// Whether a request is one of the guest's own run. Where no run is named, one with more in it than a single
+/// file may be anybody's of this subject: what a thief put beside these bytes shall not ring in this job's
+/// name (attack 17).
+fn of_this_run(guest: &Guest, record: &Record) -> bool {
+    let mine = run(&guest.caller.facts().claims);
+    mine == run(&record.facts.caller.claims)
+        && (mine.is_some()
+            || record.name() != StateName::Pending
+            || matches!(record.facts.items.as_slice(), [item] if item.files.len() == 1))
+}
+
+/// Whose questions follow each other: those of one run. Where no run is named, those of one exchange: what
+/// people said no to another job's question says nothing of this one's (attack 54).
+fn asker(guest: &Guest, name: &str) -> Canonical {
+    let claims = &guest.caller.facts().claims;
+    let own = Canonical::new(name).maybe(run(claims));
+    match run(claims) {
+        Some(_) => own,
+        None => own.bytes(&guest.burn.key),
+    }
+}
+
 /// What the same run asked for the same bytes: this guest's own request, an announced one, or an
 /// earlier attempt's, also when that is published already. `Err` holds the key for a new one.
 fn asked_before(
@@ -252,13 +274,7 @@ fn asked_before(
     let now = desk.world.now();
     let facts = guest.caller.facts();
     let same = |record: &Record| {
-        record.facts.items.iter().any(|i| same_bytes(item, i))
-            && run(&record.facts.caller.claims) == run(&facts.claims)
-            // Where no run is named, a request with more in it may be anybody's of this subject: what a
-            // thief put beside these bytes shall not ring in this job's name.
-            && (run(&facts.claims).is_some()
-                || record.facts.items.len() == 1
-                || record.name() != StateName::Pending)
+        record.facts.items.iter().any(|i| same_bytes(item, i)) && of_this_run(guest, record)
     };
     if let Some(id) = guest.request.get() {
         let record = ledger::find(desk, *id)?.ok_or(Refusal::NotFound)?;
@@ -280,8 +296,7 @@ fn asked_before(
             return Ok(Ok(held.record.facts.id));
         }
     }
-    let wish = Canonical::new("countersign/unannounced/v1")
-        .maybe(run(&facts.claims))
+    let wish = asker(guest, "countersign/unannounced/v1")
         .text(&item.name())
         .maybe(item.tag.as_ref().map(VersionText::as_str));
     let wish = item

@@ -121,7 +121,6 @@ async fn with_minted(
     minted: Minted,
     signals: &mut Signals,
 ) -> Result<(), Failure> {
-    let token = zeroize::Zeroizing::new(minted.token);
     context.out.note(&format!(
         "  The broker minted a token of the registry for this one project, until {}. This job uploads to\n  \
          {} itself; until then the token uploads whatever this job likes to the project.",
@@ -137,9 +136,9 @@ async fn with_minted(
             .try_for_each(|(path, file)| unchanged(path, &file.digest))?;
     }
     let there = python::There {
-        url: minted.upload_url,
-        user: minted.user,
-        credential: &token,
+        url: minted.upload_url.clone(),
+        user: minted.user.clone(),
+        credential: &minted.token,
     };
     let plan = python::plan_there(command, folder, &session.paths, &there, &context.env)?;
     let status = tokio::select! {

@@ -356,8 +356,8 @@ impl Client {
 
     fn unseal(&self, collected: &Collected) -> anyhow::Result<String> {
         let plain = age::decrypt(&*self.job_key, collected.sealed.as_bytes())?;
-        let release: SealedRelease = serde_json::from_slice(&plain)?;
-        release.credential.context("a credential")
+        let mut release: SealedRelease = serde_json::from_slice(&plain)?;
+        release.credential.take().context("a credential")
     }
 
     async fn publish(&mut self, job: &Job, credential: &str) -> anyhow::Result<()> {

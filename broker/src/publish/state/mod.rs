@@ -343,6 +343,18 @@ impl Record {
         }
     }
 
+    /// Until when the job gets what it collected once more; a secret, unlike a credential, ends nowhere else.
+    pub fn told_again_until(&self) -> UnixTime {
+        match &self.state {
+            State::Published { evidence, .. } if self.mode == Mode::Reveal => {
+                let answered = evidence.iter().map(|e| e.statement.time).max();
+                let answered = answered.unwrap_or(UnixTime(0));
+                answered.after(COLLECT_SECONDS + CREDENTIAL_SECONDS)
+            }
+            _ => self.expires(),
+        }
+    }
+
     /// Whether its time is over. Bytes on their way do not expire: they are settled first.
     pub fn overdue(&self, now: UnixTime) -> bool {
         match &self.state {

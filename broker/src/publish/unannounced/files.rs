@@ -8,7 +8,7 @@
 //! 16, 17). Once somebody has answered, nothing is added: what comes later is a request of its own, about
 //! a release that is half out, and people are shown which part is.
 
-use super::{ask, run};
+use super::{ask, asker, of_this_run};
 use crate::{
     desk::{Desk, Fault, guests::Guest},
     publish::{
@@ -20,7 +20,6 @@ use crate::{
 };
 use proto::{
     api::StateName,
-    canonical::Canonical,
     digest::hex,
     ids::RequestId,
     request::{FILES_MAX, File, Item},
@@ -131,6 +130,10 @@ fn place(desk: &Desk, guest: &Guest, item: &Item) -> Result<Place, Refusal> {
             _ if asked.contains(file) && !record.name().is_final() => {
                 return Ok(Place::In(record.facts.id));
             }
+            // Who made the bytes so far does not approve them either: a request names one requester (attack 29).
+            State::Pending { .. } if record.actor.as_deref() != guest.caller.actor() => {
+                return Err(anothers(record, item));
+            }
             State::Pending { evidence, .. } if evidence.is_empty() => {
                 let held = ledger::live(desk, record.facts.id)?;
                 let held = held.ok_or_else(|| Fault::Conflict(REQUESTS, Vec::new()))?;
@@ -166,7 +169,7 @@ fn announced(
         let fits = held.filter(|held| {
             let record = &held.record;
             files_of(record, item).contains(file)
-                && run(&record.facts.caller.claims) == run(&facts.claims)
+                && of_this_run(guest, record)
                 && !record.overdue(now)
         });
         if let Some(held) = fits {
@@ -178,8 +181,7 @@ fn announced(
 
 /// The last request that this run opened for this version, and the key of the next one.
 fn chain(desk: &Desk, guest: &Guest, item: &Item) -> Result<(String, Option<Record>), Refusal> {
-    let wish = Canonical::new("countersign/unannounced-files/v1")
-        .maybe(run(&guest.caller.facts().claims))
+    let wish = asker(guest, "countersign/unannounced-files/v1")
         .text(&item.name())
         .sha256();
     let wish = hex(&wish);
@@ -253,6 +255,15 @@ fn united(mut files: Vec<File>, more: &[File], name: &str) -> Result<Vec<File>, 
 fn answered(record: &Record, item: &Item) -> Refusal {
     Refusal::VersionTaken(format!(
         "request {} for {} is answered already, without this file: publish its files first, then run this again",
+        record.facts.id,
+        item.name()
+    ))
+}
+
+/// Files of one release that two people had built are two questions, one after the other.
+fn anothers(record: &Record, item: &Item) -> Refusal {
+    Refusal::VersionTaken(format!(
+        "request {} for {} is open with what another person's job built: publish or cancel that first, then run this again",
         record.facts.id,
         item.name()
     ))

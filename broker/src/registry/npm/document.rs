@@ -9,6 +9,7 @@ use super::{
     json::{JsonError, Strict},
     manifest::{self, Disagreement},
     tarball::{self, TarballError},
+    told,
 };
 use crate::registry::{Contents, Envelope, IN_MEMORY, Publish};
 use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
@@ -133,6 +134,7 @@ pub fn read(
         unpacked: inside.unpacked,
         install_scripts: manifest::named_install_scripts(&manifest),
     };
+    let manifest = told::told(manifest, &inside);
     members.insert("manifest".to_owned(), Value::Object(manifest));
     Ok(Publish {
         package: package.clone(),

@@ -6,7 +6,7 @@
 
 use super::tarball::Inside;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 /// Scripts that run when the package is installed from a registry.
@@ -21,6 +21,23 @@ pub struct Disagreement(pub &'static str);
 
 /// Fields that clients pass on unchanged.
 const JUDGED: [&str; 6] = [
+    "deprecated",
+    "os",
+    "cpu",
+    "libc",
+    "engines",
+    "peerDependenciesMeta",
+];
+
+/// Fields in which a manifest must agree with the archive, and keeps its client's form; `scripts` is another matter.
+pub(super) const AGREED: [&str; 13] = [
+    "name",
+    "version",
+    "dependencies",
+    "optionalDependencies",
+    "peerDependencies",
+    "bundleDependencies",
+    "bin",
     "deprecated",
     "os",
     "cpu",
@@ -55,6 +72,7 @@ pub(super) fn agree(manifest: &Map<String, Value>, inside: &Inside) -> Result<()
             return Err(Disagreement(field));
         }
     }
+    same("bundleDependencies", bundled(manifest), bundled(inner))?;
     let mut scripts = install_scripts(inner);
     let outer = install_scripts(manifest);
     if let Some(s) = scripts.as_mut()
@@ -107,6 +125,21 @@ fn dependencies(map: &Map<String, Value>, field: &str) -> Option<Texts> {
         all.retain(|name, _| !optional.contains_key(name));
     }
     Some(all)
+}
+
+/// Dependencies whose files lie in the archive: nobody fetches them. Two spellings; `true` is all of them.
+fn bundled(map: &Map<String, Value>) -> Option<BTreeSet<String>> {
+    let named = ["bundleDependencies", "bundledDependencies"].map(|n| map.get(n));
+    match named.into_iter().flatten().find(|v| !v.is_null()) {
+        None | Some(Value::Bool(false)) => Some(BTreeSet::new()),
+        Some(Value::Bool(true)) => Some(texts(map, "dependencies")?.into_keys().collect()),
+        Some(Value::Object(o)) => Some(o.keys().cloned().collect()),
+        Some(Value::Array(a)) => {
+            let names = a.iter().map(|v| v.as_str().map(str::to_owned));
+            names.collect()
+        }
+        Some(_) => None,
+    }
 }
 
 /// npm cuts a leading `node_modules/.bin/` off, since scripts find it anyway.
@@ -208,6 +241,7 @@ mod tests {
         let inside = Inside {
             package_json: object(inner, "@a/left", "1.0.0"),
             gyp,
+            shrinkwrap: false,
             entries: 1,
             unpacked: 1,
         };
@@ -238,6 +272,10 @@ mod tests {
                 json!({"dependencies": {"f": "1"}, "optionalDependencies": {"f": "1"}}),
             ),
             (json!({"dependencies": {}}), json!({})),
+            (
+                json!({"dependencies": {"d": "1"}, "bundleDependencies": ["d"]}),
+                json!({"dependencies": {"d": "1"}, "bundledDependencies": true}),
+            ),
         ] {
             assert_eq!(check(outer.clone(), inner, false), Ok(()), "{outer}");
         }
@@ -296,6 +334,16 @@ mod tests {
                 json!({}),
                 json!({"peerDependencies": {"e": "1"}}),
                 "peerDependencies",
+            ),
+            (
+                json!({"bundleDependencies": ["e"]}),
+                json!({}),
+                "bundleDependencies",
+            ),
+            (
+                json!({"bundledDependencies": false}),
+                json!({"bundleDependencies": ["e"]}),
+                "bundleDependencies",
             ),
             (json!({"bin": {"ls": "x"}}), json!({}), "bin"),
             (

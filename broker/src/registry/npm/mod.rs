@@ -13,6 +13,7 @@ mod manifest;
 mod packument;
 mod stage;
 mod tarball;
+mod told;
 mod upstream;
 
 pub mod name;

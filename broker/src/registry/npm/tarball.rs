@@ -32,6 +32,8 @@ pub(super) struct Inside {
     pub package_json: Map<String, Value>,
     /// Whether the root folder holds a `*.gyp` file: npm then adds an install script by itself.
     pub gyp: bool,
+    /// Whether the root folder pins dependencies: installers fetch the archive for it only if they are told.
+    pub shrinkwrap: bool,
     /// Files and folders.
     pub entries: u32,
     /// Bytes after unpacking.
@@ -42,7 +44,7 @@ pub(super) struct Inside {
 pub(super) fn inspect(archive: impl Read, packed: u64) -> Result<Inside, TarballError> {
     let mut tar = Tar::new(archive, packed, PACKAGE_JSON);
     let mut package_json = None;
-    let mut gyp = false;
+    let (mut gyp, mut shrinkwrap) = (false, false);
     while let Some(entry) = tar.next()? {
         match split(&entry.name).as_slice() {
             [_, PACKAGE_JSON] if !entry.folder => {
@@ -51,7 +53,10 @@ pub(super) fn inspect(archive: impl Read, packed: u64) -> Result<Inside, Tarball
                 let read = json::object(data.as_slice(), entry.size);
                 package_json = Some(read.map_err(TarballError::PackageJson)?);
             }
-            [_, file] => gyp |= file.rsplit('.').next() == Some("gyp"),
+            [_, file] => {
+                gyp |= file.rsplit('.').next() == Some("gyp");
+                shrinkwrap |= *file == "npm-shrinkwrap.json";
+            }
             _ => {}
         }
     }
@@ -60,6 +65,7 @@ pub(super) fn inspect(archive: impl Read, packed: u64) -> Result<Inside, Tarball
     Ok(Inside {
         package_json: package_json.ok_or(TarballError::NoPackageJson)?,
         gyp,
+        shrinkwrap,
         entries,
         unpacked,
     })
