@@ -2,7 +2,12 @@
 
 use crate::{
     caller::IssuerConfig,
-    registry::{Kind as RegistryKind, http::Shape, npm::Via, pypi::Attestations},
+    registry::{
+        Kind as RegistryKind,
+        http::Shape,
+        npm::Via,
+        pypi::{Attestations, ProjectIds},
+    },
     telemetry::LogFormat,
 };
 use proto::ids::RegistryId;
@@ -142,6 +147,9 @@ pub struct RegistryEntry {
     /// Whether the token (a macaroon) is narrowed to the one project before it is sent (`pypi`).
     #[serde(default)]
     pub narrow_token: Option<Spanned<bool>>,
+    /// The index's own ids of projects (`pypi`): narrowed and minted tokens are for the id too.
+    #[serde(default)]
+    pub project_ids: Option<Spanned<ProjectIds>>,
     /// What becomes of attestations beside an upload (`pypi`): `refuse` (when absent) or `drop`.
     #[serde(default)]
     pub attestations: Option<Spanned<Attestations>>,
@@ -386,6 +394,7 @@ fn of_kind(registry: &RegistryEntry) -> Result<(), (usize, String)> {
     let upload = registry.upload_url.as_ref();
     let attestations = registry.attestations.as_ref();
     let narrow = registry.narrow_token.as_ref();
+    let ids = registry.project_ids.as_ref();
     let (via, origins) = (registry.via.as_ref(), registry.factor_origins.as_ref());
     let python = &[RegistryKind::PyPi][..];
     let npm = &[RegistryKind::Npm][..];
@@ -419,6 +428,7 @@ fn of_kind(registry: &RegistryEntry) -> Result<(), (usize, String)> {
             &[RegistryKind::Oci],
         ),
         ("narrow_token", narrow.map(Spanned::span), python),
+        ("project_ids", ids.map(Spanned::span), python),
         ("attestations", attestations.map(Spanned::span), python),
         ("via", via.map(Spanned::span), npm),
         (

@@ -284,6 +284,7 @@ fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk> {
                     upload: entry.upload_url.as_ref().map(|u| u.get_ref().clone()),
                     user: entry.user.as_ref().map(|u| u.get_ref().clone()),
                     narrow: entry.narrow_token.as_ref().is_some_and(|n| *n.get_ref()),
+                    project_ids: entry.project_ids.as_ref().map(|p| p.get_ref().clone()),
                     attestations: entry
                         .attestations
                         .as_ref()

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The reference library's word about tokens of the public index, for the stand-in of the tests.
 
-    macaroons.py create KEY                     prints a token for everything
-    macaroons.py check KEY PROJECT NOW <TOKEN   exits 0 if the token is good for this project at that time
+    macaroons.py create KEY                        prints a token for everything
+    macaroons.py check KEY PROJECT ID NOW <TOKEN   exits 0 if the token is good for this project at that time
 """
 
 import sys
@@ -19,11 +19,12 @@ def main():
         token = pypitoken.Token.create(domain=DOMAIN, identifier=IDENTIFIER, key=key, prefix="pypi")
         print(token.dump())
         return
-    project, now = sys.argv[3:5]
+    project, project_id, now = sys.argv[3:6]
     try:
         token = pypitoken.Token.load(sys.stdin.read())
-        token.check(key=key, project_name=project, now=int(now))
-    except pypitoken.PyPITokenException as why:
+        token.check(key=key, project_name=project, project_id=project_id, now=int(now))
+    # A ValueError is the library's own way of saying that several caveats are not met.
+    except (pypitoken.PyPITokenException, ValueError) as why:
         sys.exit(f"refused: {why!r}")
 
 

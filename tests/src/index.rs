@@ -60,6 +60,8 @@ struct Inner {
     next: Vec<(u16, bool)>,
     /// Where tokens are macaroons: the root key, and how far its clock is ahead, in seconds.
     macaroons: Option<(String, u64)>,
+    /// The ids of its projects.
+    ids: BTreeMap<String, String>,
 }
 
 /// The index.
@@ -97,10 +99,18 @@ impl Index {
 
     /// Whether a macaroon is good for uploads of this project, so many seconds from now.
     pub fn holds(&self, token: &str, project: &str, later: i64) -> anyhow::Result<bool> {
-        let key = self.inner.lock().unwrap().macaroons.clone();
-        let key = key.context("macaroons")?.0;
+        let mut inner = self.inner.lock().unwrap();
+        let key = inner.macaroons.clone().context("macaroons")?.0;
+        let id = inner.id(project)?;
         let now = crate::now()?.saturating_add_signed(later).to_string();
-        Ok(macaroons(&["check", &key, project, &now], token)?.is_some())
+        Ok(macaroons(&["check", &key, project, &id, &now], token)?.is_some())
+    }
+
+    /// A project of this name is registered, anew if there is one; its id.
+    pub fn registers(&self, project: &str) -> anyhow::Result<String> {
+        let mut inner = self.inner.lock().unwrap();
+        inner.ids.remove(project);
+        inner.id(project)
     }
 
     /// Sets its clock ahead.
@@ -154,10 +164,8 @@ async fn serve(
     let mut inner = index.inner.lock().unwrap();
     let basic = format!("Basic {}", STANDARD.encode(format!("__token__:{TOKEN}")));
     let mut token = headers.get("authorization").is_some_and(|v| *v == *basic);
-    if method == Method::POST
-        && let Some((key, ahead)) = &inner.macaroons
-    {
-        token = upload_allowed(key, *ahead, &headers, &body).unwrap_or(false);
+    if method == Method::POST && inner.macaroons.is_some() {
+        token = upload_allowed(&mut inner, &headers, &body).unwrap_or(false);
     }
     inner.seen.push(Seen {
         method: method.to_string(),
@@ -206,8 +214,22 @@ async fn serve(
         .into_response()
 }
 
+impl Inner {
+    /// The project's id. One that is not there is made, as by the public index, which asks what the token is for
+    /// afterwards.
+    fn id(&mut self, project: &str) -> anyhow::Result<String> {
+        if !self.ids.contains_key(project) {
+            let hex = crate::parts::random_hex()?;
+            let parts = [0..8, 8..12, 12..16, 16..20, 20..32].map(|part| hex[part].to_owned());
+            self.ids.insert(project.to_owned(), parts.join("-"));
+        }
+        Ok(self.ids[project].clone())
+    }
+}
+
 /// Whether the macaroon beside an upload is good for the project in its form.
-fn upload_allowed(key: &str, ahead: u64, headers: &HeaderMap, body: &[u8]) -> Option<bool> {
+fn upload_allowed(inner: &mut Inner, headers: &HeaderMap, body: &[u8]) -> Option<bool> {
+    let (key, ahead) = inner.macaroons.clone()?;
     let pair = headers.get("authorization")?.to_str().ok()?;
     let pair = STANDARD.decode(pair.strip_prefix("Basic ")?).ok()?;
     let pair = String::from_utf8(pair).ok()?;
@@ -215,7 +237,8 @@ fn upload_allowed(key: &str, ahead: u64, headers: &HeaderMap, body: &[u8]) -> Op
     let fields = parts(headers, body)?.fields;
     let project = fields.get("name")?.to_lowercase().replace(['_', '.'], "-");
     let now = (crate::now().ok()? + ahead).to_string();
-    let checked = macaroons(&["check", key, &project, &now], token);
+    let id = inner.id(&project).ok()?;
+    let checked = macaroons(&["check", &key, &project, &id, &now], token);
     Some(checked.ok()?.is_some())
 }
 

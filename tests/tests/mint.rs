@@ -26,7 +26,11 @@ fn policy(more: &str) -> String {
 }
 
 fn builder(index: &Index, policy: &str) -> stand::daemon::Builder {
-    let keys = format!("upload_url = \"{}/legacy/\"", index.url);
+    builder_with(index, policy, "")
+}
+
+fn builder_with(index: &Index, policy: &str, more: &str) -> stand::daemon::Builder {
+    let keys = format!("upload_url = \"{}/legacy/\"\n{more}", index.url);
     Daemon::builder()
         .registry_with("pypi", "pypi", &format!("{}/simple/", index.url), &keys)
         .policy(policy)
@@ -34,9 +38,14 @@ fn builder(index: &Index, policy: &str) -> stand::daemon::Builder {
 
 async fn small(index: &Index, policy: &str) -> Small {
     let token = index.takes_macaroons().unwrap();
+    small_with(index, &token, policy, "").await
+}
+
+/// A broker in front of an index that knows this token, with more lines about the registry.
+async fn small_with(index: &Index, token: &str, policy: &str, more: &str) -> Small {
     let issuer = Issuer::start().await.unwrap();
-    let builder = builder(index, policy).issuer("github", "github", &issuer.url, None);
-    Small::with_token(builder, issuer, ("pypi", &token))
+    let builder = builder_with(index, policy, more).issuer("github", "github", &issuer.url, None);
+    Small::with_token(builder, issuer, ("pypi", token))
         .await
         .unwrap()
 }
@@ -142,6 +151,61 @@ async fn attack_38_a_minted_token_is_for_one_project_and_its_few_minutes() {
     let (status, text) = post(&index.url, &minted.token, left.form()).await.unwrap();
     assert_eq!(status, 200, "the control: {text}");
     small.until(&job, "published").await.unwrap();
+}
+
+async fn minted(small: &Small, dist: &Dist) -> String {
+    let job = approved(small, dist).await;
+    let release: SealedRelease = job.collect().await.unwrap();
+    release.minted.unwrap().token
+}
+
+#[tokio::test]
+async fn attack_38_a_token_minted_by_id_makes_no_project_and_fits_no_namesake() {
+    let index = Index::start().await.unwrap();
+    let stored = index.takes_macaroons().unwrap();
+    let (left, gone) = (
+        Dist::wheel("acme-left", "1.0"),
+        Dist::wheel("acme-gone", "1.0"),
+    );
+    let ids = ["acme-left", "acme-gone", "acme-other"].map(|p| index.registers(p).unwrap());
+    let [left_id, gone_id, other_id] = &ids;
+    let more = format!(
+        "project_ids = {{ acme-left = \"{left_id}\", acme-gone = \"{gone_id}\", acme-wrong = \"{other_id}\" }}"
+    );
+    let small = small_with(&index, &stored, &policy(""), &more).await;
+    let token = minted(&small, &left).await;
+    assert!(index.holds(&token, "acme-left", 0).unwrap(), "the control");
+    assert!(!index.holds(&token, "acme-other", 0).unwrap());
+    assert!(!index.holds(&token, "acme-left", 121).unwrap());
+    let (status, text) = post(&index.url, &token, left.form()).await.unwrap();
+    assert_eq!(status, 200, "the control: {text}");
+
+    // The project was deleted, and whoever uploads to its name makes another one: by its name alone that would do.
+    let token = minted(&small, &gone).await;
+    assert!(index.holds(&token, "acme-gone", 0).unwrap());
+    assert_ne!(&index.registers("acme-gone").unwrap(), gone_id);
+    let (status, text) = post(&index.url, &token, gone.form()).await.unwrap();
+    assert_eq!(status, 403, "{text}");
+
+    // The id of another project, written by mistake: good for neither.
+    let token = minted(&small, &Dist::wheel("acme-wrong", "1.0")).await;
+    for project in ["acme-wrong", "acme-other"] {
+        assert!(!index.holds(&token, project, 0).unwrap(), "{project}");
+    }
+
+    // No line, no token: said before anybody is asked.
+    let job = small.id_token().await.unwrap();
+    let item = Dist::wheel("acme-lost", "1.0").item(&[]).unwrap();
+    let reply = small.open_raw(&job, &[item]).await.unwrap();
+    assert_eq!(reply.status, 400, "{}", reply.text);
+    assert!(reply.text.contains("project_ids"), "{}", reply.text);
+
+    // What a name alone allows, so that the refusal above is the id's doing.
+    let by_name = small_with(&index, &stored, &policy(""), "").await;
+    let new = Dist::wheel("acme-gone", "1.1");
+    let token = minted(&by_name, &new).await;
+    let (status, text) = post(&index.url, &token, new.form()).await.unwrap();
+    assert_eq!(status, 200, "{text}");
 }
 
 #[tokio::test]

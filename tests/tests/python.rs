@@ -1,4 +1,4 @@
-//! Python packages: real indexes, the real twine, uv, hatch and flit, unmodified, through the broker.
+//! Python packages: real indexes, the real twine, uv and hatch, unmodified, through the broker.
 
 #![allow(
     clippy::indexing_slicing,

@@ -13,7 +13,7 @@ use crate::{
     },
     caller::{Burn, Caller},
     desk::{Desk, Fault, Registry},
-    registry::Kind,
+    registry::{Kind, MINTS_NOTHING},
     store::{Batch, history},
     vault::{
         match_code::{deposit_credential, match_code, ticket},
@@ -304,13 +304,9 @@ fn mintable(desk: &Desk, items: &[Item]) -> Result<(), Refusal> {
     let [item] = items else {
         return Err(release::one_at_a_time());
     };
-    match desk.upstream(&item.registry) {
-        Some(upstream) if upstream.mints() => Ok(()),
-        _ => Err(Refusal::BadRequest(format!(
-            "the registry '{}' has no tokens that can be narrowed; an admin changes the policy's mode",
-            item.registry
-        ))),
-    }
+    let upstream = desk.upstream(&item.registry);
+    let mints = upstream.map_or(Err(MINTS_NOTHING), |u| u.mints(&item.package));
+    mints.map_err(|why| Refusal::BadRequest(format!("the registry '{}' {why}", item.registry)))
 }
 
 /// Whether a secret is stored for exactly these items.

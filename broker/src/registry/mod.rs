@@ -26,8 +26,8 @@ pub use factor::{
     FactorAsk, FactorSaid, Inspected, NotShown, SecondFactor, StageId, Staged, Staging,
 };
 pub use upstream::{
-    Account, BaseError, BoxFuture, Life, Narrowed, Published, ReadBack, ReadError, Sent, ShownFile,
-    Timeouts, Upstream,
+    Account, BaseError, BoxFuture, Life, MINTS_NOTHING, Narrowed, Published, ReadBack, ReadError,
+    Sent, ShownFile, Timeouts, Upstream,
 };
 
 use proto::{
@@ -121,6 +121,8 @@ pub struct Address {
     /// Whether the token is narrowed to the one package before it is sent, where the protocol has such
     /// tokens.
     pub narrow: bool,
+    /// The registry's own ids of packages, where its tokens can be narrowed to one.
+    pub project_ids: Option<pypi::ProjectIds>,
     /// What becomes of attestations beside an upload, where the protocol has them.
     pub attestations: pypi::Attestations,
     /// Other origins from which files may be fetched to hash them.
@@ -144,6 +146,7 @@ impl Address {
             upload: None,
             user: None,
             narrow: false,
+            project_ids: None,
             attestations: pypi::Attestations::default(),
             downloads: Vec::new(),
             via: npm::Via::default(),

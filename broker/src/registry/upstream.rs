@@ -30,6 +30,10 @@ const MAX_ANSWER: usize = 1 << 20;
 /// Longest text of the registry that is shown to people, in characters.
 const MAX_SAID: usize = 300;
 
+/// Why a registry mints nothing, where its tokens cannot be narrowed.
+pub const MINTS_NOTHING: &str =
+    "has no tokens that can be narrowed; an admin changes the policy's mode";
+
 /// An answer that is on its way.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -125,9 +129,9 @@ pub trait Upstream: Send + Sync {
         None
     }
 
-    /// Whether [`Upstream::mint`] is of any use here.
-    fn mints(&self) -> bool {
-        false
+    /// Whether [`Upstream::mint`] is of any use for this package; otherwise what stands behind "the registry".
+    fn mints(&self, _package: &PackageName) -> Result<(), &'static str> {
+        Err(MINTS_NOTHING)
     }
 
     /// Sends the publish, once, within the given time. The token is in memory for this call only.

@@ -37,8 +37,8 @@ Examples:
 
 Who asks: in GitHub Actions `permissions: id-token: write` is enough; elsewhere COUNTERSIGN_ID_TOKEN
 (an OIDC token for the broker's URL) or COUNTERSIGN_CLIENT_KEY (a file by `admin client-key new`).
-The command gets the credential in its environment (for npm also in a temporary settings file). It
-gets no COUNTERSIGN_* variable, and no ACTIONS_ID_TOKEN_* one unless it is told to make a provenance
+The command gets the credential in its environment, for npm and for files also in a temporary settings
+file, for images in such a file alone. It gets no COUNTERSIGN_* variable, and no ACTIONS_ID_TOKEN_* one unless it is told to make a provenance
 statement:
   countersign publish npm . -- npm publish --provenance")]
 pub(crate) struct Args {
@@ -54,7 +54,8 @@ pub(crate) struct Args {
     /// Write the signed receipt to this file
     #[arg(long, value_name = "FILE")]
     receipt: Option<PathBuf>,
-    /// The registry's client [default: npm publish; twine upload or uv publish; none for crates and gems]
+    /// The registry's client [default: npm publish; twine upload or uv publish; skopeo copy for images; none for
+    /// crates, gems and files, which are uploaded without one]
     #[arg(last = true)]
     command: Vec<String>,
 }

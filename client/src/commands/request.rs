@@ -34,7 +34,7 @@ pub(crate) struct RequestArgs {
     /// when they are approved, and this job may end
     #[arg(long)]
     hand_over: bool,
-    /// With --hand-over: the registry's client [default: npm publish]
+    /// With --hand-over: the registry's client [default: as with `publish`]
     #[arg(last = true, requires = "hand_over")]
     command: Vec<String>,
 }

@@ -5,6 +5,7 @@
 //! whose first member says which kind they are. The vectors are made by two reference libraries
 //! (`tests/parts/macaroon-vectors.py`).
 
+use super::project::ProjectId;
 use crate::{registry::Life, secret::Secret};
 use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -40,8 +41,10 @@ pub enum MacaroonError {
 /// What narrows a token. Several must all hold.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Caveat<'a> {
-    /// Uploads to this project alone.
+    /// Uploads to the project of this name alone, whether it exists or not.
     Project(&'a PackageName),
+    /// Uploads to the project of this id alone.
+    ProjectId(&'a ProjectId),
     /// Uploads in this time alone. The index allows no leeway.
     Life(Life),
     #[cfg(test)]
@@ -53,6 +56,8 @@ impl Caveat<'_> {
         match self {
             // A project's name needs no escape in JSON: it was parsed.
             Self::Project(name) => format!("[1,[\"{name}\"]]"),
+            // Nor does an id.
+            Self::ProjectId(id) => format!("[2,[\"{}\"]]", id.as_str()),
             Self::Life(Life { from, until }) => format!("[0,{},{}]", until.0, from.0),
             #[cfg(test)]
             Self::Raw(text) => text.to_owned(),
@@ -198,6 +203,10 @@ mod tests {
             until: UnixTime(1_800_000_000),
         };
         assert_eq!(Caveat::Life(life).text(), vectors[0].add[0]);
+        let id = "0b6cf8a4-5a1d-4d4e-8f57-2f2f0b3f9d10".to_owned();
+        let id = id.try_into().unwrap();
+        let by_id = vectors.iter().find(|v| v.name.contains("and by its id"));
+        assert_eq!(Caveat::ProjectId(&id).text(), by_id.unwrap().add[2]);
     }
 
     #[test]

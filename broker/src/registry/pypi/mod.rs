@@ -10,6 +10,7 @@ mod inspect;
 mod macaroon;
 mod metadata;
 mod multipart;
+mod project;
 mod upload;
 mod upstream;
 mod version;
@@ -18,6 +19,7 @@ pub use inspect::DistributionError;
 pub use macaroon::MacaroonError;
 pub use metadata::MetadataError;
 pub use multipart::FormError;
+pub use project::{NoProjectId, ProjectId, ProjectIds};
 pub use upload::{Attestations, UploadError, read};
 pub use upstream::PyPi;
 

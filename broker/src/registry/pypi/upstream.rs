@@ -5,6 +5,7 @@
 use super::{
     Attestations, doors, index,
     macaroon::{self, Caveat},
+    project::{self, ProjectIds},
 };
 use crate::{
     registry::{
@@ -43,6 +44,7 @@ pub struct PyPi {
     upload: Url,
     user: String,
     narrow: bool,
+    ids: Option<ProjectIds>,
     attestations: Attestations,
     downloads: Downloads,
     read: Duration,
@@ -69,6 +71,7 @@ impl PyPi {
             upload,
             user: address.user.unwrap_or_else(|| TOKEN_USER.to_owned()),
             narrow: address.narrow,
+            ids: address.project_ids,
             attestations: address.attestations,
             downloads,
             read: timeouts.read,
@@ -169,7 +172,7 @@ impl PyPi {
             return Sent::Unclear;
         };
         // Whoever reads this one request on its way gets a token for this project alone.
-        let only = [Caveat::Project(&publish.package)];
+        let only = project::only(self.ids.as_ref(), &publish.package);
         let narrowed = match self
             .narrow
             .then(|| macaroon::narrow(token, &only))
@@ -257,7 +260,11 @@ impl Upstream for PyPi {
         package: &PackageName,
         within: Life,
     ) -> Option<Result<Narrowed, String>> {
-        let caveats = [Caveat::Life(within), Caveat::Project(package)];
+        if let Err(why) = self.mints(package) {
+            return Some(Err(format!("the registry {why}")));
+        }
+        let mut caveats = project::only(self.ids.as_ref(), package);
+        caveats.insert(0, Caveat::Life(within));
         let narrowed = macaroon::narrow(token, &caveats);
         Some(narrowed.map_err(|e| e.to_string()).map(|token| Narrowed {
             token,
@@ -266,8 +273,13 @@ impl Upstream for PyPi {
         }))
     }
 
-    fn mints(&self) -> bool {
-        true
+    fn mints(&self, package: &PackageName) -> Result<(), &'static str> {
+        match &self.ids {
+            Some(ids) if ids.of(package).is_none() => Err(
+                "has a list of project ids, and this project is not in it; an admin adds it to `project_ids`",
+            ),
+            _ => Ok(()),
+        }
     }
 
     fn drops_attestations(&self) -> bool {

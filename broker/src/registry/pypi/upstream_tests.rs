@@ -8,6 +8,7 @@ use crate::registry::{
         samples::{CONTENT_TYPE, METADATA, SDIST, WHEEL, fields, form, wheel},
     },
 };
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use proto::{
     digest::{Algorithm, Digest},
     request::File,
@@ -166,10 +167,34 @@ async fn a_token_is_narrowed_to_the_project_where_the_configuration_says_so() {
     let sent = String::from_utf8(pair).unwrap();
     assert!(!sent.contains(stored), "the stored token stays here");
     assert!(sent.starts_with("__token__:pypi-AgEN"));
+    let caveats = |sent: &str| {
+        let text = URL_SAFE_NO_PAD.decode(sent.split_once(":pypi-").unwrap().1);
+        String::from_utf8_lossy(&text.unwrap()).into_owned()
+    };
+    let name = r#"[1,["acme-demo"]]"#;
+    assert!(caveats(&sent).contains(name) && !caveats(&sent).contains("[2,"));
     // Any other token cannot be narrowed, and so goes nowhere.
     let other = upstream.publish(&mut publish, &self::token(), LIMIT).await;
     assert!(matches!(other, Sent::Refused { said, .. } if said.contains("no macaroon")));
     assert!(log.lock().unwrap().is_empty());
+    // With the project's id in the configuration, by that as well.
+    let id = "0b6cf8a4-5a1d-4d4e-8f57-2f2f0b3f9d10";
+    let ids = serde_json::json!({ "acme-demo": id });
+    let by_id = Address {
+        narrow: true,
+        project_ids: Some(serde_json::from_value(ids).unwrap()),
+        ..address(&url)
+    };
+    let upstream = PyPi::new(by_id, Timeouts::default()).unwrap();
+    upstream.publish(&mut publish, &token, LIMIT).await;
+    let seen = log.lock().unwrap().pop().unwrap();
+    let basic = seen.headers["authorization"].to_str().unwrap();
+    let pair = STANDARD
+        .decode(basic.strip_prefix("Basic ").unwrap())
+        .unwrap();
+    let sent = caveats(&String::from_utf8(pair).unwrap());
+    let by_id = format!(r#"[2,["{id}"]]"#);
+    assert!(sent.contains(name) && sent.contains(&by_id), "{sent}");
 }
 
 #[tokio::test]
