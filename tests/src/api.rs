@@ -248,6 +248,8 @@ pub struct Job {
     pub id: RequestId,
     /// Waits and collects.
     pub ticket: String,
+    /// Hands files over, where the package is published by deposit.
+    pub deposit: Option<String>,
     /// What the job's output shows.
     pub match_code: String,
     /// What people approve.
@@ -294,6 +296,7 @@ impl Job {
             api,
             id: opened.id,
             ticket: opened.ticket,
+            deposit: opened.deposit,
             match_code: opened.match_code,
             facts: opened.facts,
             digest: opened.request_digest,
@@ -309,6 +312,7 @@ impl Job {
             api: device.api.clone(),
             id,
             ticket: String::new(),
+            deposit: None,
             match_code: match_code.to_owned(),
             digest: question.facts.digest(),
             facts: question.facts,
@@ -851,7 +855,12 @@ impl Small {
     /// As [`Issuer::mint_with`], over a connection that is kept.
     pub async fn mint(&self, order: &Value) -> anyhow::Result<String> {
         let body = serde_json::to_vec(order)?;
-        let minted: Value = self.mint.call("POST", "/mint", &[], body).await?.ok()?;
+        let minted = match self.mint.call("POST", "/mint", &[], body.clone()).await {
+            // The issuer closes what was idle for some seconds, perhaps at this very moment.
+            Err(_) => self.mint.call("POST", "/mint", &[], body).await?,
+            Ok(minted) => minted,
+        };
+        let minted: Value = minted.ok()?;
         Ok(minted["token"].as_str().context("a token")?.to_owned())
     }
 

@@ -9,9 +9,18 @@
 
 use anyhow::Context as _;
 use redb::ReadableDatabase as _;
-use serde_json::json;
-use stand::people::Office;
-use std::path::Path;
+use serde_json::{Value, json};
+use stand::{
+    api::{Job, Packed, Small, policy_of_one},
+    daemon::Daemon,
+    parts::Issuer,
+    people::Office,
+    stages::{STAGE_ONLY, Stages},
+};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 /// Nothing listens there: these requests never get as far as the registry.
 const NO_REGISTRY: &str = "http://127.0.0.1:1";
@@ -46,7 +55,33 @@ fn write_row(live: &Path, key: &[u8], value: Option<&[u8]>) -> anyhow::Result<()
     Ok(write.commit()?)
 }
 
-fn edited(row: &[u8], change: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
+/// A release that was handed over.
+async fn handed_over(small: &Small, name: &str) -> Job {
+    let packed = Packed::new(name, "1.0.0").unwrap();
+    let job = small.open(&[packed.item("latest").unwrap()]).await.unwrap();
+    let credential = job.deposit.clone().unwrap();
+    let document = packed.document("latest").unwrap();
+    let sent = small.endpoint().unwrap();
+    let sent = sent.put(name, &credential, document).await.unwrap();
+    assert!(sent.good(), "{}", sent.text);
+    job
+}
+
+/// The registry's page for its second factor, as soon as people are shown it.
+async fn page(small: &Small, job: &Job) -> String {
+    let start = Instant::now();
+    loop {
+        let asked: Value = small.alice.question(job.id).await.unwrap().ok().unwrap();
+        if let Some(page) = asked["confirm"][0]["page"].as_str() {
+            return page.to_owned();
+        }
+        let waited = start.elapsed();
+        assert!(waited < Duration::from_mins(1), "no page is shown: {asked}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn edited(row: &[u8], change: impl FnOnce(&mut Value)) -> Vec<u8> {
     let mut value = serde_json::from_slice(&row[40..]).unwrap();
     change(&mut value);
     [&row[..40], &serde_json::to_vec(&value).unwrap()].concat()
@@ -166,4 +201,41 @@ async fn attack_44_a_damaged_request_keeps_nobody_from_the_others() {
     assert!(reply.success(), "{}", reply.body);
     let reply = spoilt.collect().await.unwrap();
     assert_eq!(reply.status, 500, "{}", reply.body);
+}
+
+#[tokio::test]
+async fn attack_44_a_damaged_row_keeps_no_other_deposit_or_stage_waiting() {
+    let stages = Stages::start().await.unwrap();
+    let issuer = Issuer::start().await.unwrap();
+    let policy = policy_of_one().replacen("quorum = 1", "quorum = 1\nmode = \"deposit\"", 1);
+    let builder = Daemon::builder()
+        .issuer("github", "github", &issuer.url, None)
+        .registry_with("npm", "npm", &stages.url, &stages.keys("stage"))
+        .policy(&policy);
+    let mut small = Small::with(builder, issuer, STAGE_ONLY).await.unwrap();
+    // The first is approved and staged: it has a row among the deposits and one among the stages.
+    let spoilt = handed_over(&small, "@acme/left").await;
+    let _: Value = small.alice.approve(&spoilt).await.unwrap().ok().unwrap();
+    page(&small, &spoilt).await;
+    let sound = handed_over(&small, "@acme/right").await;
+    assert!(spoilt.id < sound.id, "it is looked at first");
+    let live = small.daemon.dir().join("data/live.redb");
+    let key = [b"request\0", spoilt.id.0.as_bytes().as_slice()].concat();
+    small.daemon.kill9();
+    let honest = row(&live, &key).unwrap();
+    write_row(&live, &key, Some(&honest[..honest.len() / 2])).unwrap();
+    small.daemon.restart().await.unwrap();
+
+    let _: Value = small.alice.approve(&sound).await.unwrap().ok().unwrap();
+    let shown = page(&small, &sound).await;
+    stages.confirm(&shown).await.unwrap();
+    small.until(&sound, "published").await.unwrap();
+    assert_eq!(stages.integrity("@acme/left", "1.0.0"), None);
+    // What was handed over to the damaged one is kept: its row is put right, and it goes on.
+    small.daemon.kill9();
+    write_row(&live, &key, Some(&honest)).unwrap();
+    small.daemon.restart().await.unwrap();
+    let shown = page(&small, &spoilt).await;
+    stages.confirm(&shown).await.unwrap();
+    small.until(&spoilt, "published").await.unwrap();
 }

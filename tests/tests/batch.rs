@@ -61,10 +61,15 @@ impl Stage {
 
     /// Starts `countersign publish npm --workspaces <args>` at the root, as the CI job.
     async fn publish(&self, args: &[&str], env: &[(&str, &str)]) -> anyhow::Result<(Waiting, Job)> {
-        let token = self.small.id_token().await?;
         let all: Vec<&str> = [&["publish", "npm", "--workspaces"], args].concat();
+        self.asks(&all, env).await
+    }
+
+    /// Starts `countersign <args>` at the root, as a CI job that asks.
+    async fn asks(&self, args: &[&str], env: &[(&str, &str)]) -> anyhow::Result<(Waiting, Job)> {
+        let token = self.small.id_token().await?;
         let env: Vec<_> = [&[("COUNTERSIGN_ID_TOKEN", token.as_str())], env].concat();
-        let waiting = Waiting::start(&self.small.daemon, &self.root, &all, &env).await?;
+        let waiting = Waiting::start(&self.small.daemon, &self.root, args, &env).await?;
         let job = Job::seen_by(&self.small.alice, &waiting.id, &waiting.match_code).await?;
         Ok((waiting, job))
     }
@@ -256,6 +261,39 @@ async fn pnpm_and_yarn_workspaces_are_packed_by_their_own_tool() {
     let shown = stage.registry.package("@acme/top").await.unwrap().unwrap();
     let needs = &shown["versions"]["1.1.0"]["dependencies"]["@acme/base"];
     assert_eq!(needs, "^1.3.0");
+}
+
+#[tokio::test]
+async fn two_tarballs_are_one_approval_and_the_needed_one_goes_first() {
+    let stage = Stage::start().await;
+    let needs = json!({"dependencies": {"@acme/base": "^1.0.0"}});
+    stage.package("@acme/top", "2.0.0", &needs);
+    stage.package("@acme/base", "1.0.0", &json!({}));
+    let mut files = Vec::new();
+    for (name, file) in [
+        ("@acme/top", "acme-top-2.0.0.tgz"),
+        ("@acme/base", "acme-base-1.0.0.tgz"),
+    ] {
+        let folder = stage.root.join("packages").join(name.replace('/', "+"));
+        let packed = run("npm", &["pack"], &[], &folder, PUBLISH).await.unwrap();
+        packed.ok().unwrap();
+        files.push(folder.join(file).display().to_string());
+    }
+    let args = ["publish", "npm", &files[0], &files[1]];
+    let (mut waiting, job) = stage.asks(&args, &[ONE_TRY]).await.unwrap();
+    assert_eq!(names(&job), ["@acme/base@1.0.0", "@acme/top@2.0.0"]);
+    stage.proxy.watch_all();
+    stage.approve(&job).await;
+    assert_eq!(waiting.end().await.unwrap(), Some(0), "{}", waiting.text());
+    for item in &job.facts.items {
+        let (name, version) = (item.package.as_str(), item.version.as_str());
+        let shown = stage.registry.integrity(name, version).await.unwrap();
+        assert_eq!(shown, Some(item.files[0].digest.sri()), "{name}");
+    }
+    let sent: Vec<_> = stage.proxy.arrived();
+    let sent: Vec<_> = sent.iter().filter(|up| up.starts_with(b"PUT ")).collect();
+    assert_eq!(sent.len(), 2);
+    assert!(sent[0].starts_with(b"PUT /@acme%2fbase "));
 }
 
 #[tokio::test]

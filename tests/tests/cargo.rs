@@ -253,6 +253,60 @@ acme-base = { version = "1.0", registry = "countersign" }
     cargo(&user, &["check"], &env).await.unwrap().ok().unwrap();
 }
 
+/// A crate on the public registry's packages, where the company's own registry stands in for that one: cargo calls the
+/// dependency another registry's when it publishes with `--registry`, and a registry takes that at its word.
+#[tokio::test]
+async fn a_dependency_on_the_replaced_public_registry_is_one_on_the_same_registry() {
+    let stage = Stage::start().await;
+    let index = format!("sparse+{}", stage.registry.index);
+    let settings = stage.folder.join(".cargo");
+    fs::create_dir(&settings).unwrap();
+    let config = format!(
+        "[source.crates-io]\nreplace-with = \"mirror\"\n\n[source.mirror]\nregistry = \"{index}\"\n"
+    );
+    fs::write(settings.join("config.toml"), config).unwrap();
+    let base = packed(&stage, "acme-base", "").await;
+    let (_, credential) = collected(&stage, "acme-base", &base).await;
+    let origin = stage.small.endpoint().unwrap();
+    let headers = [("authorization", credential.as_str())];
+    let bytes = fs::read(&base).unwrap();
+    let reply = origin.call("PUT", "/files/crate", &headers, bytes).await;
+    let reply = reply.unwrap();
+    assert!(reply.good(), "{}", reply.text);
+    let on_base = "[dependencies]\nacme-base = \"1\"\n";
+
+    // Without the broker: cargo names the public registry, and the index says so.
+    let past = stage.folder.join("acme-past");
+    cargo::write(&past, "acme-past", "1.0.0", on_base).unwrap();
+    let env = [
+        ("CARGO_REGISTRIES_FR_INDEX", index.as_str()),
+        ("CARGO_REGISTRIES_FR_TOKEN", stage.registry.token.as_str()),
+    ];
+    let args = ["publish", "--registry", "fr", "--allow-dirty"];
+    cargo(&past, &args, &env).await.unwrap().ok().unwrap();
+    let lines = stage.registry.lines("acme-past").await.unwrap();
+    assert!(lines[0]["deps"][0]["registry"].is_string(), "{lines:?}");
+
+    // With it: a dependency without an address is one on the registry that it stands in.
+    let dir = stage.folder.join("acme-user");
+    cargo::write(&dir, "acme-user", "1.0.0", on_base).unwrap();
+    let args = [&text(&dir), "--", "cargo", "publish"];
+    let (mut waiting, job) = stage.publish(&args).await.unwrap();
+    stage.small.approve(&job).await.unwrap();
+    assert_eq!(waiting.end().await.unwrap(), Some(0), "{}", waiting.text());
+    let lines = stage.registry.lines("acme-user").await.unwrap();
+    assert_eq!(lines[0]["deps"][0]["name"], "acme-base", "{lines:?}");
+    assert_eq!(lines[0]["deps"][0]["registry"], Value::Null, "{lines:?}");
+
+    // Somebody whose public registry is the real one (nothing of it can be reached here) builds with it.
+    let user = tempfile::tempdir().unwrap();
+    let on = "[dependencies]\nacme-user = { version = \"1\", registry = \"fr\" }\n";
+    cargo::write(user.path(), "user", "0.1.0", on).unwrap();
+    let env = [("CARGO_REGISTRIES_FR_INDEX", index.as_str())];
+    let built = cargo(user.path(), &["check"], &env).await.unwrap();
+    built.ok().unwrap();
+}
+
 /// Three crates: one depends on another that stands behind it, one may not be published.
 fn workspace(folder: &Path) -> PathBuf {
     let root = folder.join("ws");

@@ -12,8 +12,12 @@ use proto::{
 };
 use serde_json::{Value, json};
 use stand::{
-    api, packages, parts,
-    team::{POLICY, Team, Waiting},
+    api::{self, Job, Small},
+    daemon::Daemon,
+    packages,
+    parts::{self, Issuer, Verdaccio},
+    proxy::{Fault, Proxy},
+    team::{POLICY, PUBLISH, Team, Waiting},
 };
 use std::{
     fs,
@@ -154,6 +158,96 @@ async fn attack_44_47_a_payload_survives_a_kill_and_no_change() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(shown(&team, "@acme/right").await, None);
     assert!(team.daemon.log().contains("a deposit is not published yet"));
+}
+
+/// A workspace of three, by hand-over: its request. The process has ended.
+async fn hand_over_three(small: &Small) -> Job {
+    let root = small.daemon.dir().join("monorepo");
+    fs::create_dir(&root).unwrap();
+    let manifest = json!({"name": "monorepo", "private": true, "workspaces": ["packages/*"]});
+    fs::write(root.join("package.json"), manifest.to_string()).unwrap();
+    // Their names are in the wrong order, their needs are not.
+    for (name, needs) in [("a", Some("b")), ("b", Some("c")), ("c", None)] {
+        let needs = needs.map(|n| json!({"dependencies": {format!("@acme/{n}"): "^1.0.0"}}));
+        let folder = root.join("packages").join(name);
+        let extra = needs.unwrap_or_else(|| json!({}));
+        packages::npm_package(&folder, &format!("@acme/{name}"), "1.0.0", &extra).unwrap();
+    }
+    let token = small.id_token().await.unwrap();
+    let mut args = vec!["request", "npm", "--workspaces", "--hand-over"];
+    args.extend(["--out", "request.json"]);
+    let env = [("COUNTERSIGN_ID_TOKEN", token.as_str())];
+    let waiting = Waiting::start(&small.daemon, &root, &args, &env).await;
+    let mut waiting = waiting.unwrap();
+    assert_eq!(waiting.end().await.unwrap(), Some(0), "{}", waiting.text());
+    let job = Job::seen_by(&small.alice, &waiting.id, &waiting.match_code).await;
+    job.unwrap()
+}
+
+#[tokio::test]
+async fn a_deposit_of_three_goes_on_by_itself_when_its_registry_is_back() {
+    let registry = Verdaccio::start().await.unwrap();
+    let proxy = Proxy::start(&registry.url).await.unwrap();
+    let issuer = Issuer::start().await.unwrap();
+    let policy = api::POLICY.replacen("quorum = 2", "quorum = 2\nmode = \"deposit\"", 1);
+    let builder = Daemon::builder()
+        .issuer("github", "github", &issuer.url, None)
+        .registry("npm", "npm", &proxy.url)
+        .policy(&policy);
+    let small = Small::with_token(builder, issuer, ("npm", &registry.token))
+        .await
+        .unwrap();
+    let job = hand_over_three(&small).await;
+    let names: Vec<_> = job.facts.items.iter().map(|i| i.package.as_str()).collect();
+    assert_eq!(names, ["@acme/c", "@acme/b", "@acme/a"]);
+
+    // The first goes out; with the upload of the second the registry is gone.
+    let second = "PUT /@acme%2fb ";
+    proxy.watch_all();
+    proxy.arm(second, Fault::Down);
+    small.approve(&job).await.unwrap();
+    let gone = || proxy.watched(second).iter().any(|w| w.hit);
+    until("the second is sent", gone).await;
+    let again = || {
+        small
+            .daemon
+            .log()
+            .contains("a deposit is not published yet")
+    };
+    until("the broker tries again later", again).await;
+    let mut shown = Vec::new();
+    for name in &names {
+        shown.push(registry.integrity(name, "1.0.0").await.unwrap().is_some());
+    }
+    assert_eq!(shown, [true, false, false]);
+    assert_eq!(job_state(&small, &job).await, "settling");
+
+    // Nobody runs anything.
+    proxy.up();
+    let start = Instant::now();
+    while job_state(&small, &job).await != "published" {
+        assert!(start.elapsed() < PUBLISH, "{}", small.daemon.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for item in &job.facts.items {
+        let shown = registry.integrity(item.package.as_str(), "1.0.0").await;
+        assert_eq!(shown.unwrap(), Some(item.files[0].digest.sri()));
+    }
+    // In their order, each once: what never reached the registry does not count.
+    let first_line = |up: &Vec<u8>| {
+        let text = String::from_utf8_lossy(up);
+        text.lines().next().unwrap_or_default().to_owned()
+    };
+    let mut sent: Vec<_> = proxy.arrived().iter().map(first_line).collect();
+    sent.retain(|line| line.starts_with("PUT "));
+    let expected = ["c", "b", "a"].map(|n| format!("PUT /@acme%2f{n} HTTP/1.1"));
+    assert_eq!(sent, expected);
+}
+
+/// The request's state, as people see it.
+async fn job_state(small: &Small, job: &Job) -> String {
+    let asked: Value = small.alice.question(job.id).await.unwrap().ok().unwrap();
+    asked["state"].as_str().unwrap_or_default().to_owned()
 }
 
 /// What a job is told of its request, asked for by this CI account.

@@ -196,3 +196,35 @@ async fn a_release_is_handed_over_and_the_broker_publishes_it_after_the_approval
     let shown = python::shown(&index, "acme-deposit").await.unwrap();
     assert_eq!(shown, expected(&built));
 }
+
+#[tokio::test]
+async fn a_folder_with_files_of_two_projects_is_two_releases_and_one_approval() {
+    let policy = python::policy(1).replace("\"totp\"", "\"device\"");
+    let team = over_pypiserver_with(&policy).await;
+    let dist = team.folder().join("dist");
+    fs::create_dir(&dist).unwrap();
+    let mut all = Vec::new();
+    for (project_name, version) in [("acme-one", "1.0.0"), ("acme-two", "2.1.0")] {
+        let built = project(team.folder(), project_name, version).await.unwrap();
+        for file in [&built.wheel, &built.sdist] {
+            fs::copy(file, dist.join(name(file))).unwrap();
+        }
+        all.push((project_name, built));
+    }
+    let mut job = publish(&team, &[&text(&dist)]).await.unwrap();
+    let alice = &team.maintainers[0];
+    let screen = team.run(alice, &["show", &job.id], &[]).await.unwrap();
+    for (project_name, built) in &all {
+        assert!(screen.stdout.contains(project_name), "{screen}");
+        for file in [&built.wheel, &built.sdist] {
+            assert!(screen.stdout.contains(&name(file)), "{screen}");
+        }
+    }
+    let args = ["approve", &job.id, "--match-code", &job.match_code];
+    team.run(alice, &args, &[]).await.unwrap().ok().unwrap();
+    assert_eq!(job.end().await.unwrap(), Some(0), "{}", job.text());
+    for (project_name, built) in &all {
+        let shown = python::shown(&team.registry.index, project_name).await;
+        assert_eq!(shown.unwrap(), expected(built), "{}", job.text());
+    }
+}

@@ -357,6 +357,35 @@ async fn the_registrys_own_second_factor_is_handed_to_those_who_approve() {
 }
 
 #[tokio::test]
+async fn the_registrys_own_second_factor_is_given_while_plain_gem_push_waits() {
+    let stage = Stage::start().await;
+    stage.registry.wants_factor(&stage.registry.url);
+    let file = stage.build("acme-plain", "1.0.0", "").await;
+    let (job, credential) = stage.collected(&file, "acme-plain", "1.0.0").await;
+    let (path, host) = (text(&file), stage.small.daemon.registry_url.clone());
+    let args = ["push", "--host", &host, &path];
+    let env = [("GEM_HOST_API_KEY", credential.as_str())];
+    let push = gem(&stage.folder, &args, &env);
+    // gem waits for an answer (60 s, and once more), and somebody says yes meanwhile.
+    let (pushed, shown) = tokio::join!(push, async {
+        let shown = page(&stage, &job, "").await;
+        assert!(stage.registry.gem("acme-plain-1.0.0.gem").is_none());
+        stage.registry.confirm(&shown).await.unwrap();
+        shown
+    });
+    let pushed = pushed.unwrap().ok().unwrap();
+    assert!(pushed.stdout.contains("published the gem"), "{pushed}");
+    assert_eq!(job.state().await.unwrap(), "published");
+    // Who reads the job's log cannot say yes in their place (attack 34).
+    assert!(!format!("{pushed}").contains(shown.as_str()), "{pushed}");
+    // The gem itself went there twice: without the factor, and with it.
+    let pushes = stage.registry.writes();
+    let factors = pushes.iter().filter(|s| s.path == "/api/v1/gems");
+    let factors: Vec<_> = factors.map(|s| s.factor).collect();
+    assert_eq!(factors, [false, true]);
+}
+
+#[tokio::test]
 async fn attack_39_nobody_is_led_to_a_page_that_the_configuration_does_not_name() {
     let stage = Stage::start().await;
     let elsewhere = Gems::start().await.unwrap();

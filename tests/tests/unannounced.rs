@@ -17,10 +17,10 @@ use stand::{
     Output, api,
     daemon::Daemon,
     http, packages, parts, run,
-    team::{PUBLISH, Team},
+    team::{POLICY, PUBLISH, Team},
 };
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -55,13 +55,18 @@ async fn job(team: &Team, run_id: &str, words: &[&str], folder: &Path) -> Output
         .unwrap()
 }
 
+/// pnpm breaks long lines, also behind a hyphen, and draws a bar beside them.
+fn in_one_line(text: &str) -> String {
+    let text = text.replace('│', " ");
+    let words: Vec<_> = text.split_whitespace().collect();
+    words.join(" ").replace("- ", "-")
+}
+
 /// The request's id and match code, as the job's log shows them.
 fn asked(out: &Output) -> (String, String) {
     let text = format!("{}{}", out.stdout, out.stderr);
     assert!(!out.success(), "{text}");
-    // pnpm breaks long lines, and draws a bar beside them.
-    let text = text.replace('│', " ");
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let text = in_one_line(&text);
     let after = |what: &str| {
         let rest = text
             .split_once(what)
@@ -93,9 +98,22 @@ async fn shown(team: &Team, name: &str) -> Option<String> {
     team.registry.integrity(name, "1.0.0").await.unwrap()
 }
 
-#[tokio::test]
-async fn plain_npm_pnpm_and_yarn_ask_at_the_first_run_and_publish_at_the_second() {
-    let team = Team::start().await.unwrap();
+/// A package for each client, with the words that publish it.
+struct Plain {
+    name: &'static str,
+    words: Vec<String>,
+    folder: PathBuf,
+}
+
+impl Plain {
+    /// Publishes in a job of run 1.
+    async fn publish(&self, team: &Team) -> Output {
+        let words: Vec<_> = self.words.iter().map(String::as_str).collect();
+        job(team, "1", &words, &self.folder).await
+    }
+}
+
+async fn npm_pnpm_and_yarn(team: &Team) -> Vec<Plain> {
     let pnpm = parts::client("pnpm").unwrap().display().to_string();
     let yarn = parts::client("yarn").unwrap().display().to_string();
     let clients: [(&str, Vec<&str>); 3] = [
@@ -103,8 +121,8 @@ async fn plain_npm_pnpm_and_yarn_ask_at_the_first_run_and_publish_at_the_second(
         ("@acme/by-pnpm", vec![&pnpm, "publish", "--no-git-checks"]),
         ("@acme/by-yarn", vec![&yarn, "npm", "publish"]),
     ];
-    let mut waiting = Vec::new();
-    for (name, words) in &clients {
+    let mut all = Vec::new();
+    for (name, words) in clients {
         let folder = team.package(name, "1.0.0").unwrap();
         // Without a token; pnpm reads its registry from here.
         let settings = format!("registry={}/\n", team.daemon.registry_url);
@@ -118,17 +136,64 @@ async fn plain_npm_pnpm_and_yarn_ask_at_the_first_run_and_publish_at_the_second(
             let installed = run(&yarn, &["install"], &offline, &folder, PUBLISH).await;
             installed.unwrap().ok().unwrap();
         }
-        let (id, code) = asked(&job(&team, "1", words, &folder).await);
-        // Run again before anybody answered: the same request.
-        assert_eq!(asked(&job(&team, "1", words, &folder).await).0, id);
-        assert_eq!(shown(&team, name).await, None);
-        waiting.push((name, words, folder, id, code));
+        all.push(Plain {
+            name,
+            words: words.into_iter().map(str::to_owned).collect(),
+            folder,
+        });
     }
-    for (name, words, folder, id, code) in waiting {
+    all
+}
+
+#[tokio::test]
+async fn plain_npm_pnpm_and_yarn_ask_at_the_first_run_and_publish_at_the_second() {
+    let team = Team::start().await.unwrap();
+    let mut waiting = Vec::new();
+    for plain in npm_pnpm_and_yarn(&team).await {
+        let (id, code) = asked(&plain.publish(&team).await);
+        // Run again before anybody answered: the same request.
+        assert_eq!(asked(&plain.publish(&team).await).0, id);
+        assert_eq!(shown(&team, plain.name).await, None);
+        waiting.push((plain, id, code));
+    }
+    for (plain, id, code) in waiting {
         approve(&team, &id, &code).await;
+        let name = plain.name;
         assert_eq!(shown(&team, name).await, None, "nobody has uploaded yet");
-        job(&team, "1", words, &folder).await.ok().unwrap();
+        plain.publish(&team).await.ok().unwrap();
         assert!(shown(&team, name).await.is_some(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn plain_npm_pnpm_and_yarn_hand_over_at_the_first_run_and_need_no_second() {
+    let policy = POLICY
+        .replacen("quorum = 2", "quorum = 1\nmode = \"deposit\"", 1)
+        .replacen(r#"factors = ["totp"]"#, r#"factors = ["device"]"#, 1);
+    let team = Team::with_policy(&policy).await.unwrap();
+    for plain in npm_pnpm_and_yarn(&team).await {
+        let name = plain.name;
+        let first = plain.publish(&team).await;
+        let (id, code) = asked(&first);
+        let text = in_one_line(&format!("{}{}", first.stdout, first.stderr));
+        let page = format!("{}/r/{id}", team.daemon.url);
+        for word in ["403", "handed over", &page] {
+            assert!(text.contains(word), "{name}: {word} is missing in {text}");
+        }
+        // Run again before anybody answered: the same request.
+        assert_eq!(asked(&plain.publish(&team).await).0, id);
+        assert_eq!(shown(&team, name).await, None, "nobody has approved");
+        let args = ["approve", &id, "--match-code", &code];
+        let approved = team.run(&team.maintainers[0], &args, &[]).await.unwrap();
+        approved.ok().unwrap();
+        // Nothing runs again.
+        let start = Instant::now();
+        while shown(&team, name).await.is_none() {
+            assert!(start.elapsed() < LIMIT, "{}", team.daemon.log());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        // And a job that does is told that it is published.
+        plain.publish(&team).await.ok().unwrap();
     }
 }
 

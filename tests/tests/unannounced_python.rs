@@ -14,7 +14,7 @@ use stand::{
     Output,
     api::{self, Job, Small},
     authority::Authority,
-    daemon::{Builder, Daemon},
+    daemon::Daemon,
     http,
     index::{Dist, Index, TOKEN, post},
     parts::{self, Issuer},
@@ -159,11 +159,7 @@ async fn plain_uv_hands_a_release_over_and_the_broker_publishes_it() {
     // What was handed over goes with the longer request.
     let (id, code) = refused(&uv(&team, "1", &[&built.sdist]).await);
     approve(&team, &id, &code).await.ok().unwrap();
-    let start = std::time::Instant::now();
-    while shown(&team, "acme-kept").await.len() < 2 {
-        assert!(start.elapsed() < PUBLISH, "{}", team.daemon.log());
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
+    until_out(&team, "acme-kept", 2).await;
     // The job, run again, is told that it is published.
     uv(&team, "1", &[&built.wheel, &built.sdist])
         .await
@@ -171,28 +167,84 @@ async fn plain_uv_hands_a_release_over_and_the_broker_publishes_it() {
         .unwrap();
 }
 
+/// Waits until the index shows so many files, with nobody running anything.
+async fn until_out(team: &Team<PyPiServer>, project: &str, files: usize) {
+    let start = std::time::Instant::now();
+    while shown(team, project).await.len() < files {
+        assert!(start.elapsed() < PUBLISH, "{}", team.daemon.log());
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn attack_16_a_deposit_adds_to_a_release_that_is_half_out() {
+    let team = team("deposit").await;
+    let built = project(team.folder(), "acme-added", "1.0.0").await.unwrap();
+    let files = [built.wheel.as_path(), built.sdist.as_path()];
+    // uv stops at the first file, which is approved and published alone.
+    let (id, code) = refused(&uv(&team, "1", &files).await);
+    approve(&team, &id, &code).await.ok().unwrap();
+    until_out(&team, "acme-added", 1).await;
+    // Run again it passes that one over, and hands over the second: people are asked about both.
+    let (second, code) = refused(&uv(&team, "1", &files).await);
+    assert_ne!(id, second);
+    approve(&team, &second, &code).await.ok().unwrap();
+    until_out(&team, "acme-added", 2).await;
+    uv(&team, "1", &files).await.ok().unwrap();
+
+    // The same, where everything that reaches the index can be counted.
+    let index = Index::start().await.unwrap();
+    let small = small_with(&index, "github", "deposit").await;
+    let [one, two, three, four] = ["py3", "py2", "cp311", "cp312"]
+        .map(|python| Dist::wheel("acme-left", "1.0").tagged(python));
+    index.has(&one.name, &one.bytes);
+    let job = small.open(&[two.item(&[&one]).unwrap()]).await.unwrap();
+    let credential = job.deposit.clone().unwrap();
+    goes_out(&small, &credential, &two).await;
+    assert_eq!(index.writes().len(), 0, "nobody has approved");
+    assert!(small.alice.approve(&job).await.unwrap().good());
+    small.until(&job, "published").await.unwrap();
+    assert_eq!(index.writes().len(), 1);
+
+    // What is neither handed over nor out is waited for: not one byte leaves before.
+    let more = [&one, &two, &four];
+    let job = small.open(&[three.item(&more).unwrap()]).await.unwrap();
+    let credential = job.deposit.clone().unwrap();
+    goes_out(&small, &credential, &three).await;
+    assert!(small.alice.approve(&job).await.unwrap().good());
+    let start = std::time::Instant::now();
+    let missing = format!("{} was not handed over yet", four.name);
+    while !small.daemon.log().contains(&missing) {
+        assert!(start.elapsed() < PUBLISH, "{}", small.daemon.log());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(index.writes().len(), 1);
+    assert_eq!(job.state().await.unwrap(), "approved");
+    goes_out(&small, &credential, &four).await;
+    small.until(&job, "published").await.unwrap();
+    assert_eq!(index.writes().len(), 3);
+}
+
 /// A small organisation over an index that writes down everything.
 async fn small(index: &Index) -> Small {
-    let issuer = Issuer::start().await.unwrap();
-    let builder = Daemon::builder().issuer("github", "github", &issuer.url, None);
-    small_with(index, issuer, builder).await
+    small_with(index, "github", "forward").await
 }
 
 /// The same, whose issuer names no run.
 async fn nameless(index: &Index) -> Small {
-    let issuer = Issuer::start().await.unwrap();
-    let builder = Daemon::builder().issuer("plain", "oidc", &issuer.url, None);
-    small_with(index, issuer, builder).await
+    small_with(index, "oidc", "forward").await
 }
 
-async fn small_with(index: &Index, issuer: Issuer, builder: Builder) -> Small {
+async fn small_with(index: &Index, kind: &str, mode: &str) -> Small {
+    let issuer = Issuer::start().await.unwrap();
     let keys = format!("upload_url = \"{}/legacy/\"", index.url);
-    let policy = policy("forward").replacen(
+    let policy = policy(mode).replacen(
         "callers = [",
-        "callers = [{ issuer = \"plain\", subject = \"acme/left\" }, ",
+        "callers = [{ issuer = \"oidc\", subject = \"acme/left\" }, ",
         1,
     );
-    let builder = builder
+    let builder = Daemon::builder()
+        .issuer(kind, kind, &issuer.url, None)
         .registry_with("pypi", "pypi", &format!("{}/simple/", index.url), &keys)
         .policy(&policy);
     Small::with_token(builder, issuer, ("pypi", TOKEN))

@@ -6,37 +6,53 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// Attempts at publishing without a new approval.
-const TRIES_MAX: u32 = 6;
 /// Pause before the second attempt, in seconds; it doubles.
-const PAUSE: u64 = 5;
+const PAUSE: u64 = 10;
+/// Longest pause between two attempts, in seconds.
+const PAUSE_MAX: u64 = 60;
 
-/// One task a request, and a growing pause between its attempts.
+/// One task a request, and a growing pause between its attempts. There is no last attempt: the request
+/// has an end, and until then people count on what they approved.
 #[derive(Default)]
 pub struct InHand(Mutex<BTreeMap<RequestId, Try>>);
 
 #[derive(Clone, Copy)]
 struct Try {
     running: bool,
-    count: u32,
+    /// Files that were kept when it was begun.
+    kept: usize,
+    pause: u64,
     next: UnixTime,
 }
 
 impl InHand {
-    /// Whether the caller may begin; then he must [`InHand::end`].
+    /// Whether the caller may begin; then he must [`InHand::end`]. Another file of the request makes
+    /// the pauses short again.
     #[must_use]
-    pub fn begin(&self, id: RequestId, now: UnixTime) -> bool {
+    pub fn begin(&self, id: RequestId, kept: usize, now: UnixTime) -> bool {
         let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = map.entry(id).or_insert(Try {
             running: false,
-            count: 0,
+            kept,
+            pause: PAUSE,
             next: now,
         });
-        let go = !entry.running && entry.count < TRIES_MAX && now >= entry.next;
+        if entry.running {
+            return false;
+        }
+        if entry.kept != kept {
+            *entry = Try {
+                running: false,
+                kept,
+                pause: PAUSE,
+                next: now,
+            };
+        }
+        let go = now >= entry.next;
         if go {
             entry.running = true;
-            entry.count += 1;
-            entry.next = now.after(PAUSE << entry.count.min(8));
+            entry.next = now.after(entry.pause);
+            entry.pause = (entry.pause * 2).min(PAUSE_MAX);
         }
         go
     }
@@ -60,21 +76,30 @@ impl InHand {
 mod tests {
     use super::*;
 
-    #[test]
-    fn one_at_a_time_with_growing_pauses_and_an_end() {
-        let (hand, id) = (InHand::default(), RequestId(uuid::Uuid::from_u128(1)));
-        let mut now = UnixTime(100);
+    fn begun(hand: &InHand, id: RequestId, kept: usize, from: u64, to: u64) -> Vec<u64> {
         let mut begun = Vec::new();
-        for _ in 0..2000 {
-            if hand.begin(id, now) {
-                assert!(!hand.begin(id, now.after(1000)), "it runs already");
+        for second in from..to {
+            let now = UnixTime(100 + second);
+            if hand.begin(id, kept, now) {
+                assert!(!hand.begin(id, kept, now.after(1000)), "it runs already");
+                assert!(!hand.begin(id, kept + 1, now), "it runs already");
                 hand.end(id);
-                begun.push(now.0 - 100);
+                begun.push(second);
             }
-            now = now.after(1);
         }
-        assert_eq!(begun, [0, 10, 30, 70, 150, 310]);
+        begun
+    }
+
+    #[test]
+    fn one_at_a_time_with_growing_pauses_and_no_end() {
+        let (hand, id) = (InHand::default(), RequestId(uuid::Uuid::from_u128(1)));
+        let times = begun(&hand, id, 1, 0, 300);
+        assert_eq!(times, [0, 10, 30, 70, 130, 190, 250]);
+        // As long as the request lives: a day later it is tried as often.
+        assert_eq!(begun(&hand, id, 1, 86_400, 86_520), [86_400, 86_460]);
+        // What is handed over later does not wait for the pause.
+        assert_eq!(begun(&hand, id, 2, 86_520, 86_535), [86_520, 86_530]);
         hand.forget(id);
-        assert!(hand.begin(id, now));
+        assert_eq!(begun(&hand, id, 2, 86_535, 86_540), [86_535]);
     }
 }

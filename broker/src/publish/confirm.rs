@@ -90,7 +90,17 @@ pub async fn sweep(desk: &Arc<Desk>) -> Result<(), Fault> {
         let Some((id, at)) = unkey(&key) else {
             continue;
         };
-        let record = ledger::find(desk, id)?;
+        let record = match ledger::find(desk, id) {
+            // Its row may be put right by hand; the others are not kept waiting for that.
+            Err(Fault::Damaged(what)) => {
+                if desk.factors.begin(id, at.numbers(), now) {
+                    tracing::error!(%id, what, "a request's row cannot be believed; its stage waits");
+                    desk.factors.end(id, at.numbers(), now);
+                }
+                continue;
+            }
+            record => record?,
+        };
         let done = record.as_ref().is_none_or(|r| {
             r.name().is_final() || matches!(r.progress(at), Some(Progress::Published { .. }))
         });

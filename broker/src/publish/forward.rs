@@ -156,7 +156,8 @@ pub async fn forward(
     told(settle::settled(&desk, id, at).await?)
 }
 
-fn told(outcome: settle::Outcome) -> Result<(), Refusal> {
+/// The outcome as whoever publishes is told it.
+pub(super) fn told(outcome: settle::Outcome) -> Result<(), Refusal> {
     match outcome {
         settle::Outcome::Published => Ok(()),
         settle::Outcome::Conflict => Err(Refusal::RegistryConflict),

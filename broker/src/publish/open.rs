@@ -314,10 +314,10 @@ fn revealable(desk: &Desk, items: &[Item], now: UnixTime) -> Result<(), Refusal>
     let [item] = items else {
         return Err(release::one_at_a_time());
     };
-    match vault::revealable(&desk.vault, &*desk.live, item, now).map_err(Fault::from)? {
-        true => Ok(()),
-        false => Err(release::none_to_reveal(item)),
-    }
+    vault::revealable(&desk.vault, &*desk.live, item, now)
+        .map_err(Fault::from)?
+        .then_some(())
+        .ok_or_else(|| release::none_to_reveal(item))
 }
 
 fn check_item(desk: &Desk, item: &Item) -> Result<(), Refusal> {

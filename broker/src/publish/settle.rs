@@ -136,6 +136,12 @@ pub(super) async fn may_send(
     }
 }
 
+/// Whether the registry shows a file, with whatever bytes. Changes nothing.
+pub(super) async fn is_out(desk: &Desk, record: &Record, at: FileAt) -> Result<bool, Refusal> {
+    let (_, back) = shows(desk, record, at).await?;
+    Ok(matches!(back, ReadBack::Shows(_)))
+}
+
 /// The registry shows nothing of a file whose attempt was unclear. Whether that is clear now: its
 /// stage was found, or the registry's lag is over.
 async fn absent(

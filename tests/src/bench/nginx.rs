@@ -1,6 +1,5 @@
 //! A plain reverse proxy beside ours: nginx, if it is installed.
 
-use anyhow::Context as _;
 use stand::{command::Running, free_ports};
 use std::{
     fs,
@@ -43,7 +42,7 @@ impl Nginx {
             )
         };
         let text = format!(
-            "daemon off;\nworker_processes 1;\npid {place}/pid;\nerror_log {place}/error.log;\n\
+            "daemon off;\nmaster_process off;\npid {place}/pid;\nerror_log {place}/error.log;\n\
              events {{ worker_connections 256; }}\nhttp {{\n  access_log off;\n  client_max_body_size 0;\n  \
              client_body_temp_path {place}/body;\n  proxy_temp_path {place}/proxy;\n  \
              fastcgi_temp_path {place}/f;\n  uwsgi_temp_path {place}/u;\n  scgi_temp_path {place}/s;\n  \
@@ -85,15 +84,8 @@ impl Nginx {
         ))
     }
 
-    /// Its processes: the one that works is a child of the first.
-    pub(crate) fn ids(&self) -> anyhow::Result<Vec<u32>> {
-        let first = self.running.id();
-        let path = format!("/proc/{first}/task/{first}/children");
-        let children = fs::read_to_string(path).context("nginx's children")?;
-        let mut all = vec![first];
-        for id in children.split_whitespace() {
-            all.push(id.parse()?);
-        }
-        Ok(all)
+    /// Its one process: with a master, ending that one would leave its worker behind.
+    pub(crate) fn ids(&self) -> Vec<u32> {
+        vec![self.running.id()]
     }
 }

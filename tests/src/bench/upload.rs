@@ -399,8 +399,8 @@ impl Stage {
         let nginx = || self.nginx.as_ref().context("nginx");
         Ok(match way {
             Way::Direct => (self.sink.url.clone(), Vec::new()),
-            Way::Streaming => (nginx()?.streaming.clone(), nginx()?.ids()?),
-            Way::Buffering => (nginx()?.buffering.clone(), nginx()?.ids()?),
+            Way::Streaming => (nginx()?.streaming.clone(), nginx()?.ids()),
+            Way::Buffering => (nginx()?.buffering.clone(), nginx()?.ids()),
             Way::Broker => {
                 let id = self.daemon.id().context("the broker does not run")?;
                 (self.daemon.registry_url.clone(), vec![id])

@@ -146,7 +146,7 @@ fn place(repository: &Value) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn inside(package_json: Value) -> Inside {
+    fn inside(package_json: &Value) -> Inside {
         Inside {
             package_json: package_json.as_object().unwrap().clone(),
             gyp: false,
@@ -156,7 +156,7 @@ mod tests {
         }
     }
 
-    fn made(outer: Value, inside: &Inside) -> Value {
+    fn made(outer: &Value, inside: &Inside) -> Value {
         Value::Object(told(outer.as_object().unwrap().clone(), inside))
     }
 
@@ -164,7 +164,7 @@ mod tests {
     fn attack_14_no_field_of_the_manifest_says_what_the_archive_does_not() {
         let own = json!({"name": "left", "version": "1.0.0", "license": "MIT", "main": "a.js",
             "exports": {".": "./a.js"}, "_resolved": "x", "author": "A <a@b>"});
-        let mut archive = inside(own.clone());
+        let mut archive = inside(&own);
         let mut plain = own.clone();
         plain.as_object_mut().unwrap().remove("_resolved");
         for (field, lie) in [
@@ -190,13 +190,13 @@ mod tests {
         ] {
             let mut outer = plain.clone();
             outer[field] = lie;
-            assert_eq!(made(outer, &archive), plain, "{field}");
+            assert_eq!(made(&outer, &archive), plain, "{field}");
         }
         archive.shrinkwrap = true;
         for said in [json!(false), Value::Null] {
             let mut outer = plain.clone();
             outer["_hasShrinkwrap"] = said;
-            assert_eq!(made(outer, &archive)["_hasShrinkwrap"], true);
+            assert_eq!(made(&outer, &archive)["_hasShrinkwrap"], true);
         }
     }
 
@@ -227,10 +227,10 @@ mod tests {
             (json!("x"), "gitHead", json!("abc")),
             (json!("x"), "types", json!("./a.d.ts")),
         ] {
-            let archive = inside(json!({"name": "left", "repository": inner}));
+            let archive = inside(&json!({"name": "left", "repository": inner}));
             let mut outer = json!({"name": "left", "repository": inner});
             outer[field] = written.clone();
-            assert_eq!(made(outer, &archive)[field], written, "{inner}");
+            assert_eq!(made(&outer, &archive)[field], written, "{inner}");
         }
         for (inner, outer) in [
             (json!("acme/left"), json!("acme/core")),
@@ -245,14 +245,14 @@ mod tests {
             ),
             (json!("acme/left"), json!({"url": "acme/left", "more": 1})),
         ] {
-            let archive = inside(json!({"repository": inner}));
-            let kept = &made(json!({"repository": outer}), &archive)["repository"];
+            let archive = inside(&json!({"repository": inner}));
+            let kept = &made(&json!({"repository": outer}), &archive)["repository"];
             assert_eq!(kept, &inner, "{outer}");
         }
-        let archive = inside(json!({"scripts": {"test": "t", "install": "node_modules/.bin/x"}}));
+        let archive = inside(&json!({"scripts": {"test": "t", "install": "node_modules/.bin/x"}}));
         let outer = json!({"scripts": {"install": "x", "start": "node server.js"}});
         assert_eq!(
-            made(outer, &archive)["scripts"],
+            made(&outer, &archive)["scripts"],
             json!({"test": "t", "install": "x"})
         );
     }
