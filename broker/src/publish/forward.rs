@@ -314,18 +314,7 @@ async fn all_there(
     let record = ledger::find(desk, id)?.ok_or(Refusal::NotFound)?;
     let files = record.facts.items.get(at.item).map(|item| &item.files);
     let files = files.ok_or(Refusal::NotFound)?;
-    let mut before = BTreeSet::new();
-    for need in upload.needs() {
-        let same = |f: &File| f.name == need.name && f.digest == need.digest && f.size == need.size;
-        let Some(file) = files.iter().position(same) else {
-            note_refused(desk).await?;
-            return Err(Refusal::BytesDiffer(format!(
-                "it refers to {} ({} bytes), which was not approved with it",
-                need.name, need.size
-            )));
-        };
-        before.insert(file);
-    }
+    let mut before = referred_to(desk, files, upload).await?;
     if upload.is_last() {
         before.extend((0..files.len()).filter(|file| *file != at.file));
     }
@@ -346,6 +335,42 @@ async fn all_there(
         }
     }
     Ok(())
+}
+
+/// The item's files that a file refers to; what was not approved with it is refused on the record. So is a manifest
+/// that its tag does not stand for: people would have said yes to one image, and a registry would list
+/// the other beside whatever it says it is about (attack 19).
+pub(super) async fn referred_to(
+    desk: &Desk,
+    files: &[File],
+    upload: &Publish,
+) -> Result<BTreeSet<usize>, Refusal> {
+    let mut found = BTreeSet::new();
+    let mut why = upload.stray(files).map(|file| {
+        format!(
+            "{} was approved with it, but is no part of what the tag points to",
+            file.name
+        )
+    });
+    for need in upload.needs() {
+        let same = |f: &File| f.name == need.name && f.digest == need.digest && f.size == need.size;
+        match files.iter().position(same) {
+            Some(file) => drop(found.insert(file)),
+            None => {
+                why = Some(format!(
+                    "it refers to {} ({} bytes), which was not approved with it",
+                    need.name, need.size
+                ));
+            }
+        }
+    }
+    match why {
+        None => Ok(found),
+        Some(why) => {
+            note_refused(desk).await?;
+            Err(Refusal::BytesDiffer(why))
+        }
+    }
 }
 
 /// The approved file of this name in a package, where the address of an upload names no version. Several items
