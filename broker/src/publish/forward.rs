@@ -13,7 +13,7 @@ use crate::{
         event::{Event, leaf},
         reason::RefusalReason,
     },
-    desk::{Desk, Fault, uploads::Slot},
+    desk::{Desk, Fault, pushes::Owner, uploads::Slot},
     policy::Verdict,
     registry::{FactorAsk, Publish, Sent, StageId, Upstream},
     secret::Secret,
@@ -53,6 +53,10 @@ pub struct Admission {
     /// Most bytes of the upload: the approved file as base64, with what stands beside it. A stolen
     /// credential must not fill the disk (attack 53).
     pub bytes_max: u64,
+    /// Bytes of all its files at this registry.
+    pub bytes_all: u64,
+    /// Whose room it takes before people have approved it.
+    pub owner: Option<Owner>,
 }
 
 /// Finds what a credential is good for, before any body is read. The package is named where the
@@ -80,15 +84,25 @@ pub fn admit(
     }
     let named = |i: &&Item| i.registry == *registry && package.is_none_or(|p| i.package == *p);
     let items = record.facts.items.iter().filter(named);
+    let bytes_all = record
+        .facts
+        .items
+        .iter()
+        .filter(|i| i.registry == *registry);
+    let bytes_all = bytes_all.flat_map(|i| &i.files);
+    let bytes_all = bytes_all.fold(0_u64, |sum, f| sum.saturating_add(f.size));
+    let deposit = deposit::takes(&record);
     match items.flat_map(|i| &i.files).map(|f| f.size).max() {
         Some(size) => Ok(Admission {
             id: record.facts.id,
-            deposit: deposit::takes(&record),
-            slot: if deposit::takes(&record) {
+            deposit,
+            slot: if deposit {
                 Slot::account(&record.facts.caller, record.actor.as_deref())
             } else {
                 Slot::Request(record.facts.id)
             },
+            bytes_all,
+            owner: deposit.then(|| deposit::owner(&record)),
             bytes_max: size
                 .saturating_mul(4)
                 .div_ceil(3)
