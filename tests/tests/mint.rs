@@ -155,8 +155,8 @@ async fn attack_38_a_minted_token_is_for_one_project_and_its_few_minutes() {
 
 async fn minted(small: &Small, dist: &Dist) -> String {
     let job = approved(small, dist).await;
-    let release: SealedRelease = job.collect().await.unwrap();
-    release.minted.unwrap().token
+    let mut release: SealedRelease = job.collect().await.unwrap();
+    release.minted.take().unwrap().token.clone()
 }
 
 #[tokio::test]
