@@ -14,13 +14,14 @@ use broker::{
         guests::Guests,
         in_hand::InHand,
         people::Roster,
+        pushes::Pushes,
         ration::{Ration, Tries},
         uploads::Uploads,
         waiters::Waiters,
     },
     http::{auth::Signatures, listen, operations, registry as origin, routes},
     policy::Policy,
-    publish::{archive, close, confirm, deposit, fetch, settle},
+    publish::{archive, close, confirm, deposit, fetch, pushes, settle},
     registry::{Address, Timeouts},
     secret::Secret,
     store::{
@@ -338,6 +339,7 @@ fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk> {
         roster: Roster::default(),
         waiters: Waiters::default(),
         uploads: Uploads::default(),
+        pushes: Pushes::default(),
         reading: Arc::new(tokio::sync::Semaphore::new(READS_AT_ONCE)),
         guests: Guests::default(),
         in_hand: InHand::default(),
@@ -562,6 +564,7 @@ async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
         let archived = archive::archive(&desk, now).await;
         let deposited = deposit::sweep(&desk).await;
         let confirmed = confirm::sweep(&desk).await;
+        let pushed = pushes::sweep(&desk);
         for why in [
             swept.err(),
             forgotten.err(),
@@ -570,6 +573,7 @@ async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
             watched.err(),
             deposited.err(),
             confirmed.err(),
+            pushed.err(),
         ]
         .into_iter()
         .flatten()

@@ -1,12 +1,18 @@
 //! What a gem says of itself, read so strictly that no reader of YAML can see another name in it.
 //!
 //! `metadata.gz` is one YAML document, written by Ruby's own library, with one mapping at its top. Only three of its
-//! fields count here. A whole YAML reader is no help: two of them differ, and Ruby's makes objects of it. So only the
-//! lines that begin at the margin are looked at. A key of the mapping that is not at the margin, quoted, tagged,
-//! merged or an alias is refused, and each of the three must stand there exactly once: whatever else a reader makes of
-//! the other lines, it sees these names or none.
+//! fields count here, and Ruby writes them first. A whole YAML reader is no help: two of them differ, and Ruby's makes
+//! objects of it. So the document begins with these very lines at the margin. With them the mapping has begun at the
+//! margin for every reader, and nothing stands before them that they could be a part of. What follows is looked at
+//! where it stands at the margin: keys that Ruby's tools know, each once and none of them quoted, tagged, merged or an
+//! alias. Whatever else a reader makes of the other lines, it sees these names.
 
 use crate::ids::{PackageName, VersionText};
+use std::{
+    collections::BTreeSet,
+    iter::{Enumerate, Peekable},
+    str::Split,
+};
 use thiserror::Error;
 
 /// The document's beginning.
@@ -15,6 +21,39 @@ const HEAD: &str = "--- !ruby/object:Gem::Specification";
 const VERSION: &str = "!ruby/object:Gem::Version";
 /// Longest name, version or platform, in bytes.
 const WORD_MAX: usize = 200;
+/// The other fields of a specification, of today's tools and of older ones. Ruby makes a variable of its object of
+/// every key, also of one that is none of these, and what it does with that is another question in each version.
+const KEYS: [&str; 29] = [
+    "authors",
+    "autorequire",
+    "bindir",
+    "cert_chain",
+    "date",
+    "default_executable",
+    "dependencies",
+    "description",
+    "email",
+    "executables",
+    "extensions",
+    "extra_rdoc_files",
+    "files",
+    "has_rdoc",
+    "homepage",
+    "licenses",
+    "metadata",
+    "post_install_message",
+    "rdoc_options",
+    "require_paths",
+    "required_ruby_version",
+    "required_rubygems_version",
+    "requirements",
+    "rubyforge_project",
+    "rubygems_version",
+    "signing_key",
+    "specification_version",
+    "summary",
+    "test_files",
+];
 
 /// Which gem it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +72,8 @@ pub enum GemError {
     /// Not the document that Ruby writes.
     #[error("the gem's metadata are not written as Ruby's own tools write them (line {0})")]
     Shape(usize),
-    /// A field that is missing, or there twice.
-    #[error("the gem's metadata do not name its {0} exactly once")]
+    /// A field that is missing, or not where Ruby writes it.
+    #[error("the gem's metadata do not begin with its name, version and platform (no {0} there)")]
     Field(&'static str),
     /// A value that readers read differently.
     #[error("the gem's {0} is not plain")]
@@ -45,54 +84,17 @@ impl Gem {
     /// Reads `metadata.gz`, unpacked.
     pub fn read(metadata: &str) -> Result<Self, GemError> {
         let mut lines = metadata.split('\n').enumerate().peekable();
-        let (mut name, mut version, mut platform) = (None, None, None);
         match lines.next() {
             Some((_, head)) if head.trim_end_matches(' ') == HEAD => {}
             _ => return Err(GemError::Shape(1)),
         }
-        while let Some((n, line)) = lines.next() {
-            let bad = GemError::Shape(n + 1);
-            // The only controls are the line ends; others end a line for some readers.
-            if line
-                .chars()
-                .any(|c| c.is_control() || "\u{2028}\u{2029}\u{feff}".contains(c))
-            {
-                return Err(bad);
-            }
-            // What belongs to the field above: deeper lines, and the members of a list.
-            if line.is_empty() || line.starts_with(' ') || line == "-" || line.starts_with("- ") {
-                continue;
-            }
-            let (key, value) = line.split_once(':').ok_or(GemError::Shape(n + 1))?;
-            let plain = |c: char| c.is_ascii_lowercase() || c == '_';
-            if key.is_empty() || !key.chars().all(plain) {
-                return Err(bad);
-            }
-            let value = match value.strip_prefix(' ') {
-                None if value.is_empty() => "",
-                None => return Err(bad),
-                Some(value) => value.trim_end_matches(' '),
-            };
-            match key {
-                "name" => once(&mut name, "name", word("name", value)?)?,
-                "platform" => once(&mut platform, "platform", word("platform", value)?)?,
-                "version" => {
-                    let inner =
-                        lines.next_if(|(_, l)| value == VERSION && l.starts_with("  version: "));
-                    let (_, inner) = inner.ok_or(GemError::Value("version"))?;
-                    // Nothing more may belong to the version.
-                    if lines.peek().is_some_and(|(_, l)| l.starts_with(' ')) {
-                        return Err(GemError::Value("version"));
-                    }
-                    let text = inner.strip_prefix("  version: ").unwrap_or_default();
-                    once(&mut version, "version", word("version", text)?)?;
-                }
-                _ => {}
-            }
+        let name = word("name", first(&mut lines, "name", "name: ")?)?;
+        if first(&mut lines, "version", "version: ")?.trim_end_matches(' ') != VERSION {
+            return Err(GemError::Value("version"));
         }
-        let name = name.ok_or(GemError::Field("name"))?;
-        let version = version.ok_or(GemError::Field("version"))?;
-        let platform = platform.ok_or(GemError::Field("platform"))?;
+        let version = word("version", first(&mut lines, "version", "  version: ")?)?;
+        let platform = word("platform", first(&mut lines, "platform", "platform: ")?)?;
+        others(lines)?;
         if !is_name(&name) {
             return Err(GemError::Value("name"));
         }
@@ -110,6 +112,44 @@ impl Gem {
     pub fn file_name(&self) -> String {
         file_name(&self.name, &self.version, &self.platform)
     }
+}
+
+type Lines<'t> = Peekable<Enumerate<Split<'t, char>>>;
+
+/// What follows on a line that must be the next one and begin so.
+fn first<'t>(lines: &mut Lines<'t>, field: &'static str, begin: &str) -> Result<&'t str, GemError> {
+    let value = lines.next().and_then(|(_, line)| line.strip_prefix(begin));
+    value.ok_or(GemError::Field(field))
+}
+
+/// The other fields: a key at the margin, and what belongs to it below.
+fn others(lines: Lines<'_>) -> Result<(), GemError> {
+    let mut seen = BTreeSet::new();
+    for (n, line) in lines {
+        let bad = GemError::Shape(n + 1);
+        // The only controls are the line ends; others end a line for some readers.
+        if line
+            .chars()
+            .any(|c| c.is_control() || "\u{2028}\u{2029}\u{feff}".contains(c))
+        {
+            return Err(bad);
+        }
+        let deeper =
+            line.is_empty() || line.starts_with(' ') || line == "-" || line.starts_with("- ");
+        if deeper {
+            // To the three first fields nothing belongs, not even behind an empty line.
+            if seen.is_empty() {
+                return Err(bad);
+            }
+            continue;
+        }
+        let (key, value) = line.split_once(':').ok_or(GemError::Shape(n + 1))?;
+        let ends = value.is_empty() || value.starts_with(' ');
+        if !ends || !KEYS.contains(&key) || !seen.insert(key) {
+            return Err(bad);
+        }
+    }
+    Ok(())
 }
 
 /// The name of a gem's file.
@@ -147,13 +187,6 @@ pub fn is_platform(platform: &str) -> bool {
         && platform
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-}
-
-fn once(slot: &mut Option<String>, field: &'static str, value: String) -> Result<(), GemError> {
-    match slot.replace(value) {
-        None => Ok(()),
-        Some(_) => Err(GemError::Field(field)),
-    }
 }
 
 /// A text that is a text to every reader: quoted, or plain and neither number, date, truth nor nothing.
@@ -250,6 +283,44 @@ mod tests {
             with("Gem::Specification", "Gem::Evil"),
             String::new(),
         ] {
+            assert!(Gem::read(&bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn attack_14_a_gem_whose_first_key_is_indented_is_refused() {
+        let right = "name: acme-left\nversion: !ruby/object:Gem::Version\n  version: 1.4.2\nplatform: ruby\n";
+        let evil = "name: acme-core\n version: !ruby/object:Gem::Version\n  version: 9.9.9\n platform: ruby\n";
+        // What stands at the margin is a part of a quoted text, for Ruby.
+        let hidden = |open: &str, close: &str| {
+            format!("{HEAD}\n{open}\n{right}{close} {evil}metadata: {{}}\n")
+        };
+        for bad in [
+            hidden(" description: \"", "  \"\n"),
+            hidden(" description: '", "  '\n"),
+            hidden(" ? \"", "  \"\n : x\n"),
+            hidden(" {description: \"", "  \",\n"),
+            hidden("\n description: \"", "  \"\n"),
+            hidden("# x\n description: \"", "  \"\n"),
+            hidden("authors: \"", "  \"\n"),
+        ] {
+            assert!(Gem::read(&bad).is_err(), "{bad}");
+        }
+        for (from, to) in [
+            // The field goes on, at once or behind an empty line.
+            ("name: acme-left", "name: acme-left\n  -evil"),
+            ("name: acme-left", "name: acme-left\n\n  -evil"),
+            ("platform: ruby", "platform: x\n  -evil"),
+            ("platform: ruby", "platform: x\n\n  -evil"),
+            ("version: 1.4.2", "version: 1.4.2\n\n  version: 9.9.9"),
+            ("version: 1.4.2", "version: 1.4.2\n# x\n  version: 9.9.9"),
+            // Ruby makes a variable of its object of every key.
+            ("bindir: bin", "bindir: bin\nfull_name: acme-core-9.9.9"),
+            ("bindir: bin", "bindir: bin\nbindir: evil"),
+            ("name: acme-left\n", "\nname: acme-left\n"),
+        ] {
+            assert!(GOOD.contains(from), "{from}");
+            let bad = GOOD.replacen(from, to, 1);
             assert!(Gem::read(&bad).is_err(), "{bad}");
         }
     }

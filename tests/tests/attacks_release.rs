@@ -359,6 +359,7 @@ answers = "10m"
         roster: Roster::default(),
         waiters: Waiters::default(),
         uploads: broker::desk::uploads::Uploads::default(),
+        pushes: broker::desk::pushes::Pushes::default(),
         reading: Arc::new(tokio::sync::Semaphore::new(4)),
         guests: broker::desk::guests::Guests::default(),
         in_hand: broker::desk::in_hand::InHand::default(),

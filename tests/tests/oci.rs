@@ -6,17 +6,22 @@
     reason = "what is missing fails the test, as it should"
 )]
 
-use proto::{problem::Code, request::Item};
+use proto::{api::Opened, digest::hex, problem::Code, request::Item};
 use serde_json::Value;
 use stand::{
-    api::{Api, Job, Reply, Small},
+    api::{self, Api, Job, Reply, Small},
     daemon::Daemon,
+    free_ports,
     oci::{self, DockerRegistry, IMAGE, INDEX, Image, TokenServer, USER, basic, sha256},
     parts::Issuer,
     run,
     team::Waiting,
 };
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 const POLICY: &str = r#"
 [[package]]
@@ -42,12 +47,17 @@ impl Stage {
     }
 
     async fn over(registry: DockerRegistry, keys: &str, policy: &str) -> Self {
+        Self::with(registry, keys, policy, "").await
+    }
+
+    async fn with(registry: DockerRegistry, keys: &str, policy: &str, extra: &str) -> Self {
         let issuer = Issuer::start().await.unwrap();
         let keys = format!("user = \"{USER}\"\n{keys}");
         let builder = Daemon::builder()
             .issuer("github", "github", &issuer.url, None)
             .registry_with("oci", "oci", &registry.url, &keys)
-            .policy(policy);
+            .policy(policy)
+            .extra(extra);
         let token = registry.password.clone();
         let small = Small::with_token(builder, issuer, ("oci", &token)).await;
         let small = small.unwrap();
@@ -86,6 +96,34 @@ impl Stage {
             api: self.small.endpoint().unwrap(),
             job,
         }
+    }
+}
+
+impl Stage {
+    /// A request of the CI job that takes uploads before anybody has approved it.
+    async fn depositing(&self, items: &[Item]) -> (Pusher, Job) {
+        let token = self.small.id_token().await.unwrap();
+        let key = hex(&api::random::<16>().unwrap());
+        let (body, identity) = api::asking(items, &key);
+        let reply = self.small.api.bearer("POST", "/v1/requests", &token, &body);
+        let reply = reply.await.unwrap();
+        let opened: Opened = reply.ok().unwrap();
+        let api = Api::of(&self.small.daemon).unwrap();
+        let job = || Job::opened(api.clone(), &reply, identity.clone()).unwrap();
+        let pusher = Pusher {
+            basic: basic("countersign", &opened.deposit.unwrap()),
+            api: self.small.endpoint().unwrap(),
+            job: job(),
+        };
+        (pusher, job())
+    }
+
+    /// Files without a name that the broker keeps in its spool.
+    fn spooled(&self, spool: &Path) -> usize {
+        let open = format!("/proc/{}/fd", self.small.daemon.id().unwrap());
+        let open = fs::read_dir(open).unwrap();
+        let to = open.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+        to.filter(|to| to.starts_with(spool)).count()
     }
 }
 
@@ -392,6 +430,122 @@ async fn attack_16_an_image_in_an_index_must_be_approved_with_it() {
         stage.registry.digest("acme/app", "1.0").await.unwrap(),
         None
     );
+}
+
+#[tokio::test]
+async fn attack_19_a_manifest_about_another_image_is_refused_or_shown() {
+    let stage = Stage::start().await;
+    let (name, tag) = ("acme/app", "/v2/acme/app/manifests/1.0");
+    let (image, other) = (Image::new(b"layer"), Image::new(b"other"));
+    stage.registry.push(&other, name, "0.9").await.unwrap();
+    // Registries would list this one beside the image that people use.
+    let mut about: Value = serde_json::from_slice(&image.manifest).unwrap();
+    about["subject"] = oci::descriptor(IMAGE, &other.manifest);
+    let about = Image {
+        manifest: about.to_string().into_bytes(),
+        ..image.clone()
+    };
+    let pusher = stage.collected(&[about.item(name, "1.0").unwrap()]).await;
+    for blob in about.blobs() {
+        pusher.blob(name, blob).await.ok_status().unwrap();
+    }
+    let reply = pusher.manifest(tag, &about.manifest, IMAGE).await;
+    assert!(
+        reply.text.contains("not approved with it"),
+        "{}",
+        reply.text
+    );
+    let tag = "/v2/acme/app/manifests/1.1";
+    // A manifest that the tag does not stand for: what people see is not what they would say yes to.
+    let child = format!("manifests/{}", sha256(&other.manifest));
+    let mut files = image.item(name, "1.1").unwrap().files;
+    files.extend(
+        other
+            .blobs()
+            .map(|b| oci::file(&format!("blobs/{}", sha256(b)), b)),
+    );
+    files.push(oci::file(&child, &other.manifest));
+    let item = oci::item(name, "1.1", files).unwrap();
+    let pusher = stage.collected(std::slice::from_ref(&item)).await;
+    for blob in [image.blobs(), other.blobs()].as_flattened() {
+        pusher.blob(name, blob).await.ok_status().unwrap();
+    }
+    let path = format!("/v2/{name}/{child}");
+    let reply = pusher.manifest(&path, &other.manifest, IMAGE).await;
+    reply.ok_status().unwrap();
+    let reply = pusher.manifest(tag, &image.manifest, IMAGE).await;
+    assert!(reply.text.contains("no part of"), "{}", reply.text);
+    assert_eq!(stage.registry.digest(name, "1.1").await.unwrap(), None);
+    // Handed over before the approval, it is refused before anybody sees it.
+    let policy = format!("{POLICY}mode = \"deposit\"\n");
+    let stage = Stage::over(DockerRegistry::start().await.unwrap(), "", &policy).await;
+    let (pusher, _) = stage.depositing(&[item]).await;
+    let reply = pusher.manifest(tag, &image.manifest, IMAGE).await;
+    assert!(reply.text.contains("no part of"), "{}", reply.text);
+}
+
+#[tokio::test]
+async fn attack_53_and_54_unfinished_pushes_take_no_place_of_another_registry_and_end_with_their_request()
+ {
+    let registry = DockerRegistry::start().await.unwrap();
+    let [port] = free_ports::<1>().unwrap();
+    let policy = POLICY.replace("[\"oci:", "[\"images:acme/*\", \"oci:");
+    let policy = format!("{policy}mode = \"deposit\"\n");
+    let second = format!(
+        "[[registry]]\nname = \"images\"\nkind = \"oci\"\nurl = \"{}\"\nuser = \"{USER}\"\n\
+         listen = \"127.0.0.1:{port}\"\npublic_url = \"http://127.0.0.1:{port}\"\n",
+        registry.url
+    );
+    let stage = Stage::with(registry, "", &policy, &second).await;
+    let image = Image::new(&vec![9; 300_000]);
+    let item = image.item("acme/app", "1.0").unwrap();
+    let (thief, request) = stage.depositing(&[item]).await;
+    let post = "/v2/acme/app/blobs/uploads/";
+    // What begins nothing takes no place.
+    for _ in 0..20 {
+        let reply = thief.call("POST", &format!("{post}?digest=x")).await;
+        assert_eq!(reply.status, 400, "{}", reply.text);
+    }
+    let mut places = Vec::new();
+    for _ in 0..16 {
+        let place = oci::begin(&thief.api, &thief.basic, "acme/app").await;
+        places.push(place.unwrap());
+    }
+    assert_eq!(thief.call("POST", post).await.status, 429);
+    // All his pushes together are no longer than what he asked for.
+    let piece = async |place: &str| {
+        let headers = [("authorization", thief.basic.as_str())];
+        let bytes = image.layer.clone();
+        let sent = thief.api.call("PATCH", place, &headers, bytes).await;
+        sent.is_ok_and(|reply| reply.good())
+    };
+    assert!(piece(&places[0]).await);
+    assert!(!piece(&places[1]).await);
+    let spool = stage.small.daemon.dir().join("data/spool");
+    assert_eq!(stage.spooled(&spool), 1);
+    // The same account's other requests, here and at another registry, are in nobody's way.
+    let other = Image::new(b"other");
+    let (honest, _) = stage
+        .depositing(&[other.item("acme/app", "2.0").unwrap()])
+        .await;
+    let mut item = other.item("acme/app", "1.0").unwrap();
+    item.registry = "images".parse().unwrap();
+    let (elsewhere, _) = stage.depositing(&[item]).await;
+    let elsewhere = Pusher {
+        api: Api::at(&format!("http://127.0.0.1:{port}")).unwrap(),
+        ..elsewhere
+    };
+    for pusher in [honest, elsewhere] {
+        let reply = pusher.blob("acme/app", &other.layer).await;
+        reply.ok_status().unwrap();
+    }
+    // What was spooled goes with its request.
+    request.cancel().await.unwrap().ok_status().unwrap();
+    let start = Instant::now();
+    while stage.spooled(&spool) > 0 {
+        assert!(start.elapsed() < LIMIT, "a push outlives its request");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ pub mod factors;
 pub mod guests;
 pub mod in_hand;
 pub mod people;
+pub mod pushes;
 pub mod ration;
 pub mod uploads;
 pub mod waiters;
@@ -57,6 +58,8 @@ pub struct Desk {
     pub waiters: waiters::Waiters,
     /// Uploads on their way.
     pub uploads: uploads::Uploads,
+    /// Blobs that come in pieces.
+    pub pushes: pushes::Pushes,
     /// Uploads that are being read at once.
     pub reading: Arc<tokio::sync::Semaphore>,
     /// Clients that announced nothing.

@@ -38,25 +38,27 @@ pub(super) async fn take(
     most: u64,
 ) -> Result<SpooledTempFile, NotTaken> {
     let file = tempfile::spooled_tempfile_in(IN_MEMORY, folder);
-    let (mut file, _) = append(file, 0, body, most).await?;
+    let mut left = most;
+    let may = |bytes| left.checked_sub(bytes).map(|less| left = less).is_some();
+    let (mut file, _) = append(file, 0, body, may).await?;
     file.rewind()?;
     Ok(file)
 }
 
-/// Takes a body behind the `taken` bytes that have come already; the file, and how long it is now. The disk is
-/// written by threads that may block, one piece at a time: a slow disk holds up this upload and nothing else.
+/// Takes a body behind the `taken` bytes that have come already, each piece if it `may` come; the file, and how long
+/// it is now. The disk is written by threads that may block, one piece at a time: a slow disk holds up this upload and nothing else.
 pub(super) async fn append(
     mut file: SpooledTempFile,
     mut taken: u64,
     body: Body,
-    most: u64,
+    mut may: impl FnMut(u64) -> bool,
 ) -> Result<(SpooledTempFile, u64), NotTaken> {
     let (mut pieces, mut held) = (Vec::new(), 0);
     let mut frames = body.into_data_stream();
     while let Some(frame) = frames.next().await {
         let frame = frame.map_err(|_| NotTaken::BrokeOff)?;
         taken = taken.saturating_add(frame.len() as u64);
-        if taken > most {
+        if !may(frame.len() as u64) {
             return Err(NotTaken::TooLarge);
         }
         held += frame.len();

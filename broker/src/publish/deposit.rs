@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     audit::event::Event,
-    desk::{Desk, Fault},
+    desk::{
+        Desk, Fault,
+        pushes::{Owner, Unapproved},
+    },
     registry::{Head, IN_MEMORY, Publish},
     store::{Batch, Row, Table},
     vault::{
@@ -69,6 +72,10 @@ pub async fn hand_over(
     head: Head,
 ) -> Result<(), Refusal> {
     let at = forward::approved_place(&desk, id, &registry, &upload).await?;
+    let record = ledger::find(&desk, id)?.ok_or(Refusal::NotFound)?;
+    if let Some(item) = record.facts.items.get(at.item) {
+        forward::referred_to(&desk, &item.files, &upload).await?;
+    }
     let digest = upload.digest().clone();
     let mut body = upload.into_body(body);
     let key = key(id, at);
@@ -80,16 +87,13 @@ pub async fn hand_over(
     {
         return Ok(());
     }
-    let record = ledger::find(&desk, id)?.ok_or(Refusal::NotFound)?;
     let size = body.seek(std::io::SeekFrom::End(0)).map_err(disk)?;
     body.rewind().map_err(disk)?;
-    let subject = subject(&record);
-    let mut room = Room::of(&subject, record.actor.as_deref(), size);
-    each(&desk, |_, row| {
-        if let Ok(kept) = serde_json::from_slice::<Kept>(&row.value) {
-            room.takes(&kept.subject, kept.actor.as_deref(), kept.size);
-        }
-    })?;
+    let owner = owner(&record);
+    let mut room = beside(&desk, Room::of(&owner, size))?;
+    for (other, bytes) in desk.pushes.spooled() {
+        room.grows(&other.subject, other.actor.as_deref(), bytes);
+    }
     if !room.is_left() {
         return Err(Refusal::Busy);
     }
@@ -113,8 +117,8 @@ pub async fn hand_over(
         path,
         key: hex(&sealed),
         size,
-        subject,
-        actor: record.actor,
+        subject: owner.subject,
+        actor: owner.actor,
         head,
     };
     let stored = store(&desk, id, at, &key, &row, digest).await;
@@ -122,6 +126,21 @@ pub async fn hand_over(
         remove(&place);
     }
     stored
+}
+
+/// The room beside all that is kept.
+fn beside<'o>(desk: &Desk, mut room: Room<'o>) -> Result<Room<'o>, Fault> {
+    each(desk, |_, row| {
+        if let Ok(kept) = serde_json::from_slice::<Kept>(&row.value) {
+            room.takes(&kept.subject, kept.actor.as_deref(), kept.size);
+        }
+    })?;
+    Ok(room)
+}
+
+/// What an owner's unfinished pushes may have beside what is kept.
+pub(super) fn left(desk: &Desk, owner: &Owner) -> Result<Unapproved, Fault> {
+    Ok(beside(desk, Room::of(owner, 0))?.left())
 }
 
 /// In one commit: the row, the event, and the request still waiting.
@@ -423,9 +442,13 @@ async fn destroy(desk: &Desk, rows: Vec<(Vec<u8>, Row)>, now: UnixTime) -> Resul
     Ok(())
 }
 
-fn subject(record: &Record) -> String {
+/// Whose room a request takes.
+pub(super) fn owner(record: &Record) -> Owner {
     let caller = &record.facts.caller;
-    format!("{}\n{}", caller.issuer, caller.subject)
+    Owner {
+        subject: format!("{}\n{}", caller.issuer, caller.subject),
+        actor: record.actor.clone(),
+    }
 }
 
 /// Whether uploads to this request are kept instead of being passed on.

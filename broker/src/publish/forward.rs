@@ -13,7 +13,7 @@ use crate::{
         event::{Event, leaf},
         reason::RefusalReason,
     },
-    desk::{Desk, Fault, uploads::Slot},
+    desk::{Desk, Fault, pushes::Owner, uploads::Slot},
     policy::Verdict,
     registry::{FactorAsk, Publish, Sent, StageId, Upstream},
     secret::Secret,
@@ -53,6 +53,10 @@ pub struct Admission {
     /// Most bytes of the upload: the approved file as base64, with what stands beside it. A stolen
     /// credential must not fill the disk (attack 53).
     pub bytes_max: u64,
+    /// Bytes of all its files at this registry.
+    pub bytes_all: u64,
+    /// Whose room it takes before people have approved it.
+    pub owner: Option<Owner>,
 }
 
 /// Finds what a credential is good for, before any body is read. The package is named where the
@@ -80,15 +84,25 @@ pub fn admit(
     }
     let named = |i: &&Item| i.registry == *registry && package.is_none_or(|p| i.package == *p);
     let items = record.facts.items.iter().filter(named);
+    let bytes_all = record
+        .facts
+        .items
+        .iter()
+        .filter(|i| i.registry == *registry);
+    let bytes_all = bytes_all.flat_map(|i| &i.files);
+    let bytes_all = bytes_all.fold(0_u64, |sum, f| sum.saturating_add(f.size));
+    let deposit = deposit::takes(&record);
     match items.flat_map(|i| &i.files).map(|f| f.size).max() {
         Some(size) => Ok(Admission {
             id: record.facts.id,
-            deposit: deposit::takes(&record),
-            slot: if deposit::takes(&record) {
+            deposit,
+            slot: if deposit {
                 Slot::account(&record.facts.caller, record.actor.as_deref())
             } else {
                 Slot::Request(record.facts.id)
             },
+            bytes_all,
+            owner: deposit.then(|| deposit::owner(&record)),
             bytes_max: size
                 .saturating_mul(4)
                 .div_ceil(3)
@@ -315,18 +329,7 @@ async fn all_there(
     let record = ledger::find(desk, id)?.ok_or(Refusal::NotFound)?;
     let files = record.facts.items.get(at.item).map(|item| &item.files);
     let files = files.ok_or(Refusal::NotFound)?;
-    let mut before = BTreeSet::new();
-    for need in upload.needs() {
-        let same = |f: &File| f.name == need.name && f.digest == need.digest && f.size == need.size;
-        let Some(file) = files.iter().position(same) else {
-            note_refused(desk).await?;
-            return Err(Refusal::BytesDiffer(format!(
-                "it refers to {} ({} bytes), which was not approved with it",
-                need.name, need.size
-            )));
-        };
-        before.insert(file);
-    }
+    let mut before = referred_to(desk, files, upload).await?;
     if upload.is_last() {
         before.extend((0..files.len()).filter(|file| *file != at.file));
     }
@@ -347,6 +350,42 @@ async fn all_there(
         }
     }
     Ok(())
+}
+
+/// The item's files that a file refers to; what was not approved with it is refused on the record. So is a manifest
+/// that its tag does not stand for: people would have said yes to one image, and a registry would list
+/// the other beside whatever it says it is about (attack 19).
+pub(super) async fn referred_to(
+    desk: &Desk,
+    files: &[File],
+    upload: &Publish,
+) -> Result<BTreeSet<usize>, Refusal> {
+    let mut found = BTreeSet::new();
+    let mut why = upload.stray(files).map(|file| {
+        format!(
+            "{} was approved with it, but is no part of what the tag points to",
+            file.name
+        )
+    });
+    for need in upload.needs() {
+        let same = |f: &File| f.name == need.name && f.digest == need.digest && f.size == need.size;
+        match files.iter().position(same) {
+            Some(file) => drop(found.insert(file)),
+            None => {
+                why = Some(format!(
+                    "it refers to {} ({} bytes), which was not approved with it",
+                    need.name, need.size
+                ));
+            }
+        }
+    }
+    match why {
+        None => Ok(found),
+        Some(why) => {
+            note_refused(desk).await?;
+            Err(Refusal::BytesDiffer(why))
+        }
+    }
 }
 
 /// The approved file of this name in a package, where the address of an upload names no version. Several items

@@ -17,6 +17,7 @@ pub mod inbox;
 pub mod judge;
 pub mod ledger;
 pub mod open;
+pub mod pushes;
 pub mod question;
 pub mod release;
 pub mod settle;

@@ -110,13 +110,19 @@ fn next(from: &Url, reply: &Response) -> Result<Url, ReadError> {
         .ok_or(ReadError::NotUnderstood)
 }
 
-/// Hashes a body piece by piece, and no further than the approved length.
-async fn hashed(mut reply: Response, file: &File) -> Result<Fetched, ReadError> {
-    // A page that says "back soon" is no artifact, and no proof of a wrong one.
+/// Judges a body by its bytes. A page that says "back soon" is no artifact, and no proof of a wrong one; but a
+/// page may be what was published.
+async fn hashed(reply: Response, file: &File) -> Result<Fetched, ReadError> {
     let kind = reply.headers().get(CONTENT_TYPE);
-    if kind.is_some_and(|k| k.as_bytes().to_ascii_lowercase().starts_with(b"text/html")) {
-        return Err(ReadError::NotUnderstood);
+    let page = kind.is_some_and(|k| k.as_bytes().to_ascii_lowercase().starts_with(b"text/html"));
+    match digest_of(reply, file).await? {
+        Fetched::Other(_) if page => Err(ReadError::NotUnderstood),
+        fetched => Ok(fetched),
     }
+}
+
+/// Hashes a body piece by piece, and no further than the approved length.
+async fn digest_of(mut reply: Response, file: &File) -> Result<Fetched, ReadError> {
     // Nobody told the size of what was only announced; its digest decides.
     let most = if file.is_announced() {
         ANNOUNCED_MAX
@@ -180,11 +186,28 @@ mod tests {
             let got = only(&url).fetch(url, &file(), None).await.unwrap();
             assert_eq!(got, Fetched::Absent);
         }
-        let html = [("content-type", "text/html; charset=utf-8".to_owned())];
-        for (status, headers) in [(200, &html[..]), (401, &[]), (503, &[]), (304, &[])] {
-            let (url, _) = fake(status, headers, BYTES).await;
+        for status in [401, 503, 304] {
+            let (url, _) = fake(status, &[], BYTES).await;
             let got = only(&url).fetch(url, &file(), None).await;
             assert!(got.is_err(), "{status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn attack_42_an_html_file_is_read_back_by_its_digest() {
+        let html = [("content-type", "text/html; charset=utf-8".to_owned())];
+        let (url, _) = fake(200, &html, BYTES).await;
+        let got = only(&url).fetch(url, &file(), None).await;
+        assert_eq!(got.ok(), Some(Fetched::Same));
+        // Another page is no artifact, and no proof of a wrong one, whatever its length.
+        for page in [
+            "the swapped_ bytes",
+            "back soon",
+            "back soon, and much longer than it",
+        ] {
+            let (url, _) = fake(200, &html, page).await;
+            let got = only(&url).fetch(url, &file(), None).await;
+            assert!(got.is_err(), "{page}");
         }
     }
 

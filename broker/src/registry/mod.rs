@@ -33,7 +33,7 @@ pub use upstream::{
 use proto::{
     digest::{Algorithm, Digest},
     ids::{PackageName, VersionText},
-    request::Item,
+    request::{File, Item},
 };
 use serde::{Deserialize, Serialize};
 use std::{fmt, io, path::Path, sync::Arc};
@@ -309,6 +309,16 @@ impl Publish {
             self.envelope,
             Envelope::Oci(oci::Envelope::Manifest { tagged: true, .. })
         )
+    }
+
+    /// A manifest of the item that is no part of what its tag will point to.
+    pub fn stray<'f>(&self, files: &'f [File]) -> Option<&'f File> {
+        files.iter().find(|file| {
+            let part = |need: &Need| need.name == file.name;
+            let own = self.name() == Some(file.name.as_str());
+            let manifest = file.name.starts_with("manifests/");
+            self.is_last() && manifest && !own && !self.needs().iter().any(part)
+        })
     }
 
     /// The upload as it came: the file itself, where nothing stood around it.

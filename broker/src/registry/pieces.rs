@@ -75,7 +75,7 @@ pub(super) async fn send(
         .header(CONTENT_LENGTH, frame.length)
         .body(reqwest::Body::wrap_stream(stream::unfold(receiver, next)));
     // The file is lent to a blocking thread, and comes back for the next attempt. Should it get
-    // lost, the next attempt is shorter than it says, and the registry takes nothing.
+    // lost, the next attempt finds its body too short, and nothing is sent.
     let lent = std::mem::replace(file, SpooledTempFile::new(0));
     let to = Feeding {
         sender,
@@ -153,6 +153,10 @@ fn whole(file: &mut SpooledTempFile, frame: Frame) -> io::Result<Vec<u8>> {
     let mut out = frame.head;
     out.extend_from_slice(&(frame.encode)(&archive));
     out.extend_from_slice(&frame.tail);
+    // A file that got lost would make a complete request without it.
+    if out.len() as u64 != frame.length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
     Ok(out)
 }
 
@@ -190,8 +194,26 @@ impl Read for Pieces {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::fake::fake;
     use std::io::Write as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    #[tokio::test]
+    async fn attack_12_a_lost_upload_is_never_sent_empty() {
+        let (url, log) = fake(201, &[], "").await;
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        // What is left when the file of an attempt got lost.
+        let mut file = SpooledTempFile::new(0);
+        let frame = Frame {
+            head: b"<".to_vec(),
+            tail: b">".to_vec(),
+            encode: <[u8]>::to_vec,
+            length: 5 + 2,
+        };
+        let sent = send(client.put(url), &mut file, frame, Duration::from_secs(10)).await;
+        assert!(sent.is_none());
+        assert!(log.lock().unwrap().is_empty());
+    }
 
     #[tokio::test]
     async fn attack_42_a_registry_that_answers_and_reads_no_further_holds_up_nothing() {

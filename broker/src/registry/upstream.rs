@@ -218,6 +218,11 @@ pub enum ReadError {
         "the registry names another address for its tokens than the configuration; if it is right, write it as token_url"
     )]
     TokensElsewhere,
+    /// It keeps a file at an origin that the configuration does not name.
+    #[error(
+        "the registry sends to another origin for the file; if it is its storage, write it into downloads"
+    )]
+    Elsewhere,
     /// Its answer is longer than a package's document.
     #[error("the registry's answer is too long")]
     TooLarge,

@@ -72,18 +72,14 @@ pub fn router(desk: &Arc<Desk>, registry: RegistryId) -> Option<Router> {
                     .unwrap_or_else(|failed| rubygems::error(&failed))
             }
         })),
-        Kind::Oci => {
-            let pushes = Arc::new(pushes::Pushes::default());
-            Some(Router::new().fallback(move |request: Request| {
-                let (desk, registry) = (Arc::clone(&desk), registry.clone());
-                let pushes = Arc::clone(&pushes);
-                async move {
-                    oci::serve(desk, registry, pushes, request)
-                        .await
-                        .unwrap_or_else(|failed| oci::error(&failed))
-                }
-            }))
-        }
+        Kind::Oci => Some(Router::new().fallback(move |request: Request| {
+            let (desk, registry) = (Arc::clone(&desk), registry.clone());
+            async move {
+                oci::serve(desk, registry, request)
+                    .await
+                    .unwrap_or_else(|failed| oci::error(&failed))
+            }
+        })),
         Kind::Http => Some(Router::new().fallback(move |request: Request| {
             let (desk, registry) = (Arc::clone(&desk), registry.clone());
             async move { files::serve(desk, registry, request).await }

@@ -7,11 +7,11 @@
 
 use super::{
     Received, authorization, pass_on,
-    pushes::{Pushes, numbered},
+    pushes::{self, numbered},
     take,
 };
 use crate::{
-    desk::Desk,
+    desk::{Desk, pushes::Target},
     http::reply::Failed,
     publish::{
         Refusal,
@@ -81,7 +81,6 @@ impl Route {
 pub(super) async fn serve(
     desk: Arc<Desk>,
     registry: RegistryId,
-    pushes: Arc<Pushes>,
     request: Request,
 ) -> Result<Response, Failed> {
     let Some(route) = Route::of(request.uri().path()) else {
@@ -93,6 +92,11 @@ pub(super) async fn serve(
         Route::Uploads(p) | Route::Upload(p, _) | Route::File(p, _) => Some(p.clone()),
     };
     let admission = admit(&desk, &registry, &credential, package.as_ref())?;
+    let target = |package: PackageName| Target {
+        id: admission.id,
+        registry: registry.clone(),
+        package,
+    };
     match (request.method(), route) {
         (&Method::GET | &Method::HEAD, Route::Root) => {
             let version = (
@@ -109,41 +113,41 @@ pub(super) async fn serve(
             Err(Failed::new(Code::NotFound, "nothing is read here", ""))
         }
         (&Method::POST, Route::Uploads(package)) => {
-            let number = pushes.begin(&desk, &admission, &package)?;
-            match digest(&request)? {
+            // Whoever asks for something else begins nothing.
+            let digest = digest(&request)?;
+            let target = target(package);
+            let number = pushes::begin(&desk, &admission, &target)?;
+            match digest {
                 // The whole blob in one request.
                 Some(digest) => {
                     let push = Push {
                         desk,
-                        registry,
-                        pushes,
                         admission,
-                        package,
+                        target,
                         number,
                     };
                     push.finish(digest, request).await
                 }
                 // A mount from another repository is none: the blob is pushed like any other.
-                None => Ok(go_on(&package, &number, 0)),
+                None => Ok(go_on(&target.package, &number, 0)),
             }
         }
         (&Method::PATCH, Route::Upload(package, number)) => {
             let most = admission.bytes_max.min(BLOB_MAX);
-            let size = pushes
-                .append(&desk, (admission.id, &package, &number), most, request)
-                .await?;
-            Ok(go_on(&package, &number, size))
+            let target = target(package);
+            let push = (&target, number.as_str());
+            let size = pushes::append(&desk, &admission, push, most, request).await?;
+            Ok(go_on(&target.package, &number, size))
         }
         (&Method::PUT, Route::Upload(package, number)) => {
             let digest = digest(&request)?.ok_or_else(|| {
                 Failed::new(Code::BadRequest, "an upload ends with its digest", "")
             })?;
+            let target = target(package);
             let push = Push {
                 desk,
-                registry,
-                pushes,
                 admission,
-                package,
+                target,
                 number,
             };
             push.finish(digest, request).await
@@ -163,33 +167,40 @@ pub(super) async fn serve(
 /// A blob that is about to be complete.
 struct Push {
     desk: Arc<Desk>,
-    registry: RegistryId,
-    pushes: Arc<Pushes>,
     admission: Admission,
-    package: PackageName,
+    target: Target,
     number: String,
 }
 
 impl Push {
     /// Takes the last piece, and passes the blob on.
     async fn finish(self, digest: Digest, request: Request) -> Result<Response, Failed> {
-        let (id, place) = (self.admission.id, Place::Blob(digest.clone()));
-        let named = approved(&self.desk, &self.registry, id, &self.package, &place, None);
-        let key = (id, &self.package, self.number.as_str());
-        let head = match named.await {
+        let Self {
+            desk,
+            admission,
+            target,
+            number,
+        } = self;
+        let (id, place) = (admission.id, Place::Blob(digest.clone()));
+        let (registry, package) = (&target.registry, &target.package);
+        let head = match approved(&desk, registry, id, package, &place, None).await {
             Ok((head, _)) => head,
             Err(why) => {
                 // What was not approved takes no room either.
-                self.pushes.forget(key);
+                pushes::forget(&desk, &target, &number);
                 return Err(why);
             }
         };
-        let most = self.admission.bytes_max.min(BLOB_MAX);
-        self.pushes.append(&self.desk, key, most, request).await?;
-        let (body, taken) = self.pushes.end(key)?;
+        // From here on it is an upload like any other.
+        let taken = desk.uploads.enter(admission.slot.clone());
+        let taken = taken.ok_or(Refusal::Busy)?;
+        let most = admission.bytes_max.min(BLOB_MAX);
+        let push = (&target, number.as_str());
+        pushes::append(&desk, &admission, push, most, request).await?;
+        let body = pushes::end(&desk, &target, &number)?;
         let arrived = Received { body, place: taken };
-        pass_on(self.desk, self.registry, self.admission, head, arrived).await?;
-        Ok(created(&self.package, &place, &digest))
+        pass_on(desk, target.registry, admission, head, arrived).await?;
+        Ok(created(&target.package, &place, &digest))
     }
 }
 

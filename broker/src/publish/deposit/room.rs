@@ -1,6 +1,8 @@
 //! Whether there is room for one more kept upload: it must not fill the disk, nor take every place of its
 //! project.
 
+use crate::desk::pushes::{Owner, Unapproved};
+
 /// Bytes that all kept uploads may have.
 const ALL_MAX: u64 = 8 << 30;
 /// Bytes that the kept uploads of one project may have.
@@ -23,10 +25,10 @@ pub(super) struct Room<'a> {
 
 impl<'a> Room<'a> {
     /// For an upload of `size` bytes.
-    pub(super) const fn of(subject: &'a str, actor: Option<&'a str>, size: u64) -> Self {
+    pub(super) fn of(owner: &'a Owner, size: u64) -> Self {
         Self {
-            subject,
-            actor,
+            subject: &owner.subject,
+            actor: owner.actor.as_deref(),
             all: size,
             of_subject: (size, 1),
             of_actor: (size, 1),
@@ -35,7 +37,16 @@ impl<'a> Room<'a> {
 
     /// Another upload is kept.
     pub(super) fn takes(&mut self, subject: &str, actor: Option<&str>, size: u64) {
-        let add = |sum: &mut (u64, u32)| *sum = (sum.0.saturating_add(size), sum.1 + 1);
+        self.add(subject, actor, (size, 1));
+    }
+
+    /// Bytes that are on their way to another one.
+    pub(super) fn grows(&mut self, subject: &str, actor: Option<&str>, size: u64) {
+        self.add(subject, actor, (size, 0));
+    }
+
+    fn add(&mut self, subject: &str, actor: Option<&str>, (size, count): (u64, u32)) {
+        let add = |sum: &mut (u64, u32)| *sum = (sum.0.saturating_add(size), sum.1 + count);
         self.all = self.all.saturating_add(size);
         if subject == self.subject {
             add(&mut self.of_subject);
@@ -55,6 +66,22 @@ impl<'a> Room<'a> {
     }
 }
 
+impl Room<'_> {
+    /// Bytes that there are left.
+    pub(super) const fn left(&self) -> Unapproved {
+        let project = PER_SUBJECT_MAX.saturating_sub(self.of_subject.0);
+        Unapproved {
+            account: match self.actor {
+                Some(_) => PER_ACTOR_MAX.saturating_sub(self.of_actor.0),
+                // An issuer that names no accounts: the project's share alone.
+                None => project,
+            },
+            project,
+            all: ALL_MAX.saturating_sub(self.all),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,7 +91,11 @@ mod tests {
     /// Uploads that are kept one after another until there is no room.
     fn kept(subject: &str, actor: Option<&str>, size: u64, before: &[(&str, &str, u64)]) -> u32 {
         for n in 0..=10_000 {
-            let mut room = Room::of(subject, actor, size);
+            let owner = Owner {
+                subject: subject.to_owned(),
+                actor: actor.map(str::to_owned),
+            };
+            let mut room = Room::of(&owner, size);
             for (subject, actor, size) in before {
                 room.takes(subject, Some(actor), *size);
             }

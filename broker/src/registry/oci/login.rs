@@ -19,6 +19,7 @@ use reqwest::{
 };
 use serde::Deserialize;
 use std::{collections::BTreeMap, time::Duration};
+use tokio::time::Instant;
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -49,10 +50,10 @@ impl Login {
         package: &PackageName,
         what: &str,
         token: Option<&Secret<String>>,
-        within: Duration,
+        until: Instant,
     ) -> Result<Shown, ReadError> {
         let scope = format!("repository:{package}:{what}");
-        self.shown(client, root, Some(&scope), token, within).await
+        self.shown(client, root, Some(&scope), token, until).await
     }
 
     /// For a scope; without one, for finding out whether the password is known.
@@ -62,13 +63,13 @@ impl Login {
         root: &Url,
         scope: Option<&str>,
         token: Option<&Secret<String>>,
-        within: Duration,
+        until: Instant,
     ) -> Result<Shown, ReadError> {
         let basic = token.map(|token| self.basic(token)).transpose()?;
         let Some(server) = &self.tokens else {
             return Ok(basic);
         };
-        let service = challenge(client, root, server, within).await?;
+        let service = challenge(client, root, server, until).await?;
         let mut address = server.clone();
         {
             let mut query = address.query_pairs_mut();
@@ -79,7 +80,7 @@ impl Login {
                 query.append_pair("scope", scope);
             }
         }
-        let mut request = client.get(address).timeout(within);
+        let mut request = client.get(address).timeout(left(until));
         if let Some(basic) = basic {
             request = request.header(reqwest::header::AUTHORIZATION, basic);
         }
@@ -109,6 +110,11 @@ impl Login {
     }
 }
 
+/// What is left of a time; with nothing left a call fails at once.
+fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now())
+}
+
 fn sensitive(text: &str) -> Result<HeaderValue, ReadError> {
     let mut value = HeaderValue::from_str(text).map_err(|_| ReadError::NotUnderstood)?;
     value.set_sensitive(true);
@@ -120,9 +126,10 @@ async fn challenge(
     client: &Client,
     root: &Url,
     server: &Url,
-    within: Duration,
+    until: Instant,
 ) -> Result<Option<String>, ReadError> {
-    let reply = client.get(root.clone()).timeout(within).send().await;
+    let request = client.get(root.clone()).timeout(left(until));
+    let reply = request.send().await;
     let reply = reply.map_err(|e| failed(&e))?;
     if reply.status() == StatusCode::OK {
         return Ok(None);

@@ -68,6 +68,11 @@ impl From<JsonError> for ManifestError {
     }
 }
 
+/// Whether it is that of a list of manifests.
+pub(super) fn is_index(media_type: &str) -> bool {
+    INDEX.contains(&media_type)
+}
+
 /// The media type, and what the manifest refers to.
 pub(super) fn read(
     bytes: &[u8],
@@ -82,15 +87,16 @@ pub(super) fn read(
     if map.get("schemaVersion") != Some(&Value::from(2)) {
         return Err(ManifestError::Missing("schemaVersion"));
     }
-    // A manifest that could be taken for another type is two manifests.
-    if map
-        .get("mediaType")
-        .is_some_and(|named| named != media_type)
-    {
+    // A manifest that could be taken for another type is two manifests, and the head is the job's word: where the
+    // manifest itself is silent, it is one of the specification that allows that.
+    let good = match map.get("mediaType") {
+        Some(named) => named == media_type,
+        None => [IMAGE[0], INDEX[0]].contains(&media_type),
+    };
+    if !good {
         return Err(other());
     }
-    let is_index = INDEX.contains(&media_type);
-    let foreign: &[&'static str] = if is_index {
+    let foreign: &[&'static str] = if is_index(media_type) {
         &["config", "layers", "blobs", "fsLayers"]
     } else {
         &["manifests", "blobs", "fsLayers"]
@@ -99,7 +105,7 @@ pub(super) fn read(
         return Err(ManifestError::Extra(extra));
     }
     let mut needs = Vec::new();
-    if is_index {
+    if is_index(media_type) {
         for child in list(map, "manifests")? {
             let kind = child.get("mediaType").and_then(Value::as_str);
             // An index in an index is more than anybody reads on a question's page.
@@ -114,6 +120,10 @@ pub(super) fn read(
         for layer in list(map, "layers")? {
             add(&mut needs, "blobs", layer)?;
         }
+    }
+    // Registries list it beside the image that it says it is about: a signature, a bill of materials (attack 19).
+    if let Some(subject) = map.get("subject") {
+        add(&mut needs, "manifests", subject)?;
     }
     Ok((media_type, needs))
 }
@@ -153,10 +163,12 @@ fn add(needs: &mut Vec<Need>, folder: &str, value: &Value) -> Result<(), Manifes
     }
 }
 
+/// Go's reader folds more than ASCII: `ſ` is an `s` to it, and the Kelvin sign a `k`. No key of the specification
+/// has such letters, so none is passed on.
 fn spelled(map: &Map<String, Value>) -> Result<(), ManifestError> {
     let bad = map.keys().find(|key| {
-        KEYS.iter()
-            .any(|known| known != key && known.eq_ignore_ascii_case(key))
+        let folded = |known: &&str| known != key && known.eq_ignore_ascii_case(key);
+        !key.is_ascii() || KEYS.iter().any(folded)
     });
     match bad {
         Some(key) => Err(ManifestError::Spelling(text::harmless(key))),
@@ -196,7 +208,50 @@ mod tests {
     fn an_image_needs_its_blobs_and_an_index_its_manifests() {
         assert_eq!(needs(&image(), IMAGE[0]), Ok(3));
         assert_eq!(needs(&index(), INDEX[0]), Ok(1));
-        assert_eq!(needs(&index(), INDEX[1]), Ok(1));
+        let mut list = index();
+        list["mediaType"] = json!(INDEX[1]);
+        assert_eq!(needs(&list, INDEX[1]), Ok(1));
+    }
+
+    #[test]
+    fn attack_14_a_manifest_key_with_a_long_s_is_refused() {
+        // Go's reader takes U+017F for an s and U+212A for a k.
+        for (key, value) in [
+            ("layer\u{17f}", json!([])),
+            ("manife\u{17f}ts", json!([])),
+            ("ſubject", json!({})),
+            ("ä", json!(1)),
+        ] {
+            let mut bad = image();
+            bad[key] = value.clone();
+            assert!(needs(&bad, IMAGE[0]).is_err(), "{key}");
+        }
+        for key in ["dige\u{17f}t", "\u{17f}ize", "mar\u{212a}"] {
+            let mut bad = image();
+            bad["layers"][0][key] = json!("x");
+            assert!(needs(&bad, IMAGE[0]).is_err(), "{key}");
+            let mut bad = index();
+            bad["manifests"][0][key] = json!("x");
+            assert!(needs(&bad, INDEX[0]).is_err(), "{key}");
+        }
+        // What people write beside it is theirs.
+        let mut good = image();
+        good["annotations"] = json!({"größe": "ß"});
+        assert_eq!(needs(&good, IMAGE[0]), Ok(3));
+    }
+
+    #[test]
+    fn attack_19_what_a_manifest_is_about_must_be_approved_with_it() {
+        let mut about = image();
+        about["subject"] = descriptor(IMAGE[0], b"another image");
+        let (_, needs_of) = read(about.to_string().as_bytes(), IMAGE[0]).unwrap();
+        let other = Digest::of(Algorithm::Sha256, b"another image");
+        let name = format!("manifests/{other}");
+        assert!(needs_of.iter().any(|need| need.name == name));
+        for bad in [json!(null), json!({}), json!("sha256:00")] {
+            about["subject"] = bad;
+            assert!(needs(&about, IMAGE[0]).is_err());
+        }
     }
 
     #[test]
@@ -224,6 +279,12 @@ mod tests {
             bend(&mut bad);
             assert!(needs(&bad, IMAGE[0]).is_err(), "{n}");
         }
+        // Without a type of its own it is what the specification says: only the newer one allows that.
+        let mut silent = image();
+        silent.as_object_mut().unwrap().remove("mediaType");
+        assert_eq!(needs(&silent, IMAGE[0]), Ok(3));
+        assert!(needs(&silent, IMAGE[1]).is_err());
+        assert!(needs(&index(), INDEX[1]).is_err());
         let mut nested = index();
         nested["manifests"][0]["mediaType"] = json!(INDEX[0]);
         assert!(needs(&nested, INDEX[0]).is_err());

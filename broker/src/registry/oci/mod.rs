@@ -104,6 +104,9 @@ pub enum PushError {
     /// Longer than registries take.
     #[error("a manifest is larger than 4 MiB")]
     TooLarge,
+    /// An index that no tag would point to.
+    #[error("an index is pushed as a tag; below an index there are images alone")]
+    IndexBelow,
     /// The manifest cannot be understood in one way only.
     #[error("the manifest {0}")]
     Manifest(#[from] ManifestError),
@@ -131,6 +134,10 @@ fn read(body: &mut SpooledTempFile, head: &Head) -> Result<Publish, PushError> {
         body.read_to_end(&mut bytes)?;
         let media_type = head.media_type.as_deref().unwrap_or_default();
         let (media_type, needs) = manifest::read(&bytes, media_type)?;
+        // What an index lists are images, and so they must be when they come.
+        if matches!(place, Place::Manifest(_)) && manifest::is_index(media_type) {
+            return Err(PushError::IndexBelow);
+        }
         Envelope::Manifest {
             media_type,
             tagged: matches!(place, Place::Tag(_)),
@@ -291,6 +298,34 @@ mod tests {
             let mut bad = item();
             bend(&mut bad);
             assert!(check_item(&bad).is_err(), "{n}");
+        }
+    }
+
+    #[test]
+    fn attack_14_a_child_of_another_media_type_than_its_index_says_is_refused() {
+        let index = br#"{"schemaVersion":2,"manifests":[]}"#;
+        let read_as = |name: String, kind: &str| {
+            let mut body = tempfile::spooled_tempfile(1 << 20);
+            io::Write::write_all(&mut body, index).unwrap();
+            let head = Head {
+                package: Some("acme/app".parse().unwrap()),
+                version: Some("1.4.2".parse().unwrap()),
+                file: Some(name),
+                media_type: Some(kind.to_owned()),
+                ..Head::default()
+            };
+            read(&mut body, &head).map(drop)
+        };
+        let oci = "application/vnd.oci.image.index.v1+json";
+        let image = "application/vnd.oci.image.manifest.v1+json";
+        assert!(read_as("manifests/1.4.2".to_owned(), oci).is_ok());
+        // Only the tag stands for an index: what an index lists are images.
+        let digest = Digest::of(Algorithm::Sha256, index);
+        for kind in [oci, image, "application/vnd.oci.image.config.v1+json"] {
+            assert!(
+                read_as(format!("manifests/{digest}"), kind).is_err(),
+                "{kind}"
+            );
         }
     }
 

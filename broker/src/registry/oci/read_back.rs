@@ -97,18 +97,35 @@ impl Oci {
         }
     }
 
-    async fn has_blob(
+    pub(super) async fn has_blob(
         &self,
         package: &PackageName,
-        digest: &Digest,
+        file: &File,
         login: &Shown,
     ) -> Result<bool, ReadError> {
-        let address = self.at(package, &format!("blobs/{digest}"))?;
-        let reply = self.ask(Method::HEAD, address, login).send().await;
-        match reply.map_err(|e| failed(&e))?.status() {
+        let address = self.at(package, &format!("blobs/{}", file.digest))?;
+        let reply = self.ask(Method::HEAD, address.clone(), login).send().await;
+        let reply = reply.map_err(|e| failed(&e))?;
+        let header = |name: &str| reply.headers().get(name).and_then(|v| v.to_str().ok());
+        match reply.status() {
             StatusCode::NOT_FOUND => Ok(false),
-            // Some registries keep blobs elsewhere and say where; whether they have it is all we ask.
-            status if status.is_success() || status.is_redirection() => Ok(true),
+            StatusCode::OK => {
+                let digest = file.digest.to_string();
+                let named = header(DIGEST).is_none_or(|named| named == digest);
+                let long = header("content-length").and_then(|n| n.parse().ok()) == Some(file.size);
+                (named && long)
+                    .then_some(true)
+                    .ok_or(ReadError::NotUnderstood)
+            }
+            // Some registries keep blobs elsewhere and say where; whether they have it is all we ask. A page
+            // where people log in is no such place, nor is one that the configuration does not name.
+            StatusCode::FOUND | StatusCode::TEMPORARY_REDIRECT => {
+                let to = header("location").and_then(|to| address.join(to).ok());
+                match to {
+                    Some(to) if self.storage.contains(&to.origin()) => Ok(true),
+                    _ => Err(ReadError::Elsewhere),
+                }
+            }
             status => Err(ReadError::Status(status.as_u16())),
         }
     }
@@ -133,10 +150,12 @@ impl Oci {
                 let reference = digest.to_string();
                 self.manifest(&item.package, &reference, &login).await?
             }
-            Place::Blob(digest) => {
-                let has = self.has_blob(&item.package, digest, &login).await?;
+            // Its name is its digest, and so is the file's own.
+            Place::Blob(digest) if *digest == file.digest => {
+                let has = self.has_blob(&item.package, file, &login).await?;
                 has.then(|| digest.clone())
             }
+            Place::Blob(_) => return Err(ReadError::NotUnderstood),
         };
         files.extend(own.map(|digest| ShownFile {
             name: Some(file.name.clone()),

@@ -25,7 +25,8 @@ use reqwest::{
 };
 use serde::Deserialize;
 use std::time::Duration;
-use url::Url;
+use tokio::time::Instant;
+use url::{Origin, Url};
 
 /// One OCI registry.
 pub struct Oci {
@@ -34,6 +35,8 @@ pub struct Oci {
     root: Url,
     login: Login,
     downloads: Downloads,
+    /// Where the configuration says that the registry keeps its blobs.
+    pub(super) storage: Vec<Origin>,
     read: Duration,
 }
 
@@ -71,6 +74,7 @@ impl Oci {
         Ok(Self {
             client: registry::upstream::client(strict.unwrap_or(&base), timeouts)?,
             downloads: Downloads::new(&[&base], &address.downloads, timeouts)?,
+            storage: address.downloads.iter().map(Url::origin).collect(),
             root: base.join("v2/").map_err(|_| BaseError::Address)?,
             login: Login {
                 user: address.user.ok_or(BaseError::Address)?,
@@ -86,10 +90,21 @@ impl Oci {
         what: &str,
         token: Option<&Secret<String>>,
     ) -> Result<Shown, ReadError> {
+        let until = Instant::now() + self.read;
+        self.shown_until(package, what, token, until).await
+    }
+
+    async fn shown_until(
+        &self,
+        package: &PackageName,
+        what: &str,
+        token: Option<&Secret<String>>,
+        until: Instant,
+    ) -> Result<Shown, ReadError> {
         let (client, root) = (&self.client, &self.root);
         let login = &self.login;
         login
-            .for_repository(client, root, package, what, token, self.read)
+            .for_repository(client, root, package, what, token, until)
             .await
     }
 
@@ -109,9 +124,13 @@ impl Oci {
         }
     }
 
+    /// Logs in, begins, and sends. All of it has one time: whoever reads the registry back when that is over must
+    /// not be overtaken by bytes that a slow login held up (attacks 42 and 52).
     async fn send(&self, publish: &mut Publish, token: &Secret<String>, within: Duration) -> Sent {
+        let until = Instant::now() + within;
         let package = publish.package.clone();
-        let login = match self.shown_as(&package, "pull,push", Some(token)).await {
+        let login = self.shown_until(&package, "pull,push", Some(token), until);
+        let login = match login.await {
             Ok(login) => login,
             // Nothing of the publish has left.
             Err(why) => {
@@ -131,7 +150,7 @@ impl Oci {
         let (address, media_type) = match envelope {
             Envelope::Blob => {
                 let digest = publish.digest.to_string();
-                match self.begin(&package, &digest, &login, token).await {
+                match self.begin(&package, &digest, &login, token, until).await {
                     Begun::At(address) => (Ok(address), "application/octet-stream"),
                     Begun::No(sent) => return sent,
                 }
@@ -144,6 +163,13 @@ impl Oci {
         let Ok(address) = address else {
             return Sent::Unclear;
         };
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Sent::Refused {
+                status: 408,
+                said: "the registry took too long before it took any bytes".to_owned(),
+            };
+        }
         let request = self.ask(Method::PUT, address, &login);
         let request = request.header(CONTENT_TYPE, media_type);
         let frame = Frame {
@@ -152,7 +178,7 @@ impl Oci {
             encode: <[u8]>::to_vec,
             length: publish.size,
         };
-        match pieces::send(request, &mut publish.file, frame, within).await {
+        match pieces::send(request, &mut publish.file, frame, left).await {
             Some(reply) => judged(reply, token, &login).await,
             None => Sent::Unclear,
         }
@@ -165,11 +191,14 @@ impl Oci {
         digest: &str,
         login: &Shown,
         token: &Secret<String>,
+        until: Instant,
     ) -> Begun {
         let Ok(address) = self.at(package, "blobs/uploads/") else {
             return Begun::No(Sent::Unclear);
         };
+        let left = until.saturating_duration_since(Instant::now());
         let request = self.ask(Method::POST, address.clone(), login);
+        let request = request.timeout(left.min(self.read));
         let Ok(reply) = request.header(CONTENT_LENGTH, 0).send().await else {
             return Begun::No(Sent::Unclear);
         };
@@ -243,7 +272,8 @@ impl Upstream for Oci {
     ) -> BoxFuture<'a, Result<Account, ReadError>> {
         Box::pin(async move {
             let (client, login) = (&self.client, &self.login);
-            let shown = login.shown(client, &self.root, None, Some(token), self.read);
+            let until = Instant::now() + self.read;
+            let shown = login.shown(client, &self.root, None, Some(token), until);
             let status = match shown.await {
                 Ok(shown) => {
                     let asked = self.ask(Method::GET, self.root.clone(), &shown);

@@ -111,6 +111,84 @@ async fn a_manifest_counts_by_its_bytes_and_its_header_must_agree() {
 }
 
 #[tokio::test]
+async fn attack_42_a_redirect_to_a_login_page_is_no_blob() {
+    let bytes = b"blob";
+    let digest = Digest::of(Algorithm::Sha256, bytes);
+    let file = File {
+        name: format!("blobs/{digest}"),
+        size: bytes.len() as u64,
+        digest: digest.clone(),
+    };
+    let item = Item {
+        registry: "oci".parse().unwrap(),
+        package: "acme/app".parse().unwrap(),
+        version: "1.0".parse().unwrap(),
+        tag: None,
+        files: vec![file.clone()],
+    };
+    let storage = "https://storage.example/";
+    let has = async |status: u16, headers: &[(&'static str, String)], body: &str| {
+        let (url, _) = fake(status, headers, body).await;
+        let address = Address {
+            user: Some("robot".to_owned()),
+            downloads: vec![storage.parse().unwrap()],
+            ..Address::at(url)
+        };
+        let oci = Oci::new(address, Timeouts::default()).unwrap();
+        oci.has_blob(&item.package, &file, &None).await
+    };
+    let to = |place: &str| vec![("location", place.to_owned())];
+    assert!(!has(404, &[], "").await.unwrap());
+    assert!(has(200, &[], "blob").await.unwrap());
+    let named = [(DIGEST, digest.to_string())];
+    assert!(has(200, &named, "blob").await.unwrap());
+    for status in [302, 307] {
+        assert!(
+            has(status, &to("https://storage.example/b?sig=1"), "")
+                .await
+                .unwrap()
+        );
+    }
+    // Another length or digest, a page, a place that nobody named, a move for ever.
+    assert!(has(200, &[], "a page").await.is_err());
+    let other = Digest::of(Algorithm::Sha256, b"x").to_string();
+    assert!(has(200, &[(DIGEST, other)], "blob").await.is_err());
+    assert!(has(206, &[], "blob").await.is_err());
+    assert!(has(302, &[], "").await.is_err());
+    for place in [
+        "/login",
+        "https://login.example/",
+        "http://storage.example/",
+    ] {
+        assert!(has(302, &to(place), "").await.is_err(), "{place}");
+    }
+    for status in [300, 301, 303, 308] {
+        assert!(has(status, &to(storage), "").await.is_err(), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn attack_42_and_52_a_slow_login_sends_nothing_after_its_time_or_a_freeze() {
+    // The server of short tokens answers when the time of the whole attempt is over.
+    let slow = axum::Router::new().fallback(async || {
+        tokio::time::sleep(LIMIT / 4).await;
+        r#"{"token":"t"}"#
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let tokens: Url = format!("http://{}/token", listener.local_addr().unwrap())
+        .parse()
+        .unwrap();
+    tokio::spawn(async move { axum::serve(listener, slow).await });
+    let challenge = format!("Bearer realm=\"{tokens}\",service=\"s\"");
+    let (url, log) = fake(401, &[("www-authenticate", challenge)], "{}").await;
+    let broker = upstream(&url, Some(&tokens));
+    let sent = broker.publish(&mut blob(b"x"), &token(), LIMIT / 10).await;
+    assert!(matches!(sent, Sent::Refused { .. }), "{sent:?}");
+    let log = log.lock().unwrap();
+    assert!(log.iter().all(|seen| seen.method == "GET"), "{log:?}");
+}
+
+#[tokio::test]
 async fn the_next_page_of_tags_is_of_the_same_list() {
     let package: PackageName = "acme/app".parse().unwrap();
     let (url, _) = fake(
