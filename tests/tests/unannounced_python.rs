@@ -215,6 +215,7 @@ async fn attack_16_a_deposit_adds_to_a_release_that_is_half_out() {
     let start = std::time::Instant::now();
     let missing = format!("{} was not handed over yet", four.name);
     while !small.daemon.log().contains(&missing) {
+        assert_eq!(index.writes().len(), 1, "half of it left");
         assert!(start.elapsed() < PUBLISH, "{}", small.daemon.log());
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
