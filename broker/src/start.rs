@@ -348,7 +348,7 @@ fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk> {
         lookups: Ration::of(LOOKUPS_PER_MINUTE),
         unsealing: tokio::sync::Semaphore::new(1),
         first_tries: Tries::default(),
-        watching: tokio::sync::Mutex::new(()),
+        watching: tokio::sync::Mutex::default(),
         metrics: Metrics::default(),
         place: Place {
             public_url,

@@ -28,6 +28,7 @@ use std::{
 
 mod watch {
     mod given;
+    mod rounds;
 }
 
 const CALLERS: &str = r#"callers = [{ issuer = "github", repository_id = 123, owner_id = 45, workflow = ".github/workflows/release.yml", ref = "refs/tags/v*", event = ["push"], environment = "release" }]
