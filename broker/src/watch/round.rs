@@ -1,15 +1,14 @@
 //! One round: every watched package is asked for at its registry, compared, and what came of it recorded.
 
-use super::{
-    compare::{Compared, compare},
-    known::{self, KNOWN, Known, Look, PACKAGES_MAX},
-};
+use super::compare::{Compared, compare};
 use crate::{
     audit::event::Event,
     desk::{Desk, Fault, Registry},
     policy::pattern::PackagePattern,
     publish::{
-        alarm,
+        Refusal, alarm,
+        known::{self, KNOWN, Known, Look, PACKAGES_MAX},
+        stages,
         trace::{self, LEFT},
     },
     registry::{Kind, ReadError},
@@ -75,8 +74,29 @@ pub async fn round(desk: &Desk, only: Option<&str>) -> Result<usize, Fault> {
             rounds.insert(registry.clone(), last.clone());
         }
     }
+    if only.is_none() {
+        staged(desk).await?;
+    }
     desk.metrics.watch_blind.set(blind(desk)?);
     Ok(answers)
+}
+
+/// Who stages a version past this broker needs only one careless yes at the registry: such a stage is an alarm before
+/// anybody asks for that version here.
+async fn staged(desk: &Desk) -> Result<(), Fault> {
+    match stages::all(desk).await {
+        Ok(seen) => {
+            for why in seen.unknown {
+                tracing::warn!(why, "the watch cannot see what is staged");
+            }
+            Ok(())
+        }
+        Err(Refusal::Fault(fault)) => Err(fault),
+        Err(why) => {
+            tracing::warn!(%why, "the watch cannot see what is staged");
+            Ok(())
+        }
+    }
 }
 
 /// What is watched: packages that the policy names exactly, those of which something left this broker,
@@ -99,16 +119,7 @@ fn target(name: &str, kind: impl Fn(&RegistryId) -> Option<Kind>) -> Option<Targ
     let registry: RegistryId = registry.parse().ok()?;
     let kind = kind(&registry)?;
     let package = (kind.row().package)(package).ok()?;
-    shows_versions(kind).then_some((registry, package))
-}
-
-/// Whether a registry shows a list of versions with digests. Without one nothing could be told from a look, and a
-/// watch that always says "all as it was", or "nobody can look", would be worse than none.
-const fn shows_versions(kind: Kind) -> bool {
-    match kind {
-        Kind::Npm | Kind::PyPi | Kind::Crates | Kind::RubyGems => true,
-        Kind::Oci | Kind::Http | Kind::Generic => false,
-    }
+    kind.shows_versions().then_some((registry, package))
 }
 
 /// Looks at packages of one registry in their order; says how many it showed, and the last one asked for.
