@@ -29,7 +29,8 @@ async fn given(small: &Small, dist: &Dist) -> String {
     let job: Job = small.open(&[dist.item(&[]).unwrap()]).await.unwrap();
     let answer = small.alice.approve(&job).await.unwrap();
     assert!(answer.good(), "{}", answer.text);
-    job.collect().await.unwrap().minted.unwrap().token
+    let release = job.collect().await.unwrap();
+    release.minted.as_ref().unwrap().token.clone()
 }
 
 async fn send(index: &Index, token: &str, dist: &Dist) {
