@@ -206,6 +206,9 @@ async fn an_artifact_that_is_shown_and_never_served_is_an_alarm_after_an_hour() 
 #[tokio::test]
 async fn a_publish_that_was_accepted_and_never_shown_is_an_alarm_at_its_end() {
     let mut stage = Stage::start(Does::Swallows).await;
+    let invite = stage.small.robin.invite("eve", &["others"], false, &[]);
+    let eve = api::Device::enroll(&stage.small.daemon, &invite.await.unwrap()).await;
+    let eve = eve.unwrap();
     let job = stage.sent().await;
     let state = job.state().await.unwrap();
     assert!(
@@ -229,9 +232,7 @@ async fn a_publish_that_was_accepted_and_never_shown_is_an_alarm_at_its_end() {
         "{words}"
     );
     // Whoever is not asked about the package is not told of it either.
-    let invite = stage.small.robin.invite("eve", &["others"], false, &[]);
-    let eve = api::Device::enroll(&stage.small.daemon, &invite.await.unwrap()).await;
-    let inbox: Value = eve.unwrap().inbox().await.unwrap().ok().unwrap();
+    let inbox: Value = eve.inbox().await.unwrap().ok().unwrap();
     assert_eq!(inbox["unseen"], Value::Null, "{inbox}");
 }
 
