@@ -21,7 +21,7 @@ use broker::{
     },
     http::{auth::Signatures, listen, operations, registry as origin, routes},
     policy::Policy,
-    publish::{archive, close, confirm, deposit, fetch, pushes, settle},
+    publish::{archive, close, confirm, deposit, fetch, pushes, settle, unseen},
     registry::{Address, Timeouts},
     secret::Secret,
     store::{
@@ -348,7 +348,7 @@ fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk> {
         lookups: Ration::of(LOOKUPS_PER_MINUTE),
         unsealing: tokio::sync::Semaphore::new(1),
         first_tries: Tries::default(),
-        watching: tokio::sync::Mutex::new(()),
+        watching: tokio::sync::Mutex::default(),
         metrics: Metrics::default(),
         place: Place {
             public_url,
@@ -562,6 +562,7 @@ async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
         let forgotten = close::forget_burnt(&desk, now).await;
         let destroyed = tokens::destroy_expired(&desk, now).await;
         let archived = archive::archive(&desk, now).await;
+        let told = unseen::sweep(&desk, now).await;
         let deposited = deposit::sweep(&desk).await;
         let confirmed = confirm::sweep(&desk).await;
         let pushed = pushes::sweep(&desk);
@@ -570,6 +571,7 @@ async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
             forgotten.err(),
             destroyed.err(),
             archived.err(),
+            told.err(),
             watched.err(),
             deposited.err(),
             confirmed.err(),

@@ -212,6 +212,9 @@ pub struct Inbox {
     /// What the broker saw at registries and froze packages for, one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alarms: Vec<String>,
+    /// What a registry took, or may have taken, and nobody can see; one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unseen: Vec<String>,
     /// There may be more: `GET /v1/inbox?after=<next>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,

@@ -2,7 +2,7 @@
 
 use crate::{
     command::{Running, run},
-    daemon::Builder,
+    daemon::{Builder, Daemon},
     http, root,
 };
 use anyhow::{Context, bail};
@@ -354,6 +354,15 @@ impl Clock {
         builder
             .env("LD_PRELOAD", &self.shim.display().to_string())
             .env("CLOCK_OFFSET_FILE", &self.offset.display().to_string())
+    }
+
+    /// Lets so much time pass for a broker while it does not run. Its wall clock is right again at once, so that
+    /// devices are answered; it goes on in its own time, since a clock that was set back is not believed.
+    pub async fn pass(&self, daemon: &mut Daemon, seconds: i64) -> anyhow::Result<()> {
+        daemon.kill9();
+        self.set(seconds)?;
+        daemon.restart().await?;
+        self.set(0)
     }
 
     /// Sets it so many seconds off, at one instant.

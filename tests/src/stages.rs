@@ -86,6 +86,8 @@ pub struct Lies {
     pub swapped: Option<Vec<u8>>,
     /// A stage gets this tag.
     pub tag: Option<String>,
+    /// A stage is shown with this SHA-1, or with none.
+    pub shasum: Option<Option<String>>,
     /// A publish leaves its tag where it was.
     pub keeps_tags: bool,
     /// What makes stages may not approve them.
@@ -273,14 +275,20 @@ impl Inner {
         package.is_some_and(|p| p["versions"][version].is_object())
     }
 
-    fn view(stage: &Stage) -> Value {
+    fn view(&self, stage: &Stage) -> Value {
         let sum =
             aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, &stage.tarball);
-        json!({
+        let mut view = json!({
             "id": stage.id, "packageName": stage.name, "version": stage.version, "tag": stage.tag,
             "createdAt": "2026-11-21T00:00:00.000Z", "actor": stage.actor, "actorType": "user",
             "access": "public", "shasum": hex(sum.as_ref()),
-        })
+        });
+        match (&self.lies.shasum, view.as_object_mut()) {
+            (Some(Some(lie)), Some(view)) => _ = view.insert("shasum".to_owned(), json!(lie)),
+            (Some(None), Some(view)) => _ = view.remove("shasum"),
+            _ => {}
+        }
+        view
     }
 
     /// The stage that a publish document makes.
@@ -353,7 +361,7 @@ async fn serve(
         ("GET", ["-", "whoami"]) => says(200, &json!({ "username": actor })),
         ("GET", ["-", "stage"]) => list(&inner, uri.query().unwrap_or_default()),
         ("GET", ["-", "stage", id]) => match inner.stages.iter().find(|s| s.id == *id) {
-            Some(stage) => says(200, &Inner::view(stage)),
+            Some(stage) => says(200, &inner.view(stage)),
             None => error(404, "no such stage"),
         },
         ("GET", ["-", "stage", id, "tarball"]) => match inner.stages.iter().find(|s| s.id == *id) {
@@ -428,7 +436,7 @@ fn list(inner: &Inner, query: &str) -> Response {
         .stages
         .iter()
         .filter(wanted)
-        .map(Inner::view)
+        .map(|stage| inner.view(stage))
         .collect();
     let items: Vec<_> = all.iter().skip(page * per).take(per).collect();
     says(

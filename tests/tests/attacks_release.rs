@@ -368,7 +368,7 @@ answers = "10m"
         lookups: broker::desk::ration::Ration::default(),
         unsealing: tokio::sync::Semaphore::new(1),
         first_tries: broker::desk::ration::Tries::default(),
-        watching: tokio::sync::Mutex::new(()),
+        watching: tokio::sync::Mutex::default(),
         metrics: Metrics::default(),
         place: Place {
             public_url: PUBLIC.into(),

@@ -9,14 +9,22 @@
 use axum::{Router, body::Body, extract::Request};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
-use proto::answer::Decision;
+use proto::{
+    answer::Decision,
+    digest::{Algorithm, Digest},
+    request::{File, Item},
+};
 use stand::{
-    artifact::{Artifact, Kind},
+    artifact::Kind,
     daemon::Daemon,
     direct::{CLIENT_KEY, Direct, Wish},
+    gems,
+    oci::{Image, basic, sha256},
 };
 use std::{
+    fs,
     net::Ipv4Addr,
+    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -38,7 +46,7 @@ async fn registry() -> (String, Writes) {
     let router = Router::new().fallback(move |request: Request<Body>| {
         let seen = Arc::clone(&seen);
         async move {
-            if request.method() == Method::GET {
+            if [Method::GET, Method::HEAD].contains(request.method()) {
                 return StatusCode::NOT_FOUND;
             }
             let what = format!("{} {}", request.method(), request.uri());
@@ -53,49 +61,158 @@ async fn registry() -> (String, Writes) {
     (url, writes)
 }
 
+/// An upload as a client would make it.
+struct Upload {
+    item: Item,
+    method: &'static str,
+    path: String,
+    media_type: String,
+    body: Vec<u8>,
+}
+
+/// Which of the registry origins.
+#[derive(Clone, Copy, Debug)]
+enum Origin {
+    Of(Kind),
+    Gems,
+    Oci,
+}
+
+impl Origin {
+    /// The kind's name, and the registry's.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Of(kind) => kind.name(),
+            Self::Gems => "rubygems",
+            Self::Oci => "oci",
+        }
+    }
+
+    /// The registry's address in the configuration, and further keys.
+    fn settings(self, url: String) -> (String, String) {
+        match self {
+            Self::Of(Kind::Npm) | Self::Gems => (url, String::new()),
+            Self::Of(Kind::PyPi) => (format!("{url}/simple/"), format!("upload_url = \"{url}/\"")),
+            Self::Of(Kind::Crates) => (format!("{url}/index/"), format!("upload_url = \"{url}\"")),
+            Self::Oci => (url, "user = \"ours\"".to_owned()),
+        }
+    }
+
+    /// Lines of the policy.
+    fn rules(self) -> &'static str {
+        match self {
+            Self::Of(Kind::Npm) => "version = \"any\"\ntags = [\"latest\"]",
+            Self::Of(Kind::PyPi) => "version = \"pep440\"",
+            Self::Of(Kind::Crates) | Self::Gems => "version = \"semver\"",
+            Self::Oci => "version = \"any\"",
+        }
+    }
+
+    fn package(self) -> String {
+        match self {
+            Self::Of(kind) => kind.package("smuggled"),
+            Self::Gems => "acme-smuggled".to_owned(),
+            Self::Oci => "acme/smuggled".to_owned(),
+        }
+    }
+
+    async fn upload(self, folder: &Path) -> Upload {
+        match self {
+            Self::Of(kind) => {
+                let artifact = kind.artifact("smuggled", 0).unwrap();
+                Upload {
+                    method: artifact.method(),
+                    item: artifact.item,
+                    path: artifact.path,
+                    media_type: artifact.media_type,
+                    body: artifact.body,
+                }
+            }
+            Self::Gems => {
+                let file = gems::build(folder, "acme-smuggled", "1.0.0", "").await;
+                let body = fs::read(file.unwrap()).unwrap();
+                Upload {
+                    item: self.item("1.0.0", "acme-smuggled-1.0.0.gem", &body),
+                    method: "POST",
+                    path: "/api/v1/gems".to_owned(),
+                    media_type: "application/octet-stream".to_owned(),
+                    body,
+                }
+            }
+            // The whole blob in one request, as some clients push small ones.
+            Self::Oci => {
+                let image = Image::new(b"layer");
+                let digest = sha256(&image.layer);
+                Upload {
+                    item: image.item("acme/smuggled", "1.0").unwrap(),
+                    method: "POST",
+                    path: format!("/v2/acme/smuggled/blobs/uploads/?digest={digest}"),
+                    media_type: "application/octet-stream".to_owned(),
+                    body: image.layer,
+                }
+            }
+        }
+    }
+
+    fn item(self, version: &str, file: &str, bytes: &[u8]) -> Item {
+        Item {
+            registry: self.name().parse().unwrap(),
+            package: self.package().parse().unwrap(),
+            version: version.parse().unwrap(),
+            tag: None,
+            files: vec![File {
+                name: file.to_owned(),
+                size: bytes.len() as u64,
+                digest: Digest::of(Algorithm::Sha256, bytes),
+            }],
+        }
+    }
+
+    /// The `Authorization` that carries a credential.
+    fn authorization(self, credential: &str) -> String {
+        match self {
+            Self::Of(Kind::Npm) => format!("Bearer {credential}"),
+            Self::Of(Kind::PyPi) => basic("__token__", credential),
+            Self::Of(Kind::Crates) | Self::Gems => credential.to_owned(),
+            Self::Oci => basic("countersign", credential),
+        }
+    }
+}
+
 struct Stage {
-    kind: Kind,
+    origin: Origin,
     daemon: Daemon,
     writes: Writes,
-    artifact: Artifact,
+    upload: Upload,
     credential: String,
 }
 
 impl Stage {
     /// A broker with one approved upload and its live credential.
-    async fn start(kind: Kind) -> Self {
+    async fn start(origin: Origin) -> Self {
         let (url, writes) = registry().await;
-        let (at, keys) = match kind {
-            Kind::Npm => (url, String::new()),
-            Kind::PyPi => (format!("{url}/simple/"), format!("upload_url = \"{url}/\"")),
-            Kind::Crates => (format!("{url}/index/"), format!("upload_url = \"{url}\"")),
-        };
-        let (version, tags) = match kind {
-            Kind::Npm => ("any", "tags = [\"latest\"]"),
-            Kind::PyPi => ("pep440", ""),
-            Kind::Crates => ("semver", ""),
-        };
+        let (at, keys) = origin.settings(url);
+        let package = format!("{}:{}", origin.name(), origin.package());
         let policy = format!(
-            "[[package]]\nmatch = [\"{}\"]\n\
+            "[[package]]\nmatch = [\"{package}\"]\n\
              callers = [{{ issuer = \"client-key\", client_key = \"{CLIENT_KEY}\" }}]\n\
-             approvers = [\"release\"]\nquorum = 1\nfactors = [\"device\"]\nversion = \"{version}\"\n{tags}\n",
-            kind.pattern()
+             approvers = [\"release\"]\nquorum = 1\nfactors = [\"device\"]\n{}\n",
+            origin.rules()
         );
         let daemon = Daemon::builder()
-            .registry_with(kind.name(), kind.name(), &at, &keys)
+            .registry_with(origin.name(), origin.name(), &at, &keys)
             .policy(&policy)
             .start()
             .await
             .unwrap();
         let direct = Direct::with_people(&daemon).await.unwrap();
         direct
-            .add_token(kind.name(), "canary-registry-token")
+            .add_token(origin.name(), "canary-registry-token")
             .await
             .unwrap();
-        let artifact = kind.artifact("smuggled", 0).unwrap();
-        let package = format!("{}:{}", kind.name(), kind.package("smuggled"));
+        let upload = origin.upload(daemon.dir()).await;
         direct.add_client_key(CLIENT_KEY, &[package]).await.unwrap();
-        let wish = Wish::of(vec![artifact.item.clone()]).unwrap();
+        let wish = Wish::of(vec![upload.item.clone()]).unwrap();
         let token = direct.id_token().unwrap();
         let opened = direct.open(&token, &wish.asked).await.unwrap();
         let about = (opened.id, opened.request_digest, opened.match_code.as_str());
@@ -106,25 +223,25 @@ impl Stage {
         let collected = direct.collect(opened.id, &opened.ticket).await.unwrap();
         let credential = wish.credential(&collected).unwrap();
         Self {
-            kind,
+            origin,
             daemon,
             writes,
-            artifact,
+            upload,
             credential,
         }
     }
 
     /// The head of an honest upload, without anything about its length.
     fn head(&self) -> String {
-        self.head_of(&self.artifact.path)
+        self.head_of(&self.upload.path)
     }
 
     fn head_of(&self, path: &str) -> String {
         format!(
             "{} {path} HTTP/1.1\r\nHost: registry\r\nAuthorization: {}\r\nContent-Type: {}\r\n",
-            self.artifact.method(),
-            self.artifact.authorization(&self.credential),
-            self.artifact.media_type
+            self.upload.method,
+            self.origin.authorization(&self.credential),
+            self.upload.media_type
         )
     }
 
@@ -133,7 +250,7 @@ impl Stage {
         format!(
             "{}Content-Length: {}\r\n\r\n",
             self.head(),
-            self.artifact.body.len()
+            self.upload.body.len()
         )
     }
 
@@ -146,7 +263,7 @@ impl Stage {
         let mut said = Vec::new();
         let reading = tokio::time::timeout(OPEN, stream.read_to_end(&mut said));
         let ended = reading.await;
-        assert!(ended.is_ok(), "{:?}: left open", self.kind);
+        assert!(ended.is_ok(), "{:?}: left open", self.origin);
         String::from_utf8_lossy(&said).into_owned()
     }
 
@@ -158,7 +275,7 @@ impl Stage {
 /// Heads that end with another idea of the body's length, and bodies behind them.
 fn lengths(stage: &Stage) -> Vec<(&'static str, Vec<u8>)> {
     let (head, hidden) = (stage.head(), stage.hidden());
-    let upload = &stage.artifact.body;
+    let upload = &stage.upload.body;
     let behind = |lines: &str, start: &[u8]| {
         let mut all = format!("{head}{lines}\r\n").into_bytes();
         all.extend_from_slice(start);
@@ -226,8 +343,8 @@ fn lengths(stage: &Stage) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-async fn nothing_is_smuggled(kind: Kind) {
-    let stage = Stage::start(kind).await;
+async fn nothing_is_smuggled(origin: Origin) {
+    let stage = Stage::start(origin).await;
     for (what, bytes) in lengths(&stage) {
         let said = stage.send(&bytes).await;
         let replies = said.matches("HTTP/1.1 ").count();
@@ -236,31 +353,31 @@ async fn nothing_is_smuggled(kind: Kind) {
         assert_eq!(stage.written(), [""; 0], "{what}");
     }
     // Paths that become other paths, or lines.
-    let name = stage.kind.package("smuggled");
+    let name = stage.origin.package();
     for path in [
         format!("/{name}%0d%0aX:%20y"),
-        format!("/x/..{}", stage.artifact.path),
-        format!("/%2e%2e{}", stage.artifact.path),
-        format!("{}/../-/user", stage.artifact.path),
-        format!("//registry.example{}", stage.artifact.path),
-        format!("{}%00", stage.artifact.path),
-        format!("{}\\..\\x", stage.artifact.path),
+        format!("/x/..{}", stage.upload.path),
+        format!("/%2e%2e{}", stage.upload.path),
+        format!("{}/../-/user", stage.upload.path),
+        format!("//registry.example{}", stage.upload.path),
+        format!("{}%00", stage.upload.path),
+        format!("{}\\..\\x", stage.upload.path),
     ] {
         let mut bytes = format!(
             "{}Connection: close\r\nContent-Length: {}\r\n\r\n",
             stage.head_of(&path),
-            stage.artifact.body.len()
+            stage.upload.body.len()
         )
         .into_bytes();
-        bytes.extend_from_slice(&stage.artifact.body);
+        bytes.extend_from_slice(&stage.upload.body);
         let said = stage.send(&bytes).await;
         assert!(!said.starts_with("HTTP/1.1 2"), "{path}: {said}");
         assert_eq!(stage.written(), [""; 0], "{path}");
     }
     // The credential was good all the time: chunks alone are an honest upload, and the last one of its connection.
     let mut bytes = format!("{}Transfer-Encoding: chunked\r\n\r\n", stage.head()).into_bytes();
-    bytes.extend_from_slice(format!("{:x}\r\n", stage.artifact.body.len()).as_bytes());
-    bytes.extend_from_slice(&stage.artifact.body);
+    bytes.extend_from_slice(format!("{:x}\r\n", stage.upload.body.len()).as_bytes());
+    bytes.extend_from_slice(&stage.upload.body);
     bytes.extend_from_slice(b"\r\n0\r\n\r\n");
     bytes.extend_from_slice(b"GET /-/ping HTTP/1.1\r\nHost: registry\r\n\r\n");
     let said = stage.send(&bytes).await;
@@ -270,15 +387,25 @@ async fn nothing_is_smuggled(kind: Kind) {
 
 #[tokio::test]
 async fn attack_40_nothing_is_smuggled_into_the_npm_origin() {
-    nothing_is_smuggled(Kind::Npm).await;
+    nothing_is_smuggled(Origin::Of(Kind::Npm)).await;
 }
 
 #[tokio::test]
 async fn attack_40_nothing_is_smuggled_into_the_python_origin() {
-    nothing_is_smuggled(Kind::PyPi).await;
+    nothing_is_smuggled(Origin::Of(Kind::PyPi)).await;
 }
 
 #[tokio::test]
 async fn attack_40_nothing_is_smuggled_into_the_cargo_origin() {
-    nothing_is_smuggled(Kind::Crates).await;
+    nothing_is_smuggled(Origin::Of(Kind::Crates)).await;
+}
+
+#[tokio::test]
+async fn attack_40_nothing_is_smuggled_into_the_gems_origin() {
+    nothing_is_smuggled(Origin::Gems).await;
+}
+
+#[tokio::test]
+async fn attack_40_nothing_is_smuggled_into_the_images_origin() {
+    nothing_is_smuggled(Origin::Oci).await;
 }

@@ -277,6 +277,55 @@ async fn cargo_publishes_by_itself_after_the_approval_and_the_broker_reads_it_ba
     assert!(tokens.to_string().contains("\"exposed\":true"), "{tokens}");
 }
 
+/// What the watch says of the crate right now.
+async fn watched(stage: &Stage) -> Value {
+    let path = "/v1/admin/watch";
+    let reply = stage.small.robin.call("POST", path, &json!({})).await;
+    let report: Value = reply.unwrap().ok().unwrap();
+    report["packages"][0].clone()
+}
+
+#[tokio::test]
+async fn attack_59_what_was_published_with_a_lent_token_is_ours_and_other_bytes_are_not() {
+    let stage = Stage::start("mode = \"reveal\"\n").await;
+    // The policy names the crate by a pattern only: nobody looks before something of it is published.
+    assert_eq!(watched(&stage).await, Value::Null);
+    for (n, version) in ["1.0.0", "1.1.0"].into_iter().enumerate() {
+        let dir = cargo::package(&stage.folder, "acme-lent", version).unwrap();
+        let mut started = stage.cargo_publish(&dir, "").await;
+        let job = stage.job(&mut started).await;
+        stage.small.approve(&job).await.unwrap();
+        assert_eq!(started.end().await, Some(0), "{}", started.text());
+        let left = watched(&stage).await;
+        assert_eq!(left["published"], n + 1, "{left}");
+        assert!(
+            left["frozen"] == false && left["others"].is_null(),
+            "{left}"
+        );
+    }
+    // The token that was lent, used for what nobody was asked about.
+    let dir = cargo::package(&stage.folder, "acme-lent", "1.2.0").unwrap();
+    let index = stage.index();
+    let env = [
+        ("CARGO_REGISTRIES_FR_INDEX", index.as_str()),
+        ("CARGO_REGISTRIES_FR_TOKEN", stage.registry.token.as_str()),
+    ];
+    let args = [
+        "publish",
+        "--registry",
+        "fr",
+        "--no-verify",
+        "--allow-dirty",
+    ];
+    cargo(&dir, &args, &env).await.unwrap().ok().unwrap();
+    let left = watched(&stage).await;
+    assert_eq!(
+        (&left["frozen"], &left["others"]),
+        (&json!(true), &json!(["1.2.0"])),
+        "{left}"
+    );
+}
+
 #[tokio::test]
 async fn cargo_fails_with_our_words_when_nobody_says_yes() {
     let stage = Stage::start("mode = \"reveal\"\n").await;

@@ -166,6 +166,45 @@ async fn attack_56_57_a_team_and_trusted_publishing_are_found_at_a_cargo_registr
 }
 
 #[tokio::test]
+async fn attack_56_57_owners_and_a_trusted_publisher_are_found_at_a_gem_registry() {
+    let owners = json!([{"id": 1, "handle": "ours"}, {"id": 7, "handle": "mallory"}]);
+    let trusted = json!([{"id": 1, "trusted_publisher_type": "OIDC::TrustedPublisher::GitHubAction",
+        "trusted_publisher": {"repository_owner": "acme", "repository_name": "left", "workflow_filename": "push.yml"}}]);
+    let answers = [
+        ("/api/v1/gems/acme-left/owners.json", owners),
+        ("/api/v1/gems/acme-left/trusted_publishers", trusted),
+    ];
+    let (seen, url) = stand_in(&answers).await;
+    let web = "web = \"https://gems.example\"";
+    let small = over("rubygems", &url, web, "acme-left").await;
+    let checkup = doctor(&small).await;
+    for words in ["trusts acme/left to publish", "mallory"] {
+        assert!(finds(&checkup, words), "{words}: {checkup}");
+    }
+    let link = "https://gems.example/gems/acme-left/trusted_publishers";
+    assert_eq!(checkup["checklist"][0]["link"], link, "{checkup}");
+    // The key goes where it is needed, and nowhere else.
+    let with_token = seen.with_token.lock().unwrap().clone();
+    assert_eq!(with_token, ["/api/v1/gems/acme-left/trusted_publishers"]);
+
+    // A key that may push alone may not ask for them: that is told, and no all clear.
+    let (_, url) = stand_in(&[
+        (
+            "/api/v1/gems/acme-left/owners.json",
+            json!([{"id": 1, "handle": "ours"}]),
+        ),
+        ("/api/v1/gems/acme-left/trusted_publishers", json!(403)),
+    ])
+    .await;
+    let small = over("rubygems", &url, "", "acme-left").await;
+    let checkup = doctor(&small).await;
+    assert_eq!(checkup["findings"], json!([]));
+    assert_eq!(checkup["asked"], json!(["the owners"]));
+    let unasked = checkup["unasked"][0].as_str().unwrap();
+    assert!(unasked.starts_with("the trusted publishers"), "{checkup}");
+}
+
+#[tokio::test]
 async fn attack_58_nothing_is_all_clear_while_the_registry_does_not_answer_or_the_broker_has_no_token()
  {
     let (_, url) = stand_in(&[

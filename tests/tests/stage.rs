@@ -285,6 +285,44 @@ async fn attack_12_15_a_stage_that_holds_anything_else_is_never_approved() {
     assert!(alarms(&small).await >= 2);
     let log = log(&small).await;
     assert!(log.contains(&"stage-differs".to_owned()), "{log:?}");
+
+    // The download is what was approved, and the sum under which the stage is published is another one, or there is
+    // none: which bytes a yes would publish is not known.
+    for (n, shasum) in [Some("0".repeat(40)), None].into_iter().enumerate() {
+        stages.lie(Lies {
+            shasum: Some(shasum),
+            ..Lies::default()
+        });
+        let packed = Packed::new(&format!("@acme/sum{n}"), "1.0.0").unwrap();
+        let (_, credential) = approved(&small, &packed).await;
+        let reply = upload(&small, &packed, &credential).await.unwrap();
+        assert!(!reply.good(), "{}", reply.text);
+        assert_eq!(stages.integrity(&packed.name, "1.0.0"), None);
+    }
+    let asked = stages.seen().into_iter();
+    assert_eq!(asked.filter(|s| s.path.ends_with("/approve")).count(), 0);
+}
+
+#[tokio::test]
+async fn attack_18_the_watch_finds_a_squatting_stage_before_anybody_asks() {
+    let (stages, small) = staged().await;
+    let packed = Packed::new(NAME, "1.0.0").unwrap();
+    let look = async || {
+        let path = "/v1/admin/watch";
+        let reply = small.robin.call("POST", path, &json!({})).await.unwrap();
+        assert!(reply.good(), "{}", reply.text);
+    };
+    look().await;
+    assert_eq!(alarms(&small).await, 0);
+    stages.squat("mallory", (NAME, "1.0.0", "latest"), &packed.tgz);
+    // Of a package that no policy names nobody here is told.
+    stages.squat("mallory", ("unrelated", "1.0.0", "latest"), b"x");
+    for _ in 0..2 {
+        look().await;
+        assert_eq!(alarms(&small).await, 1);
+    }
+    let log = log(&small).await;
+    assert_eq!(log.iter().filter(|e| *e == "stage-foreign").count(), 1);
 }
 
 #[tokio::test]

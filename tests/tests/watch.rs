@@ -26,6 +26,13 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+mod watch {
+    mod gems;
+    mod given;
+    mod rounds;
+    mod unseen;
+}
+
 const CALLERS: &str = r#"callers = [{ issuer = "github", repository_id = 123, owner_id = 45, workflow = ".github/workflows/release.yml", ref = "refs/tags/v*", event = ["push"], environment = "release" }]
 approvers = ["release"]
 quorum = 2

@@ -234,6 +234,15 @@ pub enum Event {
         /// What it shows.
         read_back: Digest,
     },
+    /// The registry took a file, or may have taken it, and did not show it in its request's time.
+    OutcomeUnclear {
+        /// Of which request.
+        request: RequestId,
+        /// Which item, from 0.
+        item: u32,
+        /// Which of its files, from 0.
+        file: u32,
+    },
     /// A published file was downloaded: the approved bytes.
     ArtifactFetched {
         /// Of which request.

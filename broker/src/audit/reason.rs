@@ -94,6 +94,8 @@ pub enum FreezeCause {
     VersionUnknown,
     /// Another digest than before for a file of a known version.
     VersionChanged,
+    /// Other bytes in the place of a file that was approved and was about to be published.
+    Conflict,
 }
 
 impl FreezeCause {
@@ -105,6 +107,9 @@ impl FreezeCause {
             }
             Self::VersionUnknown => "somebody published it past this broker",
             Self::VersionChanged => "the registry shows other bytes for it than before",
+            Self::Conflict => {
+                "somebody published other bytes than those that were approved, past this broker"
+            }
         }
     }
 }

@@ -30,7 +30,11 @@ use crate::{
     world::{NoEntropy, World},
 };
 use arc_swap::ArcSwap;
-use proto::{device::DeviceKey, ids::RegistryId, time::UnixTime};
+use proto::{
+    device::DeviceKey,
+    ids::{PackageName, RegistryId},
+    time::UnixTime,
+};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use thiserror::Error;
 
@@ -76,8 +80,8 @@ pub struct Desk {
     pub unsealing: tokio::sync::Semaphore,
     /// Passphrases tried by the first admin's enrolment.
     pub first_tries: ration::Tries,
-    /// One round of the watch at a time.
-    pub watching: tokio::sync::Mutex<()>,
+    /// One round of the watch at a time; with the package of each registry that was asked for last.
+    pub watching: tokio::sync::Mutex<BTreeMap<RegistryId, PackageName>>,
     /// What is counted.
     pub metrics: Metrics,
     /// Addresses and folders.

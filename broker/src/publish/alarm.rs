@@ -16,8 +16,48 @@ use proto::time::UnixTime;
 /// Attempts to freeze what others freeze or thaw at the same moment.
 const RACES_MAX: usize = 20;
 
+/// Adds a freeze to a batch, with the event that says so: part of the commit that records what was seen. A thaw that
+/// was under way starts anew: who asked for it did not know of this.
+pub fn freezing(
+    desk: &Desk,
+    batch: Batch,
+    package: &str,
+    seen: &Seen,
+    now: UnixTime,
+) -> Result<(Batch, Event), Fault> {
+    let old = ledger::freeze(desk, package)?;
+    let row = Freeze {
+        by: old.as_ref().and_then(|(_, f)| f.by.clone()),
+        since: old.as_ref().map_or(now, |(_, f)| f.since),
+        thawing: Vec::new(),
+        seen: Some(seen.clone()),
+    };
+    let bytes = ledger::freeze_row(desk, package, &row)?;
+    let event = Event::FrozenByBroker {
+        package: package.to_owned(),
+        cause: seen.cause,
+        name: seen.name.clone(),
+    };
+    let batch = match old {
+        None => batch.create(FROZEN, package.as_bytes(), bytes),
+        Some((version, _)) => batch.replace(FROZEN, package.as_bytes(), version, bytes),
+    };
+    Ok((batch, event))
+}
+
+/// After that commit: it is told, and the package's requests end too; whoever is slower is stopped by the freeze
+/// itself.
+pub async fn frozen(desk: &Desk, package: &str, seen: &Seen, now: UnixTime) -> Result<(), Fault> {
+    desk.metrics.alarms.inc();
+    tracing::error!(package, cause = ?seen.cause, what = %seen.name,
+        "ALARM: the package is frozen for what its registry shows; look: countersign admin watch");
+    match close::deny_frozen(desk, package, now).await {
+        Err(super::Refusal::Fault(fault)) => Err(fault),
+        _ => Ok(()),
+    }
+}
+
 /// Freezes `package` in one commit with `events`, which say what was seen, and with what `more` adds.
-/// A thaw that was under way starts anew: who asked for it did not know of this.
 pub async fn freeze(
     desk: &Desk,
     package: &str,
@@ -26,38 +66,14 @@ pub async fn freeze(
     more: impl Fn() -> Batch,
     now: UnixTime,
 ) -> Result<(), Fault> {
-    let mut all = events.to_vec();
-    all.push(Event::FrozenByBroker {
-        package: package.to_owned(),
-        cause: seen.cause,
-        name: seen.name.clone(),
-    });
     for _ in 0..RACES_MAX {
-        let old = ledger::freeze(desk, package)?;
-        let row = Freeze {
-            by: old.as_ref().and_then(|(_, f)| f.by.clone()),
-            since: old.as_ref().map_or(now, |(_, f)| f.since),
-            thawing: Vec::new(),
-            seen: Some(seen.clone()),
-        };
-        let bytes = ledger::freeze_row(desk, package, &row)?;
-        let batch = match old {
-            None => more().create(FROZEN, package.as_bytes(), bytes),
-            Some((version, _)) => more().replace(FROZEN, package.as_bytes(), version, bytes),
-        };
+        let (batch, event) = freezing(desk, more(), package, seen, now)?;
+        let mut all = events.to_vec();
+        all.push(event);
         match desk.commit(batch, &all, now).await {
             Err(Fault::Conflict(table, _)) if table == FROZEN => {}
             Err(other) => return Err(other),
-            Ok(_) => {
-                desk.metrics.alarms.inc();
-                tracing::error!(package, cause = ?seen.cause, what = %seen.name,
-                    "ALARM: the package is frozen for what its registry shows; look: countersign admin watch");
-                // Its requests end too; whoever is slower is stopped by the freeze itself.
-                return match close::deny_frozen(desk, package, now).await {
-                    Err(super::Refusal::Fault(fault)) => Err(fault),
-                    _ => Ok(()),
-                };
-            }
+            Ok(_) => return frozen(desk, package, seen, now).await,
         }
     }
     Err(Fault::Conflict(FROZEN, package.as_bytes().to_vec()))

@@ -4,6 +4,7 @@ use super::{
     Refusal,
     ledger::{self, BURNT, DUE, Held},
     state::{Record, Step},
+    unseen,
 };
 use crate::{
     audit::reason::DenyCause,
@@ -128,24 +129,49 @@ pub async fn sweep(desk: &Desk, now: UnixTime) -> Result<usize, Fault> {
         };
         let mut batch = Batch::new().delete(DUE, key, row.version);
         if held.record.overdue(now) {
+            let told = held.record.told;
             let step: Step = match held.record.expire(now) {
                 Ok(step) => step,
                 Err(_) => continue,
             };
-            if step.record().unseen() {
-                tracing::error!(%id, "a token was handed out, and the registry never showed what was announced");
-            }
-            tolerate(ledger::persist(desk, held.version, step, batch, now).await)?;
+            tolerate(ends(desk, held.version, (step, told), batch, now).await)?;
         } else {
             let again = held.record.expires().max(now.after(30));
             batch = batch.create(DUE, ledger::timed(again, id), Vec::new());
-            tolerate(desk.commit(batch, &[], now).await.map(drop))?;
+            match held.record.unsettled(now) {
+                Ok(step) => tolerate(ends(desk, held.version, (step, false), batch, now).await)?,
+                Err(_) => tolerate(desk.commit(batch, &[], now).await.map(drop))?,
+            }
         }
     }
     if !ended.is_empty() {
         tolerate(desk.commit(ended, &[], now).await.map(drop))?;
     }
     Ok(seen)
+}
+
+/// Stores a step at the end of a request's time, with an alarm for each file of which nobody knows what became of
+/// it, unless that was told before.
+async fn ends(
+    desk: &Desk,
+    version: u64,
+    (step, told): (Step, bool),
+    batch: Batch,
+    now: UnixTime,
+) -> Result<(), Fault> {
+    let id = step.record().facts.id;
+    let unclear = step.record().unclear.len();
+    let alarm = step.record().unseen().filter(|_| !told);
+    let batch = match alarm {
+        Some(_) => unseen::tell_all(desk, batch, step.record(), now)?,
+        None => batch,
+    };
+    ledger::persist(desk, version, step, batch, now).await?;
+    if let Some(words) = alarm {
+        tracing::error!(%id, words, "ALARM: nobody knows what became of a publish");
+        (0..unclear).for_each(|_| _ = desk.metrics.alarms.inc());
+    }
+    Ok(())
 }
 
 /// Forgets tokens of callers that have been expired for a while.

@@ -9,6 +9,7 @@ use super::{
     alarm,
     ledger::{self, Seen},
     state::{FileAt, Record},
+    unseen::{self, Missing},
 };
 use crate::{
     audit::{event::Event, reason::FreezeCause},
@@ -169,6 +170,12 @@ async fn one(desk: &Desk, key: &[u8], row: &Row) -> Result<(), Fault> {
         Fetched::Absent => {}
     }
     let mut batch = drop_row();
+    if done {
+        batch = unseen::seen(desk, batch, request, at, Missing::Artifact)?;
+    } else if !events.is_empty() {
+        let missing = (Missing::Artifact, "published, and nobody can download it");
+        batch = unseen::tell(desk, batch, (request, at), item, missing, now)?;
+    }
     if !done && late < GIVE_UP {
         let pause = PAUSES.get(wanted.tries).or(PAUSES.last());
         let next = now.after(pause.copied().unwrap_or(OVERDUE));

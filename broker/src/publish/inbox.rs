@@ -1,6 +1,6 @@
 //! What waits for a person, most urgent first.
 
-use super::{Refusal, confirm, ledger, question::concerns, state::Record};
+use super::{Refusal, confirm, ledger, question::concerns, state::Record, unseen};
 use crate::desk::{Desk, Fault, people::Person};
 use proto::{
     api::{Inbox, InboxLine, StateName},
@@ -47,6 +47,7 @@ pub fn inbox(
             return Ok(Inbox {
                 requests,
                 alarms: alarms(desk, person)?,
+                unseen: unseen(desk, person)?,
                 next: last,
             });
         }
@@ -69,6 +70,7 @@ pub fn inbox(
     Ok(Inbox {
         requests,
         alarms: alarms(desk, person)?,
+        unseen: unseen(desk, person)?,
         next,
     })
 }
@@ -87,6 +89,13 @@ fn alarms(desk: &Desk, person: &Person) -> Result<Vec<String>, Fault> {
         );
     }
     Ok(out)
+}
+
+/// What was published of this person's packages, perhaps, and nobody can see.
+fn unseen(desk: &Desk, person: &Person) -> Result<Vec<String>, Fault> {
+    let all = unseen::all(desk)?.into_iter();
+    let own = all.filter(|u| answers_for(desk, &u.package, person));
+    Ok(own.map(|u| u.words).collect())
 }
 
 /// Whether a package (`npm:@acme/left`) is this person's business, by today's policy.

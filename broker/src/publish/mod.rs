@@ -9,12 +9,14 @@ pub mod answer;
 pub mod archive;
 pub mod close;
 pub mod confirm;
+mod conflict;
 mod deny;
 pub mod deposit;
 pub mod fetch;
 pub mod forward;
 pub mod inbox;
 pub mod judge;
+pub mod known;
 pub mod ledger;
 pub mod open;
 pub mod pushes;
@@ -25,6 +27,7 @@ pub mod stages;
 pub mod state;
 pub mod trace;
 pub mod unannounced;
+pub mod unseen;
 pub mod versions;
 
 use crate::{

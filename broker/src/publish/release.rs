@@ -5,6 +5,7 @@ use super::{
     Refusal, judge,
     ledger::{self, CREDENTIALS, Held},
     state::{Record, State},
+    trace,
 };
 use crate::{
     audit::event::{Event, leaf},
@@ -191,6 +192,7 @@ async fn mint(
     let batch = judge::unless_frozen(Batch::new(), &held.record.facts).append(leaf(&used, now));
     let batch = spent::spend(batch, held.record.facts.id, 0, now);
     let batch = tokens::note_use(&desk.vault, batch, stored, false, now).map_err(Fault::from)?;
+    let batch = trace::all_leave(desk, batch, item, now)?;
     let step = held.record.mint(sealed.clone(), life.until, now)?;
     let record = ledger::persist(desk, held.version, step, batch, now).await?;
     Ok(Collected {
@@ -244,6 +246,7 @@ async fn reveal(
     let batch = spent::spend(batch, held.record.facts.id, 0, now);
     // Marked exposed in the same commit: it must be rotated.
     let batch = tokens::note_use(&desk.vault, batch, stored, true, now).map_err(Fault::from)?;
+    let batch = trace::all_leave(desk, batch, item, now)?;
     let step = held.record.reveal(sealed.clone(), now)?;
     let record = ledger::persist(desk, held.version, step, batch, now).await?;
     Ok(Collected {

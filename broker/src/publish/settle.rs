@@ -2,13 +2,14 @@
 //! normal publish all come through here.
 
 use super::{
-    Refusal, confirm, fetch,
+    Refusal, confirm, conflict, fetch,
     ledger::{self, REQUESTS},
     stages,
     state::{FileAt, Progress, Record, State, Step},
+    unseen::{self, Missing},
 };
 use crate::{
-    audit::event::Event,
+    audit::event::{Event, leaf},
     desk::{Desk, Fault},
     registry::{Published, ReadBack, ReadError},
     store::Batch,
@@ -185,20 +186,23 @@ async fn saw(
     let Some(item) = record.facts.items.get(at.item) else {
         return Err(Refusal::NotFound);
     };
-    let same = item.files.get(at.file).is_some_and(|f| f.digest == digest);
-    shown(desk, id, at, &digest).await?;
+    let file = item.files.get(at.file).ok_or(Refusal::NotFound)?;
+    let same = file.digest == digest;
+    if !same {
+        return Box::pin(conflict::saw(desk, record, at, published, &digest)).await;
+    }
     let registry = desk.registries.get(&item.registry);
     let tagged = registry.is_some_and(|r| r.kind().row().tags);
     let tag = item.tag.as_ref().map_or("latest", |t| t.as_str());
-    if same && tagged && published.tags.get(tag) != Some(&item.version) {
+    let elsewhere = tagged && published.tags.get(tag) != Some(&item.version);
+    let event = Event::TagElsewhere {
+        request: id,
+        item: at.numbers().0,
+    };
+    let event = elsewhere.then_some(&event);
+    if shown(desk, id, at, &digest, event).await? && elsewhere {
         desk.metrics.alarms.inc();
         tracing::error!(%id, at.item, "the approved tag points elsewhere");
-        let event = Event::TagElsewhere {
-            request: id,
-            item: at.numbers().0,
-        };
-        desk.commit(Batch::new(), &[event], desk.world.now())
-            .await?;
     }
     Ok(())
 }
@@ -360,12 +364,25 @@ async fn shows(desk: &Desk, record: &Record, at: FileAt) -> Result<(Published, R
 
 /// The registry shows this digest for a file. Where it is the approved one, the same commit orders the
 /// artifact itself to be fetched.
-async fn shown(desk: &Desk, id: RequestId, at: FileAt, digest: &Digest) -> Result<(), Refusal> {
+async fn shown(
+    desk: &Desk,
+    id: RequestId,
+    at: FileAt,
+    digest: &Digest,
+    beside: Option<&Event>,
+) -> Result<bool, Refusal> {
     change_with(
         desk,
         id,
         |r| r.shows(at, digest.clone()),
-        |record, now| fetch::ordered(record, at, digest, now),
+        |record, now| {
+            let batch = fetch::ordered(record, at, digest, now);
+            let batch = match beside {
+                Some(event) => batch.append(leaf(event, now)),
+                None => batch,
+            };
+            unseen::seen(desk, batch, id, at, Missing::File)
+        },
     )
     .await
 }
@@ -375,26 +392,27 @@ pub(super) async fn change(
     id: RequestId,
     make: impl Fn(Record) -> Result<Step, super::state::NotFrom>,
 ) -> Result<(), Refusal> {
-    change_with(desk, id, make, |_, _| Batch::new()).await
+    let nothing = |_: &Record, _| Ok(Batch::new());
+    change_with(desk, id, make, nothing).await.map(drop)
 }
 
 /// Stores a transition, judging it again when somebody else was faster. A transition that the new
-/// state does not allow any more has been made by somebody else.
-async fn change_with(
+/// state does not allow any more has been made by somebody else: then it says false.
+pub(super) async fn change_with(
     desk: &Desk,
     id: RequestId,
     make: impl Fn(Record) -> Result<Step, super::state::NotFrom>,
-    more: impl Fn(&Record, UnixTime) -> Batch,
-) -> Result<(), Refusal> {
+    more: impl Fn(&Record, UnixTime) -> Result<Batch, Fault>,
+) -> Result<bool, Refusal> {
     for _ in 0..20 {
         let Some(held) = ledger::live(desk, id)? else {
-            return Ok(());
+            return Ok(false);
         };
         let Ok(step) = make(held.record) else {
-            return Ok(());
+            return Ok(false);
         };
         let now = desk.world.now();
-        let batch = more(step.record(), now);
+        let batch = more(step.record(), now)?;
         let record = match ledger::persist(desk, held.version, step, batch, now).await {
             Err(Fault::Conflict(..)) => continue,
             other => other?,
@@ -410,7 +428,7 @@ async fn change_with(
             }
             _ => {}
         }
-        return Ok(());
+        return Ok(true);
     }
     Err(Refusal::Busy)
 }

@@ -1,4 +1,5 @@
-//! What left the broker: one row a file, written in the commit that goes before its first byte.
+//! What left the broker: one row a file, written in the commit that goes before its first byte, or before the
+//! token with which a job sends it itself.
 //!
 //! The watch tells by it the broker's own publishes from others', also while an upload is on its way and
 //! when a version shows up long after its request has ended. If an attacker writes here: a planted row
@@ -50,6 +51,13 @@ pub fn leaves(
         Some(row) if rows::check_authentic(&desk.vault, LEFT, &key, &row.value).is_ok() => batch,
         Some(row) => batch.replace(LEFT, &key, row.version, value()?),
     })
+}
+
+/// Notes that the job itself is about to publish these files, with a token that it is given in this commit:
+/// they are ours as well, and any other bytes that the token publishes are not.
+pub fn all_leave(desk: &Desk, batch: Batch, item: &Item, now: UnixTime) -> Result<Batch, Fault> {
+    let mut files = item.files.iter();
+    files.try_fold(batch, |batch, file| leaves(desk, batch, item, file, now))
 }
 
 /// Whether this file of a version left this broker. A digest that the registry does not show can be

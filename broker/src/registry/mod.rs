@@ -197,6 +197,15 @@ impl Kind {
     pub fn name(self) -> &'static str {
         self.row().name
     }
+
+    /// Whether such a registry shows a list of versions with digests. Without one nothing could be told from a look,
+    /// and a watch that always says "all as it was", or "nobody can look", would be worse than none.
+    pub const fn shows_versions(self) -> bool {
+        match self {
+            Self::Npm | Self::PyPi | Self::Crates | Self::RubyGems => true,
+            Self::Oci | Self::Http | Self::Generic => false,
+        }
+    }
 }
 
 /// One file on its way to a registry: parsed, its digest recomputed, its inside compared with its

@@ -1,10 +1,12 @@
 //! The comparison: what a registry shows against what is known. A pure function over both and over the
 //! question whether a file left this broker.
 
-use super::known::{By, Known, Version};
 use crate::{
     audit::{event::Event, reason::FreezeCause},
-    publish::ledger::Seen,
+    publish::{
+        known::{By, Known, Version},
+        ledger::Seen,
+    },
     registry::{Published, ShownFile},
 };
 use proto::ids::VersionText;
@@ -86,7 +88,7 @@ fn first<E>(
             all = all && ours(version, file)?;
             digests.insert(file.name.clone().unwrap_or_default(), file.digest.clone());
         }
-        let mut row = fresh(if all { By::Broker } else { By::Before });
+        let mut row = Version::by(if all { By::Broker } else { By::Before });
         row.files = digests;
         row.withdrawn = shown.withdrawn.contains(version);
         known.versions.insert(version.clone(), row);
@@ -101,16 +103,6 @@ fn first<E>(
         events: vec![event],
         alarm: None,
     })
-}
-
-const fn fresh(by: By) -> Version {
-    Version {
-        by,
-        files: BTreeMap::new(),
-        missed: false,
-        gone: false,
-        withdrawn: false,
-    }
 }
 
 impl<E, F: Fn(&VersionText, &ShownFile) -> Result<bool, E>> Work<'_, F> {
@@ -186,7 +178,7 @@ impl<E, F: Fn(&VersionText, &ShownFile) -> Result<bool, E>> Work<'_, F> {
         let versions = &mut self.out.known.versions;
         let row = versions
             .entry(version.clone())
-            .or_insert_with(|| fresh(by.unwrap_or(By::Before)));
+            .or_insert_with(|| Version::by(by.unwrap_or(By::Before)));
         // What others did to a version stays written.
         if let Some(by) = by.filter(|by| *by == By::Others) {
             row.by = by;

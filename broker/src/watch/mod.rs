@@ -2,7 +2,7 @@
 //!
 //! Whoever gets at a package by another door (an old token, a second owner, a trusted publisher) does not
 //! come by here. So from time to time the broker compares what each registry shows with what left the
-//! broker ([`crate::publish::trace`]) and with what was there before: [`known`] is what it remembers of a
+//! broker ([`crate::publish::trace`]) and with what was there before: [`crate::publish::known`] is what is remembered of a
 //! package, [`compare`] decides, [`round`] asks and records, [`report`] is what admins are shown.
 //!
 //! Only a positive statement of the registry freezes a package. A registry that is silent, slow, empty or
@@ -10,6 +10,5 @@
 //! could lock the maintainers out.
 
 pub mod compare;
-pub mod known;
 pub mod report;
 pub mod round;

@@ -1,12 +1,13 @@
 //! What admins are shown of the watch, and the alarms that people see wherever they look.
 
-use super::{
-    known::{self, By, Known},
-    round,
-};
+use super::round;
 use crate::{
     desk::{Desk, Fault},
-    publish::{Refusal, ledger},
+    publish::{
+        Refusal,
+        known::{self, By, Known},
+        ledger,
+    },
     store::Batch,
 };
 use proto::{

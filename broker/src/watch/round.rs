@@ -1,21 +1,21 @@
 //! One round: every watched package is asked for at its registry, compared, and what came of it recorded.
 
-use super::{
-    compare::{Compared, compare},
-    known::{self, KNOWN, Known, Look, PACKAGES_MAX},
-};
+use super::compare::{Compared, compare};
 use crate::{
     audit::event::Event,
     desk::{Desk, Fault, Registry},
     policy::pattern::PackagePattern,
     publish::{
-        alarm,
+        Refusal, alarm,
+        known::{self, KNOWN, Known, Look, PACKAGES_MAX},
+        stages,
         trace::{self, LEFT},
     },
-    registry::Kind,
+    registry::{Kind, ReadError},
     store::Batch,
     vault::release as vault,
 };
+use futures_util::future::join_all;
 use proto::{
     ids::{PackageName, RegistryId},
     time::UnixTime,
@@ -24,8 +24,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Seconds without an answer after which that is an alarm of its own. It freezes nothing.
 const BLIND: u64 = 6 * 3600;
-/// Packages in a row that a registry may leave unanswered before the rest waits for the next round.
-const FAILURES_MAX: u32 = 3;
+/// Packages in a row at which a registry may be silent before the rest waits for the next round.
+const SILENCES_MAX: u32 = 3;
 /// Tries at one package while others change its rows.
 const RACES_MAX: usize = 5;
 /// Seconds that a trace is kept at least: whoever compares meanwhile must find it.
@@ -38,24 +38,65 @@ const TRACES_MAX: usize = 1000;
 /// A watched package.
 type Target = (RegistryId, PackageName);
 
+/// What a look at one package gave.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Looked {
+    /// The registry showed it.
+    Seen,
+    /// Nothing could be told of this package.
+    Nothing,
+    /// The registry itself is silent: asking it for the next package is likely in vain too.
+    Silent,
+}
+
 /// Looks at all watched packages, or at one of them; says how many registries' answers there were.
 /// One round at a time: what one forgets the other may be about to ask for.
 pub async fn round(desk: &Desk, only: Option<&str>) -> Result<usize, Fault> {
-    let _one = desk.watching.lock().await;
+    let mut rounds = desk.watching.lock().await;
     let mut by_registry: BTreeMap<RegistryId, Vec<PackageName>> = BTreeMap::new();
     for (registry, package) in targets(desk)? {
         if only.is_none_or(|o| *o == format!("{registry}:{package}")) {
             by_registry.entry(registry).or_default().push(package);
         }
     }
-    // A registry that hangs holds up nobody but its own packages.
+    // A registry that hangs holds up nobody but its own packages, and those not twice in the same place.
+    for (registry, packages) in &mut by_registry {
+        let last = rounds.get(registry);
+        let behind = packages.partition_point(|p| last.is_some_and(|last| p <= last));
+        packages.rotate_left(behind);
+    }
     let all = by_registry.iter().map(|(r, p)| of_registry(desk, r, p));
     let mut answers = 0;
-    for one in futures_util::future::join_all(all).await {
-        answers += one?;
+    for (one, registry) in join_all(all).await.into_iter().zip(by_registry.keys()) {
+        let (seen, last) = one?;
+        answers += seen;
+        if let (None, Some(last)) = (only, last) {
+            rounds.insert(registry.clone(), last.clone());
+        }
+    }
+    if only.is_none() {
+        staged(desk).await?;
     }
     desk.metrics.watch_blind.set(blind(desk)?);
     Ok(answers)
+}
+
+/// Who stages a version past this broker needs only one careless yes at the registry: such a stage is an alarm before
+/// anybody asks for that version here.
+async fn staged(desk: &Desk) -> Result<(), Fault> {
+    match stages::all(desk).await {
+        Ok(seen) => {
+            for why in seen.unknown {
+                tracing::warn!(why, "the watch cannot see what is staged");
+            }
+            Ok(())
+        }
+        Err(Refusal::Fault(fault)) => Err(fault),
+        Err(why) => {
+            tracing::warn!(%why, "the watch cannot see what is staged");
+            Ok(())
+        }
+    }
 }
 
 /// What is watched: packages that the policy names exactly, those of which something left this broker,
@@ -78,41 +119,42 @@ fn target(name: &str, kind: impl Fn(&RegistryId) -> Option<Kind>) -> Option<Targ
     let registry: RegistryId = registry.parse().ok()?;
     let kind = kind(&registry)?;
     let package = (kind.row().package)(package).ok()?;
-    shows_versions(kind).then_some((registry, package))
+    kind.shows_versions().then_some((registry, package))
 }
 
-/// Whether a registry shows a list of versions with digests. Without one nothing could be told from a look, and a
-/// watch that always says "all as it was", or "nobody can look", would be worse than none.
-const fn shows_versions(kind: Kind) -> bool {
-    match kind {
-        Kind::Npm | Kind::PyPi | Kind::Crates | Kind::RubyGems => true,
-        Kind::Oci | Kind::Http | Kind::Generic => false,
-    }
-}
-
-async fn of_registry(
+/// Looks at packages of one registry in their order; says how many it showed, and the last one asked for.
+async fn of_registry<'a>(
     desk: &Desk,
     registry: &RegistryId,
-    packages: &[PackageName],
-) -> Result<usize, Fault> {
-    let (mut failures, mut answers) = (0, 0);
+    packages: &'a [PackageName],
+) -> Result<(usize, Option<&'a PackageName>), Fault> {
+    let (mut silences, mut answers, mut last) = (0, 0, None);
     for package in packages {
-        if failures == FAILURES_MAX {
-            tracing::warn!(%registry, "the watch goes on with this registry at the next round");
-            break;
+        // Who can break the looks at three packages must not hide the others: the next round begins behind
+        // them, and what is passed over now is on its way to the alarm that nobody can look.
+        if silences == SILENCES_MAX {
+            let words = "the registry was silent, and this package was not asked for";
+            note(desk, &format!("{registry}:{package}"), words).await?;
+            continue;
         }
-        if one(desk, registry, package).await? {
-            failures = 0;
-            answers += 1;
-        } else {
-            failures += 1;
+        last = Some(package);
+        match one(desk, registry, package).await? {
+            Looked::Seen => {
+                silences = 0;
+                answers += 1;
+            }
+            Looked::Nothing => silences = 0,
+            Looked::Silent => silences += 1,
         }
     }
-    Ok(answers)
+    if silences == SILENCES_MAX {
+        tracing::warn!(%registry, "the watch goes on with this registry at the next round");
+    }
+    Ok((answers, last))
 }
 
 /// Looks at one package. What is wrong with one of them is told, and keeps nobody from the others.
-async fn one(desk: &Desk, registry: &RegistryId, package: &PackageName) -> Result<bool, Fault> {
+async fn one(desk: &Desk, registry: &RegistryId, package: &PackageName) -> Result<Looked, Fault> {
     for _ in 0..RACES_MAX {
         match look(desk, registry, package).await {
             // A person froze it, or was told of it, at this very moment.
@@ -120,25 +162,20 @@ async fn one(desk: &Desk, registry: &RegistryId, package: &PackageName) -> Resul
             Err(Fault::Damaged(what)) => {
                 let name = format!("{registry}:{package}");
                 tracing::error!(package = %name, what, "the watch cannot look: a row was not written by this broker");
-                return failed(
-                    desk,
-                    &name,
-                    "a row of the store is damaged",
-                    desk.world.now(),
-                )
-                .await;
+                let words = "a row of the store is damaged";
+                note(desk, &name, words).await?;
+                return Ok(Looked::Nothing);
             }
             other => return other,
         }
     }
-    Ok(false)
+    Ok(Looked::Nothing)
 }
 
-/// Looks at one package; false when nothing could be seen.
-async fn look(desk: &Desk, registry: &RegistryId, package: &PackageName) -> Result<bool, Fault> {
+async fn look(desk: &Desk, registry: &RegistryId, package: &PackageName) -> Result<Looked, Fault> {
     let name = format!("{registry}:{package}");
     let Some(upstream) = desk.upstream(registry) else {
-        return Ok(false);
+        return Ok(Looked::Nothing);
     };
     let now = desk.world.now();
     let token = vault::for_reading(&desk.vault, &*desk.live, registry, package, now)?;
@@ -147,17 +184,33 @@ async fn look(desk: &Desk, registry: &RegistryId, package: &PackageName) -> Resu
     let now = desk.world.now();
     let shown = match shown {
         Ok(shown) => shown,
-        Err(why) => return failed(desk, &name, &why.to_string(), now).await,
+        Err(why) => {
+            failed(desk, &name, &why.to_string(), now).await?;
+            return Ok(if is_silence(&why) {
+                Looked::Silent
+            } else {
+                Looked::Nothing
+            });
+        }
     };
     let known = known::known(desk, &name)?;
     let old = known.as_ref().map(|(_, k)| k);
     let ours = |version: &_, file: &_| trace::ours(desk, &name, version, file);
     let Ok(compared) = compare(&name, old, &shown, ours)? else {
         let words = "the registry shows nothing of it any more";
-        return failed(desk, &name, words, now).await;
+        failed(desk, &name, words, now).await?;
+        return Ok(Looked::Nothing);
     };
     record(desk, &name, known, compared, now).await?;
-    Ok(true)
+    Ok(Looked::Seen)
+}
+
+/// Whether an error is likely to be the whole registry's (429: it has been asked too often), and not one package's.
+const fn is_silence(why: &ReadError) -> bool {
+    matches!(
+        why,
+        ReadError::Unreachable | ReadError::TimedOut | ReadError::Status(429)
+    )
 }
 
 /// What came of a look, in one commit: what is known now, when it was looked, the events, the freeze.
@@ -222,8 +275,9 @@ fn tell(event: &Event) {
 }
 
 /// Nothing could be seen: noted, told after long, never a freeze.
-async fn failed(desk: &Desk, name: &str, why: &str, now: UnixTime) -> Result<bool, Fault> {
+async fn failed(desk: &Desk, name: &str, why: &str, now: UnixTime) -> Result<(), Fault> {
     let (version, mut look) = known::look(desk, name)?;
+    let before = look.clone();
     let since = look.failing.as_ref().map_or(now, |(since, _)| *since);
     look.failing = Some((since, why.to_owned()));
     let mut events = Vec::new();
@@ -239,9 +293,21 @@ async fn failed(desk: &Desk, name: &str, why: &str, now: UnixTime) -> Result<boo
             package: name.to_owned(),
         });
     }
+    if look == before {
+        // Said already: an outage writes no row a round and package.
+        return Ok(());
+    }
     let batch = known::put_look(Batch::new(), name, version, &look)?;
     desk.commit(batch, &events, now).await?;
-    Ok(false)
+    Ok(())
+}
+
+/// As [`failed`], for whom the next round is soon enough when others change the row at this very moment.
+async fn note(desk: &Desk, name: &str, why: &str) -> Result<(), Fault> {
+    match failed(desk, name, why, desk.world.now()).await {
+        Err(Fault::Conflict(..)) => Ok(()),
+        other => other,
+    }
 }
 
 /// Packages at which nobody could look for long. Those that are watched no longer do not count: no look would ever end it.

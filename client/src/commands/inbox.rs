@@ -34,6 +34,10 @@ pub(crate) async fn inbox(context: &Context, args: &InboxArgs) -> Result<(), Fai
         let text = format!("! ALARM, frozen: {}", harmless(alarm));
         context.out.line(&context.out.warning(&text))?;
     }
+    for unseen in &inbox.unseen {
+        let text = format!("! ALARM: {}", harmless(unseen));
+        context.out.line(&context.out.warning(&text))?;
+    }
     if inbox.requests.is_empty() {
         return context.out.line("nothing waits");
     }

@@ -14,7 +14,7 @@ use proto::{
     request::{Item, RequestFacts},
     time::UnixTime,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a new request consists of beside its caller.
 pub struct Opening<'a> {
@@ -73,6 +73,8 @@ impl Record {
             mint_seconds: admitted.mint_seconds,
             bound: String::new(),
             leaf_from: None,
+            unclear: BTreeSet::new(),
+            told: false,
             revision: 1,
             state: State::Pending {
                 evidence: Vec::new(),
@@ -178,10 +180,11 @@ impl Record {
             evidence,
             progress,
         };
-        let event = Event::RequestExpired {
+        let mut events = vec![Event::RequestExpired {
             request: self.facts.id,
-        };
-        Ok(self.step(vec![event]))
+        }];
+        events.extend(self.tells_unclear());
+        Ok(self.step(events))
     }
 
     /// The job takes it back; possible until the credential is out.

@@ -29,7 +29,7 @@ use proto::{
     time::UnixTime,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Seconds between approval and collecting.
 pub const COLLECT_SECONDS: u64 = 15 * 60;
@@ -80,6 +80,12 @@ pub struct Record {
     /// Where in the log its publish is, or shortly before.
     #[serde(default)]
     pub leaf_from: Option<u64>,
+    /// Files of which an attempt ended without a clear word and that were not shown since: item and file.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unclear: BTreeSet<(u32, u32)>,
+    /// Whether the alarm for them was given.
+    #[serde(default)]
+    pub told: bool,
     /// Grows with every change.
     pub revision: u64,
     /// Where it stands.

@@ -1,7 +1,7 @@
 //! Releasing: from the credential to what the registry shows. Each file goes its own way; the
 //! request ends when none of them is open any more.
 
-use super::{CREDENTIAL_SECONDS, FileAt, NotFrom, Progress, Record, State, Step};
+use super::{CREDENTIAL_SECONDS, FileAt, LATE_SECONDS, NotFrom, Progress, Record, State, Step};
 use crate::audit::event::Event;
 use proto::{
     api::Mode,
@@ -86,6 +86,7 @@ impl Record {
             },
         ];
         events.extend(self.files().map(|at| self.settling(at)));
+        self.unclear = self.files().map(FileAt::numbers).collect();
         let items = self.facts.items.iter();
         self.state = if items.clone().all(|i| i.files.is_empty()) {
             State::Published {
@@ -158,8 +159,36 @@ impl Record {
             }
             _ => return Err(self.not_from()),
         }
+        self.unclear.insert(at.numbers());
         let event = self.settling(at);
         Ok(self.step(vec![event]))
+    }
+
+    /// The time in which what was sent may show up late is over, and the registry still does not say what became
+    /// of it. Such a file does not expire; the alarm is given once.
+    pub fn unsettled(mut self, now: UnixTime) -> Result<Step, NotFrom> {
+        match &self.state {
+            State::Releasing { until, .. } if now >= until.after(LATE_SECONDS) => {}
+            _ => return Err(self.not_from()),
+        }
+        let events = self.tells_unclear();
+        if events.is_empty() {
+            return Err(self.not_from());
+        }
+        Ok(self.step(events))
+    }
+
+    /// An alarm for each file of which nobody knows whether the registry has it, once.
+    pub(super) fn tells_unclear(&mut self) -> Vec<Event> {
+        if std::mem::replace(&mut self.told, !self.unclear.is_empty()) {
+            return Vec::new();
+        }
+        let event = |&(item, file): &(u32, u32)| Event::OutcomeUnclear {
+            request: self.facts.id,
+            item,
+            file,
+        };
+        self.unclear.iter().map(event).collect()
     }
 
     /// The registry said no and shows nothing: the same bytes may be sent again. A stage that it did not
@@ -208,6 +237,7 @@ impl Record {
             }
         }
         let (item, file) = at.numbers();
+        self.unclear.remove(&(item, file));
         let event = if same {
             Event::Published {
                 request: self.facts.id,

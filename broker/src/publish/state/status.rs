@@ -35,13 +35,19 @@ impl Record {
         }
     }
 
-    /// Whether its token was handed out for something that the registry never showed.
-    pub fn unseen(&self) -> bool {
-        let State::Expired { progress, .. } = &self.state else {
-            return false;
-        };
-        let published = |p: &Progress| matches!(p, Progress::Published { .. });
-        self.mode == Mode::Reveal && !progress.iter().flatten().all(published)
+    /// What nobody knows the outcome of, for people; nothing before the alarm was given.
+    pub fn unseen(&self) -> Option<&'static str> {
+        let told = self.told && !self.unclear.is_empty();
+        told.then_some(match self.mode {
+            Mode::Reveal => {
+                "the token was handed out, and the registry never showed what the job announced; \
+                 find out what it was used for, and rotate it"
+            }
+            _ => {
+                "the registry took it, or may have taken it, and did not show it in time; look at the \
+                 registry before the version is published again"
+            }
+        })
     }
 
     fn item_status(&self, index: usize, item: &Item) -> ItemStatus {
@@ -103,18 +109,12 @@ impl Record {
                 }
                 (None, _, _) => "another request for this version was approved".to_owned(),
             }),
-            // Handed out, and nothing came of it that anybody can see.
-            State::Expired { .. } if self.unseen() => Some(
-                "the token was handed out, and the registry never showed what the job announced; \
-                 find out what it was used for, and rotate it"
-                    .to_owned(),
-            ),
             State::Expired { was, progress, .. } => Some(
                 match was {
                     StateName::Pending => "nobody approved in time",
                     StateName::Approved => "it was approved, but not collected in time",
                     _ => match progress.iter().flatten().find_map(Progress::hold) {
-                        None => "the credential was not used in time",
+                        None => self.unseen().unwrap_or("the credential was not used in time"),
                         Some(Hold { stage: None, .. }) => {
                             "nobody gave the registry's own second factor in time"
                         }
@@ -139,6 +139,7 @@ impl Record {
                 });
                 let held = files.any(|p| matches!(p, Progress::Held { .. }));
                 said.or_else(|| held.then(|| HELD.to_owned()))
+                    .or_else(|| self.unseen().map(str::to_owned))
             }
             State::Conflict { .. } => Some(
                 "the registry shows other bytes than the approved ones; look into it now"

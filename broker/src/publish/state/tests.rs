@@ -59,6 +59,8 @@ fn releasing() -> Record {
         mint_seconds: 0,
         bound: String::new(),
         leaf_from: None,
+        unclear: BTreeSet::new(),
+        told: false,
         revision: 1,
         state: State::Approved {
             evidence: vec![],
@@ -248,6 +250,63 @@ fn what_was_announced_ends_by_what_the_registry_shows() {
             .is_err()
     );
     let ended = after(absent.expire(end));
-    assert!(ended.unseen());
+    assert!(ended.unseen().is_some());
     assert!(ended.status().reason.unwrap().contains("never showed"));
+}
+
+/// The files that a step gives an alarm for.
+fn alarms(step: Step) -> (Record, Vec<(u32, u32)>) {
+    let (record, events) = step.into_parts();
+    let file = |event| match event {
+        Event::OutcomeUnclear { item, file, .. } => Some((item, file)),
+        _ => None,
+    };
+    (record, events.into_iter().filter_map(file).collect())
+}
+
+#[test]
+fn what_was_taken_and_never_shown_is_an_alarm_once_and_a_clear_no_is_none() {
+    let end = NOW.after(CREDENTIAL_SECONDS + LATE_SECONDS);
+    // The first file's outcome is unclear, the registry says no to the second, and nobody sends the third.
+    let record = after(releasing().sending(at(0, 0), NOW));
+    let record = after(record.unclear(at(0, 0), NOW));
+    let record = after(record.sending(at(0, 1), NOW));
+    let record = after(record.absent(at(0, 1), Some("403".into())));
+    // While it is being read back it does not end; the alarm is given all the same.
+    assert!(!record.overdue(end));
+    assert!(
+        record
+            .clone()
+            .unsettled(NOW.after(CREDENTIAL_SECONDS))
+            .is_err()
+    );
+    let (told, which) = alarms(record.clone().unsettled(end).unwrap());
+    assert_eq!(which, [(0, 0)]);
+    assert!(told.unseen().is_some());
+    assert!(told.clone().unsettled(end).is_err());
+    let (ended, which) = alarms(
+        after(told.clone().absent(at(0, 0), None))
+            .expire(end)
+            .unwrap(),
+    );
+    assert_eq!(which, []);
+    assert!(ended.unseen().is_some());
+    // Shown after all.
+    let shown = after(told.shows(at(0, 0), digest("a")));
+    assert_eq!(shown.unseen(), None);
+    // Not told before: at its end.
+    let record = after(record.absent(at(0, 0), None));
+    let (ended, which) = alarms(record.expire(end).unwrap());
+    assert_eq!(which, [(0, 0)]);
+    let reason = ended.status().reason.unwrap();
+    assert!(reason.contains("may have taken it"), "{reason}");
+    // A no after an attempt that was never clear makes nothing clear.
+    let record = after(releasing().sending(at(0, 0), NOW));
+    let record = after(record.unclear(at(0, 0), NOW));
+    let record = after(record.absent(at(0, 0), None));
+    let record = after(record.sending(at(0, 0), NOW.after(90)));
+    let record = after(record.absent(at(0, 0), Some("409".into())));
+    assert_eq!(alarms(record.expire(end).unwrap()).1, [(0, 0)]);
+    // Nothing was sent: nothing is unclear.
+    assert_eq!(alarms(releasing().expire(end).unwrap()).1, []);
 }

@@ -3,6 +3,7 @@
 //! [`inspect`] looks into a gem and proves that its parts are what its own checksums say; [`RubyGems`] pushes the very
 //! bytes and reads the index back. Of what the client sent, the gem's bytes alone are passed on.
 
+mod doors;
 mod factor;
 mod index;
 mod inspect;

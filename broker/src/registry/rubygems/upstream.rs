@@ -1,10 +1,10 @@
 //! The registry itself: its compact index, and the one request that pushes.
 
-use super::index;
+use super::{doors, index};
 use crate::{
     registry::{
-        self, Account, Address, BaseError, BoxFuture, Publish, Published, ReadError, SecondFactor,
-        Sent, Timeouts, Upstream,
+        self, Account, Address, BaseError, BoxFuture, Doors, Publish, Published, ReadError,
+        SecondFactor, Sent, Timeouts, Upstream,
         pieces::{self, Frame},
         upstream::{failed, short_reply},
     },
@@ -132,6 +132,18 @@ impl Upstream for RubyGems {
 
     fn lag(&self) -> Duration {
         LAG
+    }
+
+    fn doors<'a>(
+        &'a self,
+        package: &'a PackageName,
+        token: Option<&'a Secret<String>>,
+    ) -> BoxFuture<'a, Doors> {
+        Box::pin(doors::ask(self, package, token))
+    }
+
+    fn pages(&self) -> &'static [(&'static str, &'static str)] {
+        doors::PAGES
     }
 
     fn publish<'a>(

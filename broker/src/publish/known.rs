@@ -1,11 +1,12 @@
-//! What the watch remembers: a row a package with every version and digest it has seen, and a small one
-//! about the last look.
+//! What is known of packages at their registries: a row a package with every version and digest that the watch
+//! has seen, and a small one about its last look.
 //!
 //! If an attacker writes here: the first row is authenticated, so he cannot make a publish of his known.
 //! The second is what people are shown, and decides nothing.
 
 use crate::{
     desk::{Desk, Fault},
+    registry::ShownFile,
     store::{Batch, Table},
 };
 use proto::{digest::Digest, ids::VersionText, time::UnixTime};
@@ -47,6 +48,19 @@ pub struct Version {
     pub withdrawn: bool,
 }
 
+impl Version {
+    /// One of which no file is known yet.
+    pub const fn by(by: By) -> Self {
+        Self {
+            by,
+            files: BTreeMap::new(),
+            missed: false,
+            gone: false,
+            withdrawn: false,
+        }
+    }
+}
+
 /// Who published a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -76,6 +90,33 @@ pub struct Look {
 pub fn known(desk: &Desk, package: &str) -> Result<Option<(u64, Known)>, Fault> {
     let row = desk.authentic_row::<Known>(KNOWN, package.as_bytes())?;
     Ok(row.map(|r| (r.version, r.value)))
+}
+
+/// Adds to a batch that others published this file, so that the watch gives no second alarm for it. `None`: it is
+/// known already, and there was an alarm, or it was there before.
+pub fn others(
+    desk: &Desk,
+    batch: Batch,
+    package: &str,
+    version: &VersionText,
+    shown: &ShownFile,
+) -> Result<Option<Batch>, Fault> {
+    let (row, mut known) = match known(desk, package) {
+        Ok(Some(found)) => found,
+        // Never looked at, or a row that the watch tells of at its next round.
+        Ok(None) | Err(Fault::Damaged(_)) => return Ok(Some(batch)),
+        Err(other) => return Err(other),
+    };
+    let name = shown.name.clone().unwrap_or_default();
+    let of_version = known.versions.entry(version.clone());
+    let of_version = of_version.or_insert_with(|| Version::by(By::Others));
+    if of_version.files.get(&name) == Some(&shown.digest) {
+        return Ok(None);
+    }
+    of_version.by = By::Others;
+    of_version.files.insert(name, shown.digest.clone());
+    let bytes = desk.authentic(KNOWN, package.as_bytes(), &known)?;
+    Ok(Some(batch.replace(KNOWN, package.as_bytes(), row, bytes)))
 }
 
 /// The last look at a package, with its row's version.
