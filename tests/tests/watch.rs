@@ -15,6 +15,7 @@ use stand::{
     daemon::Daemon,
     http,
     index::{self, Dist},
+    oci::{self, DockerRegistry, IMAGE, Image, USER},
     parts::{Issuer, Verdaccio},
     people::publish_document,
     python::{self, PyPiServer},
@@ -257,6 +258,70 @@ async fn attack_59_a_file_slipped_into_a_python_release_is_noticed() {
     let all = events(&small).await;
     let unknown = all.iter().find(|e| e["type"] == "version-unknown").unwrap();
     assert_eq!(unknown["file"], slipped.name);
+}
+
+/// Publishes an image through the broker.
+async fn push(small: &Small, image: &Image, name: &str, tag: &str) {
+    let job = small.open(&[image.item(name, tag).unwrap()]).await.unwrap();
+    small.approve(&job).await.unwrap();
+    let basic = oci::basic("countersign", &job.credential().await.unwrap());
+    let api = small.endpoint().unwrap();
+    for blob in image.blobs() {
+        let pushed = oci::push_blob(&api, &basic, name, blob).await.unwrap();
+        pushed.ok_status().unwrap();
+    }
+    let path = format!("/v2/{name}/manifests/{tag}");
+    let pushed = oci::put_manifest(&api, &basic, &path, &image.manifest, IMAGE).await;
+    pushed.unwrap().ok_status().unwrap();
+    small.until(&job, "published").await.unwrap();
+}
+
+#[tokio::test]
+async fn attack_59_a_published_tag_that_points_elsewhere_is_an_alarm() {
+    let registry = DockerRegistry::start().await.unwrap();
+    let issuer = Issuer::start().await.unwrap();
+    let policy = format!(
+        "[[package]]\nmatch = [\"oci:acme/*\", \"oci:acme/named\"]\n{CALLERS}version = \"any\"\n"
+    );
+    let builder = Daemon::builder()
+        .issuer("github", "github", &issuer.url, None)
+        .registry_with("oci", "oci", &registry.url, &format!("user = \"{USER}\""))
+        .policy(&policy);
+    let token = registry.password.clone();
+    let small = Small::with_token(builder, issuer, ("oci", &token)).await;
+    let small = small.unwrap();
+    let (ours, theirs) = (Image::new(b"ours"), Image::new(b"theirs"));
+    for name in ["acme/app", "acme/tool"] {
+        push(&small, &ours, name, "1.0").await;
+        // Tags of others were never ours, and say nothing of those that are.
+        registry.push(&theirs, name, "latest").await.unwrap();
+    }
+    // One is moved before anybody has looked, the other behind the first look.
+    registry.push(&theirs, "acme/tool", "1.0").await.unwrap();
+    let report = look(&small).await;
+    let app = line(&report, "oci:acme/app");
+    assert_eq!(
+        (&app["published"], &app["frozen"]),
+        (&json!(1), &json!(false))
+    );
+    let tool = line(&report, "oci:acme/tool");
+    assert_eq!(
+        (&tool["others"], &tool["frozen"]),
+        (&json!(["1.0"]), &json!(true))
+    );
+    registry.push(&theirs, "acme/app", "1.0").await.unwrap();
+    let report = look(&small).await;
+    let app = line(&report, "oci:acme/app");
+    assert_eq!(
+        (&app["others"], &app["frozen"]),
+        (&json!(["1.0"]), &json!(true))
+    );
+    let all = events(&small).await;
+    assert_eq!(count(&all, "version-unknown"), 1);
+    assert_eq!(count(&all, "version-changed"), 1);
+    // A package of which nothing left this broker is not among them.
+    let lines = report["packages"].as_array().unwrap();
+    assert!(lines.iter().all(|l| l["package"] != "oci:acme/named"));
 }
 
 #[tokio::test]

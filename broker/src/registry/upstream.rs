@@ -55,6 +55,16 @@ pub trait Upstream: Send + Sync {
         token: Option<&'a Secret<String>>,
     ) -> BoxFuture<'a, Result<Published, ReadError>>;
 
+    /// What stands under these tags right now, for registries that list tags without digests: at each its manifest.
+    fn shows_tags<'a>(
+        &'a self,
+        package: &'a PackageName,
+        _tags: &'a BTreeSet<VersionText>,
+        token: Option<&'a Secret<String>>,
+    ) -> BoxFuture<'a, Result<Published, ReadError>> {
+        self.shows(package, token)
+    }
+
     /// What it shows in the place of one file of an item, and of the item's package. Registries without one
     /// document for a whole package are asked for this file alone.
     fn shows_file<'a>(

@@ -1,6 +1,9 @@
 //! One round: every watched package is asked for at its registry, compared, and what came of it recorded.
 
-use super::compare::{Compared, compare};
+use super::{
+    compare::{Compared, compare},
+    tags,
+};
 use crate::{
     audit::event::Event,
     desk::{Desk, Fault, Registry},
@@ -104,22 +107,47 @@ async fn staged(desk: &Desk) -> Result<(), Fault> {
 pub fn targets(desk: &Desk) -> Result<BTreeSet<Target>, Fault> {
     let mut names: BTreeSet<String> = known::packages(desk)?.into_iter().collect();
     names.extend(trace::packages(desk, PACKAGES_MAX)?);
+    let kind = |registry: &RegistryId| desk.registries.get(registry).map(Registry::kind);
+    let watched = |name: &String| target(name, kind);
+    let mut found: BTreeSet<Target> = names.iter().filter_map(watched).map(|t| t.0).collect();
     for entry in desk.policy.load().entries() {
         let exact = entry.matches.iter().map(PackagePattern::as_str);
-        names.extend(exact.filter(|p| !p.contains('*')).map(str::to_owned));
+        let exact = exact.filter(|p| !p.contains('*'));
+        let listed = exact.filter_map(|p| target(p, kind));
+        // Where only our own tags are looked at, there is nothing to see before the first of them.
+        let listed = listed.filter(|(_, shows)| *shows == Shows::Versions);
+        found.extend(listed.map(|t| t.0));
     }
-    let kind = |registry: &RegistryId| desk.registries.get(registry).map(Registry::kind);
-    let found = names.iter().filter_map(|name| target(name, kind));
-    Ok(found.take(PACKAGES_MAX).collect())
+    Ok(found.into_iter().take(PACKAGES_MAX).collect())
+}
+
+/// What a look at a package tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shows {
+    /// Its versions, with digests: also what others publish beside ours.
+    Versions,
+    /// The tags that we published, each by itself.
+    OurTags,
+    /// Nothing. A watch that always says "all as it was", or "nobody can look", would be worse than none.
+    Nothing,
 }
 
 /// The package of that name, where its registry is one that a look tells something of.
-fn target(name: &str, kind: impl Fn(&RegistryId) -> Option<Kind>) -> Option<Target> {
+fn target(name: &str, kind: impl Fn(&RegistryId) -> Option<Kind>) -> Option<(Target, Shows)> {
     let (registry, package) = name.split_once(':')?;
     let registry: RegistryId = registry.parse().ok()?;
     let kind = kind(&registry)?;
     let package = (kind.row().package)(package).ok()?;
-    kind.shows_versions().then_some((registry, package))
+    let shows = shows(kind);
+    (shows != Shows::Nothing).then_some(((registry, package), shows))
+}
+
+const fn shows(kind: Kind) -> Shows {
+    match kind {
+        Kind::Oci => Shows::OurTags,
+        kind if kind.shows_versions() => Shows::Versions,
+        _ => Shows::Nothing,
+    }
 }
 
 /// Looks at packages of one registry in their order; says how many it showed, and the last one asked for.
@@ -179,7 +207,15 @@ async fn look(desk: &Desk, registry: &RegistryId, package: &PackageName) -> Resu
     };
     let now = desk.world.now();
     let token = vault::for_reading(&desk.vault, &*desk.live, registry, package, now)?;
-    let shown = upstream.shows(package, token.as_ref()).await;
+    let kind = desk.registries.get(registry).map(Registry::kind);
+    let by_tag = kind.is_some_and(|kind| shows(kind) == Shows::OurTags);
+    let shown = if by_tag {
+        let known = known::known(desk, &name)?.map(|(_, known)| known);
+        let tags = tags::ours(desk, &name, known.as_ref(), TRACES_MAX)?;
+        upstream.shows_tags(package, &tags, token.as_ref()).await
+    } else {
+        upstream.shows(package, token.as_ref()).await
+    };
     drop(token);
     let now = desk.world.now();
     let shown = match shown {
@@ -194,7 +230,9 @@ async fn look(desk: &Desk, registry: &RegistryId, package: &PackageName) -> Resu
         }
     };
     let known = known::known(desk, &name)?;
-    let old = known.as_ref().map(|(_, k)| k);
+    // Nothing under a tag of ours was there before we looked.
+    let none = by_tag.then(Known::default);
+    let old = known.as_ref().map(|(_, k)| k).or(none.as_ref());
     let ours = |version: &_, file: &_| trace::ours(desk, &name, version, file);
     let Ok(compared) = compare(&name, old, &shown, ours)? else {
         let words = "the registry shows nothing of it any more";
@@ -325,23 +363,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_shows_no_list_of_versions_is_never_looked_at_and_so_never_an_alarm() {
+    fn what_shows_nothing_is_never_looked_at_and_so_never_an_alarm() {
         let kind = |registry: &RegistryId| Kind::parse(registry.as_str());
-        let watched = |name: &str| target(name, kind).is_some();
+        let watched = |name: &str| target(name, kind).map(|(_, shows)| shows);
         for name in [
             "npm:@acme/left",
             "pypi:acme-left",
             "crates:acme-left",
             "rubygems:acme-left",
         ] {
-            assert!(watched(name), "{name}");
+            assert_eq!(watched(name), Some(Shows::Versions), "{name}");
         }
-        for name in ["oci:acme/app", "http:acme/app", "generic:deploy-key"] {
-            assert!(!watched(name), "{name}");
-        }
+        assert_eq!(watched("oci:acme/app"), Some(Shows::OurTags));
         // Neither is what stands in no configuration, or is no name.
-        for name in ["gone:acme-left", "npm:NO NAME", "acme-left", ":"] {
-            assert!(!watched(name), "{name}");
+        for name in [
+            "http:acme/app",
+            "generic:deploy-key",
+            "gone:acme-left",
+            "npm:NO NAME",
+            "acme-left",
+            ":",
+        ] {
+            assert_eq!(watched(name), None, "{name}");
         }
     }
 }

@@ -18,10 +18,13 @@ use reqwest::{
     header::{ACCEPT, LINK},
 };
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use url::Url;
 
 /// Pages of tags that are read.
 const PAGES_MAX: usize = 50;
+/// Tags that are asked for one by one.
+const TAGS_MAX: usize = 1000;
 /// Longest page of tags, in bytes.
 const PAGE_MAX: usize = 1 << 20;
 /// The header that names a manifest's digest.
@@ -67,6 +70,30 @@ impl Oci {
             address = next;
         }
         Err(ReadError::TooLarge)
+    }
+
+    /// Of these tags the manifests' digests; a tag that is not there is left out.
+    pub(super) async fn tagged(
+        &self,
+        package: &PackageName,
+        tags: &BTreeSet<VersionText>,
+        token: Option<&Secret<String>>,
+    ) -> Result<Published, ReadError> {
+        if tags.len() > TAGS_MAX {
+            return Err(ReadError::TooLarge);
+        }
+        let login = self.shown_as(package, "pull", token).await?;
+        let mut published = Published::default();
+        for tag in tags {
+            let digest = self.manifest(package, tag.as_str(), &login).await?;
+            let shown = digest.map(|digest| ShownFile {
+                name: Some(Place::Tag(tag.clone()).name()),
+                digest: Some(digest),
+            });
+            let files = shown.into_iter().collect();
+            published.versions.insert(tag.clone(), files);
+        }
+        Ok(published)
     }
 
     /// The digest of the manifest that the registry shows, of its very bytes.

@@ -24,7 +24,7 @@ use reqwest::{
     header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION},
 };
 use serde::Deserialize;
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 use tokio::time::Instant;
 use url::{Origin, Url};
 
@@ -234,6 +234,15 @@ impl Upstream for Oci {
             let login = self.shown_as(package, "pull", token).await?;
             self.tags(package, &login).await
         })
+    }
+
+    fn shows_tags<'a>(
+        &'a self,
+        package: &'a PackageName,
+        tags: &'a BTreeSet<VersionText>,
+        token: Option<&'a Secret<String>>,
+    ) -> BoxFuture<'a, Result<Published, ReadError>> {
+        Box::pin(self.tagged(package, tags, token))
     }
 
     fn shows_file<'a>(
