@@ -335,6 +335,13 @@ mod tests {
         for cut in [0, 3, 4, 100, good.len() - archive.len() - 2, good.len() - 1] {
             assert!(read_body(&good[..cut], &spool()).is_err(), "{cut}");
         }
+        // The archive is whole, and said to have another length.
+        let at = good.len() - archive.len() - 4;
+        for said in [archive.len() - 1, archive.len() + 1] {
+            let mut lied = good.clone();
+            lied[at..at + 4].copy_from_slice(&u32::try_from(said).unwrap().to_le_bytes());
+            assert!(read_body(lied.as_slice(), &spool()).is_err(), "{said}");
+        }
         let mut huge = good;
         huge[..4].copy_from_slice(&u32::MAX.to_le_bytes());
         assert!(read_body(huge.as_slice(), &spool()).is_err());
