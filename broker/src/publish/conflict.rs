@@ -6,6 +6,7 @@ use super::{
     ledger::Seen,
     settle,
     state::{FileAt, Record},
+    trace,
 };
 use crate::{
     audit::{event::leaf, reason::FreezeCause},
@@ -45,6 +46,10 @@ pub(super) async fn saw(
             let (true, Some(shown)) = (watched, shown) else {
                 return Ok(Batch::new());
             };
+            // What an earlier request published here is no stranger's: the watch would not freeze for it either.
+            if trace::ours(desk, &package, &item.version, shown)? {
+                return Ok(Batch::new());
+            }
             let Some(batch) = known::others(desk, Batch::new(), &package, &item.version, shown)?
             else {
                 return Ok(Batch::new());
