@@ -310,7 +310,7 @@ fn claim_version(desk: &Desk, batch: Batch, item: &Item, id: RequestId) -> Resul
 }
 
 /// Whether an item has every file that a published request has of it, and more.
-fn adds_to(item: &Item, published: &Record) -> bool {
+pub(super) fn adds_to(item: &Item, published: &Record) -> bool {
     let same = |i: &&Item| i.name() == item.name();
     let before = published.facts.items.iter().find(same);
     before.is_some_and(|before| {

@@ -1,7 +1,10 @@
 //! Finished requests leave the live store in batches, so that start-up, memory and every operation
 //! cost the same with a million old requests behind them.
 
-use super::ledger::{self, APPROVED, CREDENTIALS, DUE, FINISHED, IDEMPOTENCY, REQUESTS};
+use super::{
+    Refusal, close,
+    ledger::{self, APPROVED, CREDENTIALS, DUE, FINISHED, IDEMPOTENCY, REQUESTS},
+};
 use crate::{
     desk::{Desk, Fault},
     store::{Batch, CommitError, Committed, history},
@@ -51,6 +54,11 @@ async fn chunk(desk: &Desk, now: UnixTime) -> Result<usize, Fault> {
             continue;
         };
         let record = held.record;
+        if record.name() == StateName::Published {
+            close::end_left_rivals(desk, &record, now)
+                .await
+                .map_err(fault)?;
+        }
         for item in &record.facts.items {
             // The registry itself remembers what is published; the claim of one that ended
             // otherwise frees the version.
@@ -96,5 +104,12 @@ fn tolerate(result: Result<Committed, CommitError>) -> Result<(), Fault> {
     match result {
         Ok(_) | Err(CommitError::Conflict { .. }) => Ok(()),
         Err(e) => Err(e.into()),
+    }
+}
+
+fn fault(refusal: Refusal) -> Fault {
+    match refusal {
+        Refusal::Fault(fault) => fault,
+        other => Fault::Store(other.to_string()),
     }
 }

@@ -1,7 +1,7 @@
 //! Ending requests without a publish: cancelled, too late, frozen, or overtaken by a rival.
 
 use super::{
-    Refusal,
+    Refusal, answer,
     ledger::{self, BURNT, DUE, Held},
     state::{Record, Step},
     unseen,
@@ -49,11 +49,26 @@ pub async fn cancel(
 
 /// Ends the other pending requests for the versions of an approved one.
 pub async fn end_rivals(desk: &Desk, winner: &Record, now: UnixTime) -> Result<(), Refusal> {
+    end_those(desk, winner, |_| true, now).await
+}
+
+/// Ends those that a crash left behind an approval, before what was published gives its version's claim back: else
+/// two requests for one version would be approved. What only adds files to the release goes on.
+pub async fn end_left_rivals(desk: &Desk, winner: &Record, now: UnixTime) -> Result<(), Refusal> {
+    end_those(desk, winner, |item| !answer::adds_to(item, winner), now).await
+}
+
+async fn end_those(
+    desk: &Desk,
+    winner: &Record,
+    ends: impl Fn(&proto::request::Item) -> bool,
+    now: UnixTime,
+) -> Result<(), Refusal> {
     for item in &winner.facts.items {
         let id = winner.facts.id;
         for rival in ledger::others_of_package(desk, &item.package_key(), Some(id), RIVALS_MAX)? {
             let same = |i: &proto::request::Item| i.name() == item.name();
-            if rival.record.facts.items.iter().any(same) {
+            if rival.record.facts.items.iter().any(|i| same(i) && ends(i)) {
                 try_deny(desk, rival, DenyCause::Rival, now).await?;
             }
         }

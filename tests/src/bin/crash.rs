@@ -520,6 +520,8 @@ mod client {
                         break;
                     }
                     match f.code() {
+                        // The broker froze it for what the registry shows: two people look, and thaw it.
+                        Some(Code::Frozen) => thaw(shared, &request.packed.name).await?,
                         Some(Code::RegistryConflict | Code::Expired | Code::Denied) => break,
                         // Other bytes under a good credential: nothing reaches the registry.
                         _ if dice.percent(5) => {
