@@ -29,10 +29,11 @@ pub fn release(
     if !permitted {
         return Ok(None);
     }
-    if mode == Mode::Reveal && !revealable(vault, store, item, now)? {
-        return Ok(None);
+    // One read for the check and for the token: what is rotated between two would not be what was checked.
+    match tokens::find(vault, store, holder, &item.package, now)? {
+        Some(stored) if mode == Mode::Reveal && !is_exact(&stored, item) => Ok(None),
+        stored => stored.map(|stored| opened(vault, stored)).transpose(),
     }
-    open(vault, store, holder, &item.package, now)
 }
 
 /// Whether the token for this item was stored for exactly its package. One for more would open to the job what
@@ -44,7 +45,11 @@ pub fn revealable(
     now: UnixTime,
 ) -> Result<bool, TokenError> {
     let stored = tokens::find(vault, store, &item.registry, &item.package, now)?;
-    Ok(stored.is_some_and(|t| t.record.scope.as_str() == item.package.as_str()))
+    Ok(stored.is_some_and(|stored| is_exact(&stored, item)))
+}
+
+fn is_exact(stored: &StoredToken, item: &Item) -> bool {
+    stored.record.scope.as_str() == item.package.as_str()
 }
 
 /// The token for asking the registry what it shows: private packages are invisible without it.
@@ -55,7 +60,8 @@ pub fn for_reading(
     package: &PackageName,
     now: UnixTime,
 ) -> Result<Option<Secret<String>>, TokenError> {
-    Ok(open(vault, store, registry, package, now)?.map(|(token, _)| token))
+    let stored = tokens::find(vault, store, registry, package, now)?;
+    stored.map(|stored| for_check(vault, &stored)).transpose()
 }
 
 /// The token for asking the registry whose it is.
@@ -63,20 +69,8 @@ pub fn for_check(vault: &Vault, stored: &StoredToken) -> Result<Secret<String>, 
     tokens::open(vault, &stored.record).map_err(unreadable)
 }
 
-fn open(
-    vault: &Vault,
-    store: &dyn Store,
-    registry: &RegistryId,
-    package: &PackageName,
-    now: UnixTime,
-) -> Result<Option<(Secret<String>, StoredToken)>, TokenError> {
-    let Some(stored) = tokens::find(vault, store, registry, package, now)? else {
-        return Ok(None);
-    };
-    Ok(Some((
-        tokens::open(vault, &stored.record).map_err(unreadable)?,
-        stored,
-    )))
+fn opened(vault: &Vault, stored: StoredToken) -> Result<(Secret<String>, StoredToken), TokenError> {
+    Ok((for_check(vault, &stored)?, stored))
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "an adapter for map_err")]
