@@ -20,8 +20,11 @@ pub fn budget(desk: &Desk, admission: &Admission) -> Result<Budget, Refusal> {
 pub fn sweep(desk: &Desk) -> Result<(), Fault> {
     let mut ended = BTreeSet::new();
     for id in desk.pushes.requests() {
-        let record = ledger::find(desk, id)?;
-        let name = record.map(|record| record.name());
+        let name = match ledger::find(desk, id) {
+            // Nothing of such a request can be published; the other requests' pushes are swept all the same.
+            Err(Fault::Damaged(_)) => None,
+            record => record?.map(|record| record.name()),
+        };
         if name.is_none_or(|name| name.is_final() && name != StateName::Published) {
             ended.insert(id);
         }
