@@ -55,6 +55,17 @@ impl Doors {
     }
 }
 
+/// Reads an answer about what not every registry has: where there is no such page there is none of it.
+pub(super) fn or_none(
+    answer: Result<Vec<u8>, ReadError>,
+    read: impl FnOnce(&[u8]) -> Result<Vec<Door>, ReadError>,
+) -> Result<Vec<Door>, ReadError> {
+    match answer {
+        Err(ReadError::Status(404)) => Ok(Vec::new()),
+        other => other.and_then(|bytes| read(&bytes)),
+    }
+}
+
 /// Reads an answer of JSON.
 pub(super) fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ReadError> {
     serde_json::from_slice(bytes).map_err(|_| ReadError::NotUnderstood)

@@ -63,12 +63,9 @@ pub(super) async fn ask(
         ("trusted publishers at GitLab", "gitlab"),
     ] {
         let path = format!("api/v1/trusted_publishing/{forge}_configs?crate={package}");
-        let configs = match registry.question(&path, token).await {
-            // Such a registry has none.
-            Err(ReadError::Status(404)) => Ok(Vec::new()),
-            other => other.and_then(|bytes| read_configs(&bytes, forge)),
-        };
-        doors.answer(question, configs);
+        let configs = registry.question(&path, token).await;
+        let read = |bytes: &[u8]| read_configs(bytes, forge);
+        doors.answer(question, doors::or_none(configs, read));
     }
     doors
 }

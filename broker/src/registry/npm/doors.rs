@@ -41,12 +41,7 @@ pub(super) async fn ask(npm: &Npm, package: &PackageName, token: Option<&Secret<
     let trust = npm
         .question(&format!("-/package/{escaped}/trust"), token)
         .await;
-    let trust = match trust {
-        // Such a registry has no trusted publishers.
-        Err(ReadError::Status(404)) => Ok(Vec::new()),
-        other => other.and_then(|bytes| trusted(&bytes)),
-    };
-    doors.answer("the trusted publisher", trust);
+    doors.answer("the trusted publisher", doors::or_none(trust, trusted));
     doors
 }
 

@@ -46,12 +46,11 @@ pub(super) async fn ask(
     doors.answer("the owners", owners.and_then(|bytes| read_owners(&bytes)));
     // A key that may push alone is refused here, and that is told: it is not "none".
     let path = format!("api/v1/gems/{package}/trusted_publishers");
-    let trusted = match question(gems, &path, key).await {
-        // Such a registry has none.
-        Err(ReadError::Status(404)) => Ok(Vec::new()),
-        other => other.and_then(|bytes| read_trusted(&bytes)),
-    };
-    doors.answer("the trusted publishers", trusted);
+    let trusted = question(gems, &path, key).await;
+    doors.answer(
+        "the trusted publishers",
+        doors::or_none(trusted, read_trusted),
+    );
     doors
 }
 
