@@ -448,6 +448,22 @@ async fn case_of(
     Ok((opened, alice))
 }
 
+/// A request that alice has approved, and its ticket.
+async fn approved_case(
+    desk: &Desk,
+    ci: &DeviceKey,
+    device: &DeviceKey,
+) -> anyhow::Result<(Opened, Bearer)> {
+    let (opened, alice) = late_case(desk, ci, device).await?;
+    let now = desk.world.now();
+    let answer = yes(device, &opened, now)?;
+    answer::answer(desk, opened.id, &alice, &answer, now)
+        .await
+        .map_err(|e| anyhow::anyhow!("{e}"))?;
+    let ticket = Bearer::parse(Kind::Ticket, &opened.ticket)?;
+    Ok((opened, ticket))
+}
+
 fn yes(device: &DeviceKey, opened: &Opened, now: UnixTime) -> anyhow::Result<AnswerRequest> {
     let statement = Statement {
         decision: Decision::Approve,
@@ -541,14 +557,8 @@ async fn attack_28_a_late_answer_and_a_late_collect_are_refused_to_the_second() 
     assert!(matches!(late, Err(Refusal::BadRequest(_))), "{late:?}");
     // One second earlier it comes out: it was the time that was against it.
     at(0);
-    let (opened, alice) = late_case(&desk, &ci, &key).await.unwrap();
-    let now = desk.world.now();
-    let answer = yes(&key, &opened, now).unwrap();
-    answer::answer(&desk, opened.id, &alice, &answer, now)
-        .await
-        .unwrap();
+    let (opened, ticket) = approved_case(&desk, &ci, &key).await.unwrap();
     at(15 * 60 - 1);
-    let ticket = Bearer::parse(Kind::Ticket, &opened.ticket).unwrap();
     let collected = release::collect(&desk, opened.id, &ticket, desk.world.now()).await;
     assert!(collected.is_ok(), "{collected:?}");
 }
@@ -562,21 +572,13 @@ async fn attack_28_a_revealed_secret_is_not_fetched_again_after_its_time_or_a_fr
     let ci = DeviceKey::from_seed(random().unwrap()).unwrap();
     let key = DeviceKey::from_seed(random().unwrap()).unwrap();
     let desk = desk(folder.path(), Arc::clone(&clock), &ci).await.unwrap();
-    let collect = async |opened: &Opened| {
-        let ticket = Bearer::parse(Kind::Ticket, &opened.ticket).unwrap();
-        release::collect(&desk, opened.id, &ticket, desk.world.now()).await
-    };
-    let (opened, alice) = late_case(&desk, &ci, &key).await.unwrap();
-    let now = desk.world.now();
-    let answer = yes(&key, &opened, now).unwrap();
-    answer::answer(&desk, opened.id, &alice, &answer, now)
-        .await
-        .unwrap();
+    let (opened, ticket) = approved_case(&desk, &ci, &key).await.unwrap();
+    let collect = async || release::collect(&desk, opened.id, &ticket, desk.world.now()).await;
     at(15 * 60 - 1);
-    let first = collect(&opened).await.unwrap();
+    let first = collect().await.unwrap();
     // A lost reply: the same blob, as long as it says.
     at(first.expires.0 - start - 1);
-    assert_eq!(collect(&opened).await.unwrap().sealed, first.sealed);
+    assert_eq!(collect().await.unwrap().sealed, first.sealed);
     assert_eq!(first.expires.0, start + 30 * 60);
 
     // Frozen in between: nobody gets it any more.
@@ -587,16 +589,16 @@ async fn attack_28_a_revealed_secret_is_not_fetched_again_after_its_time_or_a_fr
     let row = ledger::freeze_row(&desk, package, &freeze).unwrap();
     let batch = Batch::new().create(ledger::FROZEN, package.as_bytes(), row);
     desk.commit(batch, &[], now).await.unwrap();
-    let again = collect(&opened).await;
+    let again = collect().await;
     assert!(matches!(again, Err(Refusal::Policy(_))), "{again:?}");
     let (version, _) = ledger::freeze(&desk, package).unwrap().unwrap();
     let thaw = Batch::new().delete(ledger::FROZEN, package.as_bytes(), version);
     desk.commit(thaw, &[], now).await.unwrap();
-    assert_eq!(collect(&opened).await.unwrap().sealed, first.sealed);
+    assert_eq!(collect().await.unwrap().sealed, first.sealed);
 
     for late in [30 * 60, 86_400] {
         at(late);
-        let again = collect(&opened).await;
+        let again = collect().await;
         let over = matches!(again, Err(Refusal::State(StateName::Expired, _)));
         assert!(over, "{late}: {again:?}");
     }
@@ -610,11 +612,7 @@ async fn attack_37_a_secret_that_covers_more_than_the_approved_package_is_not_re
     let key = DeviceKey::from_seed(random().unwrap()).unwrap();
     let desk = desk(folder.path(), Arc::clone(&clock), &ci).await.unwrap();
     let now = desk.world.now();
-    let (opened, alice) = late_case(&desk, &ci, &key).await.unwrap();
-    let answer = yes(&key, &opened, now).unwrap();
-    answer::answer(&desk, opened.id, &alice, &answer, now)
-        .await
-        .unwrap();
+    let (opened, ticket) = approved_case(&desk, &ci, &key).await.unwrap();
 
     // After the answers the package's own secret is gone, and one for everything is there.
     let vault = "vault".parse().unwrap();
@@ -628,7 +626,6 @@ async fn attack_37_a_secret_that_covers_more_than_the_approved_package_is_not_re
     let own = "deploy-key".parse().unwrap();
     let (batch, _) = tokens::remove(&desk.vault, &*desk.live, batch, &vault, &own).unwrap();
     desk.commit(batch, &[], now).await.unwrap();
-    let ticket = Bearer::parse(Kind::Ticket, &opened.ticket).unwrap();
     let collected = release::collect(&desk, opened.id, &ticket, now).await;
     assert!(
         matches!(collected, Err(Refusal::NoToken(_))),

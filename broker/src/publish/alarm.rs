@@ -51,10 +51,7 @@ pub async fn frozen(desk: &Desk, package: &str, seen: &Seen, now: UnixTime) -> R
     desk.metrics.alarms.inc();
     tracing::error!(package, cause = ?seen.cause, what = %seen.name,
         "ALARM: the package is frozen for what its registry shows; look: countersign admin watch");
-    match close::deny_frozen(desk, package, now).await {
-        Err(super::Refusal::Fault(fault)) => Err(fault),
-        _ => Ok(()),
-    }
+    close::deny_frozen(desk, package, now).await
 }
 
 /// Freezes `package` in one commit with `events`, which say what was seen, and with what `more` adds.

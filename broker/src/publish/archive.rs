@@ -2,7 +2,7 @@
 //! cost the same with a million old requests behind them.
 
 use super::{
-    Refusal, close,
+    close,
     ledger::{self, APPROVED, CREDENTIALS, DUE, FINISHED, IDEMPOTENCY, REQUESTS},
 };
 use crate::{
@@ -55,9 +55,7 @@ async fn chunk(desk: &Desk, now: UnixTime) -> Result<usize, Fault> {
         };
         let record = held.record;
         if record.name() == StateName::Published {
-            close::end_left_rivals(desk, &record, now)
-                .await
-                .map_err(fault)?;
+            close::end_left_rivals(desk, &record, now).await?;
         }
         for item in &record.facts.items {
             // The registry itself remembers what is published; the claim of one that ended
@@ -104,12 +102,5 @@ fn tolerate(result: Result<Committed, CommitError>) -> Result<(), Fault> {
     match result {
         Ok(_) | Err(CommitError::Conflict { .. }) => Ok(()),
         Err(e) => Err(e.into()),
-    }
-}
-
-fn fault(refusal: Refusal) -> Fault {
-    match refusal {
-        Refusal::Fault(fault) => fault,
-        other => Fault::Store(other.to_string()),
     }
 }

@@ -48,13 +48,13 @@ pub async fn cancel(
 }
 
 /// Ends the other pending requests for the versions of an approved one.
-pub async fn end_rivals(desk: &Desk, winner: &Record, now: UnixTime) -> Result<(), Refusal> {
+pub async fn end_rivals(desk: &Desk, winner: &Record, now: UnixTime) -> Result<(), Fault> {
     end_those(desk, winner, |_| true, now).await
 }
 
 /// Ends those that a crash left behind an approval, before what was published gives its version's claim back: else
 /// two requests for one version would be approved. What only adds files to the release goes on.
-pub async fn end_left_rivals(desk: &Desk, winner: &Record, now: UnixTime) -> Result<(), Refusal> {
+pub async fn end_left_rivals(desk: &Desk, winner: &Record, now: UnixTime) -> Result<(), Fault> {
     end_those(desk, winner, |item| !answer::adds_to(item, winner), now).await
 }
 
@@ -63,7 +63,7 @@ async fn end_those(
     winner: &Record,
     ends: impl Fn(&proto::request::Item) -> bool,
     now: UnixTime,
-) -> Result<(), Refusal> {
+) -> Result<(), Fault> {
     for item in &winner.facts.items {
         let id = winner.facts.id;
         for rival in ledger::others_of_package(desk, &item.package_key(), Some(id), RIVALS_MAX)? {
@@ -77,7 +77,7 @@ async fn end_those(
 }
 
 /// Ends the requests of a package that was frozen.
-pub async fn deny_frozen(desk: &Desk, package: &str, now: UnixTime) -> Result<(), Refusal> {
+pub async fn deny_frozen(desk: &Desk, package: &str, now: UnixTime) -> Result<(), Fault> {
     for held in ledger::of_package(desk, package, RIVALS_MAX)? {
         try_deny(desk, held, DenyCause::Frozen, now).await?;
     }

@@ -1,7 +1,7 @@
 //! Row 44, and 15 and 36 with it: whoever writes the store's files edits requests, and publishes nothing by it. And
 //! row 28 for credentials, over the same desk.
 
-use crate::{NO_REGISTRY, POLICY, SetClock, case_of, desk, late_case, row, write_row, yes};
+use crate::{NO_REGISTRY, POLICY, SetClock, approved_case, case_of, desk, row, write_row, yes};
 use broker::{
     desk::Registry,
     policy::Policy,
@@ -132,12 +132,7 @@ async fn attack_36_a_secret_goes_out_once_even_if_its_request_comes_back() {
     let key = DeviceKey::from_seed(random().unwrap()).unwrap();
     let desk = desk(folder.path(), Arc::clone(&clock), &ci).await.unwrap();
     let now = desk.world.now();
-    let (opened, alice) = late_case(&desk, &ci, &key).await.unwrap();
-    let given = yes(&key, &opened, now).unwrap();
-    answer::answer(&desk, opened.id, &alice, &given, now)
-        .await
-        .unwrap();
-    let ticket = Bearer::parse(Kind::Ticket, &opened.ticket).unwrap();
+    let (opened, ticket) = approved_case(&desk, &ci, &key).await.unwrap();
     let id = opened.id.0.as_bytes().as_slice();
     let approved = desk.live.get(REQUESTS, id).unwrap().unwrap();
     release::collect(&desk, opened.id, &ticket, now)
