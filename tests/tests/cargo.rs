@@ -546,19 +546,9 @@ async fn the_registrys_no_is_relayed_and_the_approval_stays_usable() {
     // Somebody else owns the name at the registry.
     let theirs = stage.folder.join("theirs");
     cargo::write(&theirs, "acme-taken", "0.9.0", "").unwrap();
-    let index = format!("sparse+{}", stage.registry.index);
-    let env = [
-        ("CARGO_REGISTRIES_FR_INDEX", index.as_str()),
-        ("CARGO_REGISTRIES_FR_TOKEN", stage.registry.other.as_str()),
-    ];
-    let args = [
-        "publish",
-        "--registry",
-        "fr",
-        "--no-verify",
-        "--allow-dirty",
-    ];
-    cargo(&theirs, &args, &env).await.unwrap().ok().unwrap();
+    cargo::publish_past(&stage.registry, &theirs, &stage.registry.other)
+        .await
+        .unwrap();
     let dir = cargo::package(&stage.folder, "acme-taken", "1.0.0").unwrap();
     let (mut waiting, job) = stage.publish(&[&text(&dir), "--no-verify"]).await.unwrap();
     stage.small.approve(&job).await.unwrap();

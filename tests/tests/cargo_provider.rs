@@ -305,19 +305,9 @@ async fn attack_59_what_was_published_with_a_lent_token_is_ours_and_other_bytes_
     }
     // The token that was lent, used for what nobody was asked about.
     let dir = cargo::package(&stage.folder, "acme-lent", "1.2.0").unwrap();
-    let index = stage.index();
-    let env = [
-        ("CARGO_REGISTRIES_FR_INDEX", index.as_str()),
-        ("CARGO_REGISTRIES_FR_TOKEN", stage.registry.token.as_str()),
-    ];
-    let args = [
-        "publish",
-        "--registry",
-        "fr",
-        "--no-verify",
-        "--allow-dirty",
-    ];
-    cargo(&dir, &args, &env).await.unwrap().ok().unwrap();
+    cargo::publish_past(&stage.registry, &dir, &stage.registry.token)
+        .await
+        .unwrap();
     let left = watched(&stage).await;
     assert_eq!(
         (&left["frozen"], &left["others"]),
@@ -439,19 +429,9 @@ async fn attack_12_other_bytes_published_with_a_lent_token_are_seen() {
 
     // A thief in the job publishes his own bytes under the approved name.
     let dir = cargo::package(&stage.folder, "acme-lent", "1.0.0").unwrap();
-    let index = stage.index();
-    let env = [
-        ("CARGO_REGISTRIES_FR_INDEX", index.as_str()),
-        ("CARGO_REGISTRIES_FR_TOKEN", lent.as_str()),
-    ];
-    let args = [
-        "publish",
-        "--registry",
-        "fr",
-        "--no-verify",
-        "--allow-dirty",
-    ];
-    cargo(&dir, &args, &env).await.unwrap().ok().unwrap();
+    cargo::publish_past(&stage.registry, &dir, &lent)
+        .await
+        .unwrap();
     let told = stage.shown("acme-lent-1.0.0").await;
     assert_eq!(told.status, Some(7), "{told}");
     assert!(told.stderr.contains("other bytes"), "{told}");
