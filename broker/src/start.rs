@@ -7,6 +7,7 @@ use broker::{
     admin::{client_keys, clock, custody, enroll, tokens},
     audit::{event::Event, tree::Tree},
     caller::Issuers,
+    challenge::passkey::Passkeys,
     config::{self, Config},
     desk::{
         Desk, Place, Registry,
@@ -349,6 +350,7 @@ fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk> {
         unsealing: tokio::sync::Semaphore::new(1),
         first_tries: Tries::default(),
         watching: tokio::sync::Mutex::default(),
+        passkeys: Passkeys::at(config.public_url.get_ref()),
         metrics: Metrics::default(),
         place: Place {
             public_url,

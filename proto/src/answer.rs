@@ -1,6 +1,12 @@
 //! What a maintainer signs.
 
-use crate::{canonical::Canonical, ids::DeviceId, request::RequestDigest, time::UnixTime};
+use crate::{
+    canonical::Canonical,
+    ids::DeviceId,
+    passkey::{Assertion, NotAsserted, RelyingParty},
+    request::RequestDigest,
+    time::UnixTime,
+};
 use serde::{Deserialize, Serialize};
 
 /// A person's decision.
@@ -64,6 +70,19 @@ pub enum Factor {
     Device,
     /// The same, and a TOTP code (RFC 6238). The weakest second factor; labelled so.
     Totp,
+    /// The same, and a passkey's assertion over decision and digest, made for its verified user.
+    Passkey,
+}
+
+impl Factor {
+    /// As the policy writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Device => "device",
+            Self::Totp => "totp",
+            Self::Passkey => "passkey",
+        }
+    }
 }
 
 /// What is kept of an answer: enough for anybody to verify the signature again.
@@ -82,6 +101,9 @@ pub struct Evidence {
     /// MAC of the accepted TOTP step and the request's digest, hex; checked by the broker alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub totp_mac: Option<String>,
+    /// The passkey's assertion over decision and digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assertion: Option<Assertion>,
 }
 
 impl Evidence {
@@ -90,5 +112,16 @@ impl Evidence {
         self.public_key.id() == self.statement.device
             && crate::digest::unhex(&self.signature)
                 .is_some_and(|s| self.public_key.verify(&self.statement.canonical(), &s))
+    }
+
+    /// Whether there is a passkey's assertion, over this decision about this request, made at this site.
+    pub fn assertion_holds(&self, site: &RelyingParty) -> Result<(), NotAsserted> {
+        let assertion = self.assertion.as_ref().ok_or(NotAsserted::Malformed)?;
+        let Statement {
+            decision,
+            request_digest,
+            ..
+        } = &self.statement;
+        assertion.verify((*decision).into(), &request_digest.0, site)
     }
 }

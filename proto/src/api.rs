@@ -2,9 +2,10 @@
 
 use crate::{
     answer::{Decision, Evidence, Statement},
-    device::DevicePublic,
+    device::{DeviceKind, DevicePublic},
     digest::Digest,
     ids::{ClientKeyId, DeviceId, GroupName, PersonId, RegistryId, RequestId, VersionText},
+    passkey::{Act, RelyingParty},
     request::{Item, RequestDigest, RequestFacts},
     time::UnixTime,
 };
@@ -305,7 +306,6 @@ pub struct Question {
 
 /// `POST /v1/requests/{id}/answer`, signed by a device.
 #[derive(Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct AnswerRequest {
     /// What the device signs.
     pub statement: Statement,
@@ -313,12 +313,53 @@ pub struct AnswerRequest {
     pub signature: String,
     /// 6 digits typed by the person.
     pub match_code: String,
-    /// The TOTP code typed by the person.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub totp: Option<String>,
+    /// The second factor.
+    #[serde(flatten)]
+    pub factor: SecondFactor,
     /// Why, shown to the job's log; for denials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// What is given beside a device's signature: nothing, a TOTP code, or a passkey's reply.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct SecondFactor {
+    /// The TOTP code typed by the person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub totp: Option<String>,
+    /// The passkey's reply to a challenge of the broker's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passkey: Option<PasskeyReply>,
+}
+
+/// A passkey's reply to a challenge.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PasskeyReply {
+    /// The challenge's nonce, hex.
+    pub nonce: String,
+    /// `PublicKeyCredential.toJSON()` (WebAuthn §5.1).
+    pub credential: serde_json::Value,
+}
+
+/// `POST /v1/challenges`, signed by a device: what a passkey shall sign.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChallengeRequest {
+    /// For what.
+    pub act: Act,
+    /// About what: a request's digest, or the digest of another act's own bytes.
+    pub digest: RequestDigest,
+}
+
+/// Reply to it. The challenge is made of act, digest and nonce; the device makes it again before it asks
+/// its person.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Challenge {
+    /// Hex; names the challenge in the answer.
+    pub nonce: String,
+    /// For `navigator.credentials.get`.
+    pub options: serde_json::Value,
 }
 
 /// Reply to an answer.
@@ -346,10 +387,16 @@ pub struct EnrollRequest {
     pub signature: String,
     /// A name for the device, for the person's own list.
     pub device_name: String,
-    /// Absent: the broker makes a TOTP secret and returns it (stage 1). Present: the first code
-    /// proves that it was stored (stage 2), and the person is enrolled.
+    /// What the device is.
+    #[serde(default)]
+    pub kind: DeviceKind,
+    /// Absent like `passkey`: the broker makes a TOTP secret and returns it (stage 1). Present: the first
+    /// code proves that it was stored (stage 2), and the person is enrolled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub totp: Option<String>,
+    /// A new passkey, `PublicKeyCredential.toJSON()`: stage 2 as well, beside a code or instead of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passkey: Option<serde_json::Value>,
 }
 
 /// `POST /v1/enroll/unseal`: the first admin enrols while the vault is sealed. The reply is that of the
@@ -373,6 +420,9 @@ pub struct Enrolled {
     /// `otpauth://…`, secret: shown once as a QR code. Only at stage 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub otpauth: Option<String>,
+    /// For `navigator.credentials.create`, where the broker has passkeys. Only at stage 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passkey: Option<serde_json::Value>,
     /// Whether the person can answer now.
     pub done: bool,
 }
@@ -384,10 +434,27 @@ pub struct DeviceLine {
     pub id: DeviceId,
     /// Its name.
     pub name: String,
+    /// What it is.
+    #[serde(default)]
+    pub kind: DeviceKind,
     /// When it was enrolled.
     pub enrolled: UnixTime,
     /// Whether it is the one that asks.
     pub this: bool,
+}
+
+/// A passkey in `GET /v1/devices`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PasskeyLine {
+    /// Its credential's id, base64url.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// When it was registered.
+    pub enrolled: UnixTime,
+    /// When it answered last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used: Option<UnixTime>,
 }
 
 /// `GET /v1/devices`
@@ -401,6 +468,12 @@ pub struct Devices {
     pub admin: bool,
     /// Devices.
     pub devices: Vec<DeviceLine>,
+    /// Passkeys.
+    #[serde(default)]
+    pub passkeys: Vec<PasskeyLine>,
+    /// Whether an authenticator app is set up.
+    #[serde(default)]
+    pub totp: bool,
 }
 
 /// `GET /v1/status`, for everybody.
@@ -631,6 +704,9 @@ pub struct ReceiptBody {
     pub request_digest: RequestDigest,
     /// The approvals' evidence.
     pub evidence: Vec<Evidence>,
+    /// The site that passkeys' assertions are for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<RelyingParty>,
     /// What the registry showed afterwards.
     pub items: Vec<ItemStatus>,
     /// The leaf that records the publish.

@@ -13,6 +13,18 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+/// What a device is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceKind {
+    /// A machine with the command line; its key lies under a passphrase and signs when a person gave it.
+    #[default]
+    Terminal,
+    /// A browser; its key cannot be taken out of it, but signs whatever the page asks. It shows things; an
+    /// answer needs a passkey or a TOTP code beside it.
+    Browser,
+}
+
 /// How far a call's time may lie from the broker's, in seconds.
 pub const CALL_WINDOW: u64 = 60;
 

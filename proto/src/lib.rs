@@ -1,8 +1,8 @@
 //! What broker and client both speak.
 //!
 //! Reading order: [`ids`] and [`digest`] name things, [`request`] fixes the bytes that people
-//! approve, [`bearer`] and [`device`] are the two ways to show who is calling, [`answer`] is what a
-//! maintainer signs, [`api`] is what travels, [`log`] is what can be verified afterwards.
+//! approve, [`bearer`] and [`device`] are the two ways to show who is calling, [`answer`] and [`passkey`] are
+//! what a maintainer signs, [`api`] is what travels, [`log`] is what can be verified afterwards.
 
 pub mod answer;
 pub mod api;
@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod gem;
 pub mod ids;
 pub mod log;
+pub mod passkey;
 pub mod problem;
 pub mod request;
 pub mod text;

@@ -413,6 +413,8 @@ impl Device {
             signature: hex(&device.key.sign(&enrolment_bytes(&hash, "test"))),
             device_name: "test".to_owned(),
             totp: None,
+            kind: proto::device::DeviceKind::Terminal,
+            passkey: None,
         };
         let first: Enrolled = device.enroll_raw(&asked).await?.ok()?;
         device.person = first.person.to_string();
@@ -519,7 +521,10 @@ impl Device {
             signature: hex(&self.key.sign(&statement.canonical())),
             statement,
             match_code: match_code.to_owned(),
-            totp: totp.map(str::to_owned),
+            factor: proto::api::SecondFactor {
+                totp: totp.map(str::to_owned),
+                passkey: None,
+            },
             reason: None,
         })
     }

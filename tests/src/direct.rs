@@ -294,6 +294,8 @@ impl Direct {
             signature: hex(&device.key.sign(&enrolment_bytes(&hash.0, name))),
             device_name: name.into(),
             totp: None,
+            kind: proto::device::DeviceKind::Terminal,
+            passkey: None,
         };
         let first: Enrolled = self.post("/v1/enroll", None, &asked).await?;
         let totp = totp_rs::Totp::from_url(first.otpauth.unwrap_or_default())
@@ -365,7 +367,7 @@ impl Direct {
             signature: hex(&device.key.sign(&statement.canonical())),
             statement,
             match_code: match_code.into(),
-            totp: None,
+            factor: proto::api::SecondFactor::default(),
             reason: None,
         };
         let path = format!("/v1/requests/{id}/answer");

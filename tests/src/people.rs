@@ -102,6 +102,8 @@ impl Device {
             signature,
             device_name: "test".into(),
             totp: None,
+            kind: proto::device::DeviceKind::Terminal,
+            passkey: None,
         };
         let path = format!("{url}/v1/enroll");
         let first = Reply::of(client.post(&path).json(&asked).send().await?).await?;
@@ -236,7 +238,10 @@ impl Device {
             signature: hex(&self.key.sign(&statement.canonical())),
             statement,
             match_code: match_code.into(),
-            totp: totp.map(str::to_owned),
+            factor: proto::api::SecondFactor {
+                totp: totp.map(str::to_owned),
+                passkey: None,
+            },
             reason: None,
         })
     }

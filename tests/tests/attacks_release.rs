@@ -348,6 +348,7 @@ answers = "10m"
     let policy = Policy::parse(policy, "policy.toml").map_err(|e| anyhow::anyhow!("{e}"))?;
     let tree = Tree::load(&history)?;
     let desk = Desk {
+        passkeys: None,
         live: Arc::new(live),
         history: Arc::new(history),
         vault: Arc::new(vault),
@@ -422,11 +423,13 @@ async fn case_of(
         "idempotency_key": hex(&random::<16>()?),
     }))?;
     let alice = Person {
+        passkeys: Vec::new(),
         id: "alice".parse()?,
         groups: vec!["release".parse()?],
         admin: false,
         actors: Vec::new(),
         devices: vec![Enrolled {
+            kind: proto::device::DeviceKind::Terminal,
             id: device.public().id(),
             public_key: device.public(),
             name: "test".into(),
@@ -476,7 +479,7 @@ fn yes(device: &DeviceKey, opened: &Opened, now: UnixTime) -> anyhow::Result<Ans
         signature: hex(&device.sign(&statement.canonical())),
         statement,
         match_code: opened.match_code.clone(),
-        totp: None,
+        factor: proto::api::SecondFactor::default(),
         reason: None,
     })
 }

@@ -67,6 +67,8 @@ fn request(invite: &str, key: &DeviceKey) -> EnrollRequest {
         public_key: key.public(),
         signature: hex(&key.sign(&enrolment_bytes(&bearer.hash().0, "test"))),
         device_name: "test".into(),
+        kind: proto::device::DeviceKind::Terminal,
+        passkey: None,
         totp: None,
     }
 }

@@ -5,9 +5,12 @@ use crate::{
     challenge::totp::{self, NoCode, TotpState},
     desk::{
         Desk, Fault,
-        people::{DEVICES, Device, INVITES, PEOPLE, Person, TOTP},
+        people::{
+            DEVICES, Device, INVITES, PASSKEYS, PEOPLE, PasskeyUse, Person, PersonPasskey, TOTP,
+            Versioned,
+        },
     },
-    publish::Refusal,
+    publish::{Refusal, prove::not_taken},
     secret::Secret,
     store::Batch,
 };
@@ -46,6 +49,9 @@ struct Invite {
 struct Claim {
     public_key: DevicePublic,
     totp: Vec<u8>,
+    /// What the passkey's registration is checked against.
+    #[serde(default)]
+    passkey: Option<serde_json::Value>,
 }
 
 /// Makes an invite. `by` is absent for the first admin's, made when the broker was created.
@@ -91,124 +97,213 @@ pub async fn invite(
     })
 }
 
-/// Enrols: stage 1 claims the invite for a device and makes a TOTP secret; stage 2 proves with a
-/// first code that the secret was stored, and makes the person.
+/// Enrols: stage 1 claims the invite for a device and makes a TOTP secret; stage 2 proves with a first
+/// code that the secret was stored, or brings a new passkey, or both, and makes the person.
 pub async fn enroll(desk: &Desk, given: EnrollRequest, now: UnixTime) -> Result<Enrolled, Refusal> {
     let unknown = || Refusal::NotAllowed("this invite is unknown, used or expired".to_owned());
     let bearer = Bearer::parse(Kind::Invite, &given.invite).map_err(|_| unknown())?;
     let key = bearer.hash().0;
-    let held = desk
+    let mut held = desk
         .authentic_row::<Invite>(INVITES, &key)?
         .ok_or_else(unknown)?;
-    let mut invite = held.value;
-    if now >= invite.expires {
+    if now >= held.value.expires {
         return Err(unknown());
     }
     text::check(&given.device_name, 60)
         .map_err(|e| Refusal::BadRequest(format!("the device's name {e}")))?;
-    let person = invite.asked.person.clone();
     if !signed_by_device(&given, &key) {
         return Err(Refusal::NotAllowed(
             "the device's signature does not hold".to_owned(),
         ));
     }
     // Whoever claims first has it: a second device with the same invite is told that it is used.
-    if invite
-        .claimed
+    let claimed = held.value.claimed.take();
+    if claimed
         .as_ref()
         .is_some_and(|c| c.public_key != given.public_key)
     {
         return Err(unknown());
     }
-    let device = given.public_key.id();
-    match (&given.totp, invite.claimed.take()) {
-        (None, claimed) => {
-            let (totp, secret) = if let Some(c) = claimed {
-                // The reply to stage 1 was lost: the same secret again.
-                let secret = desk.open_totp(&person, &c.totp)?;
-                (c.totp, secret)
-            } else {
-                let fresh: [u8; totp::SECRET_BYTES] = desk.world.random().map_err(Fault::from)?;
-                let secret = Secret::new(fresh.to_vec());
-                (desk.seal_totp(&person, &secret)?, secret)
-            };
-            invite.claimed = Some(Claim {
-                public_key: given.public_key,
-                totp,
-            });
-            let row = desk.authentic(INVITES, &key, &invite)?;
-            desk.commit(
-                Batch::new().replace(INVITES, key.as_slice(), held.version, row),
-                &[],
-                now,
-            )
-            .await?;
-            let otpauth =
-                totp::otpauth(&secret, person.as_str()).ok_or(Fault::Damaged("a TOTP secret"))?;
-            Ok(Enrolled {
-                person,
-                device,
-                otpauth: Some(otpauth),
-                done: false,
-            })
-        }
-        (Some(_), None) => Err(Refusal::BadRequest(
+    let last = given.totp.is_some() || given.passkey.is_some();
+    match (claimed, last) {
+        (claimed, false) => claim(desk, held, &key, &given, claimed, now).await,
+        (None, true) => Err(Refusal::BadRequest(
             "ask for the TOTP secret first".to_owned(),
         )),
-        (Some(_), Some(_)) if desk.world.clock_suspect() => Err(Refusal::ClockSuspect),
-        (Some(code), Some(claim)) => {
-            let secret = desk.open_totp(&person, &claim.totp)?;
-            match totp::judge(&secret, code, &TotpState::default(), 0, now) {
-                Ok(good) => {
-                    let enrolled = Person {
-                        id: person.clone(),
-                        groups: invite.asked.groups.clone(),
-                        admin: invite.asked.admin,
-                        actors: invite.asked.actors.clone(),
-                        devices: vec![Device {
-                            id: device.clone(),
-                            public_key: given.public_key,
-                            name: given.device_name.clone(),
-                            enrolled: now,
-                        }],
-                        totp: claim.totp,
-                    };
-                    let id = person.as_str().as_bytes();
-                    let batch = Batch::new()
-                        .delete(INVITES, key.as_slice(), held.version)
-                        .create(PEOPLE, id, desk.authentic(PEOPLE, id, &enrolled)?)
-                        .create(DEVICES, device.as_str().as_bytes(), id);
-                    let batch = first_totp(desk, batch, &person, &good.state)?;
-                    let event = Event::PersonEnrolled {
-                        person: person.clone(),
-                        device: device.clone(),
-                    };
-                    desk.commit(batch, &[event], now).await?;
-                    Ok(Enrolled {
-                        person,
-                        device,
-                        otpauth: None,
-                        done: true,
-                    })
-                }
-                Err(NoCode::Malformed) => Err(Refusal::BadRequest(
+        (Some(claim), true) => finish(desk, held, &key, &given, claim, now).await,
+    }
+}
+
+/// Stage 1; again the same secret when its reply was lost.
+async fn claim(
+    desk: &Desk,
+    mut held: Versioned<Invite>,
+    key: &[u8; 32],
+    given: &EnrollRequest,
+    claimed: Option<Claim>,
+    now: UnixTime,
+) -> Result<Enrolled, Refusal> {
+    let person = held.value.asked.person.clone();
+    let (totp, secret) = if let Some(c) = claimed {
+        let secret = desk.open_totp(&person, &c.totp)?;
+        (c.totp, secret)
+    } else {
+        let fresh: [u8; totp::SECRET_BYTES] = desk.world.random().map_err(Fault::from)?;
+        let secret = Secret::new(fresh.to_vec());
+        (desk.seal_totp(&person, &secret)?, secret)
+    };
+    let passkeys = desk.passkeys.as_ref();
+    let offer = passkeys.map(|p| p.begin(person.as_str(), &[]));
+    let offer = offer.transpose().map_err(|why| not_taken(&why))?;
+    let (options, state) = offer.unzip();
+    held.value.claimed = Some(Claim {
+        public_key: given.public_key,
+        totp,
+        passkey: state,
+    });
+    let row = desk.authentic(INVITES, key, &held.value)?;
+    let batch = Batch::new().replace(INVITES, key.as_slice(), held.version, row);
+    desk.commit(batch, &[], now).await?;
+    let otpauth = totp::otpauth(&secret, person.as_str()).ok_or(Fault::Damaged("a TOTP secret"))?;
+    Ok(Enrolled {
+        person,
+        device: given.public_key.id(),
+        otpauth: Some(otpauth),
+        passkey: options,
+        done: false,
+    })
+}
+
+/// Stage 2.
+async fn finish(
+    desk: &Desk,
+    held: Versioned<Invite>,
+    key: &[u8; 32],
+    given: &EnrollRequest,
+    claim: Claim,
+    now: UnixTime,
+) -> Result<Enrolled, Refusal> {
+    let asked = &held.value.asked;
+    let person = asked.person.clone();
+    let device = given.public_key.id();
+    let mut totp_state = TotpState::default();
+    if let Some(code) = &given.totp {
+        if desk.world.clock_suspect() {
+            return Err(Refusal::ClockSuspect);
+        }
+        let secret = desk.open_totp(&person, &claim.totp)?;
+        match totp::judge(&secret, code, &totp_state, 0, now) {
+            Ok(good) => totp_state = good.state,
+            Err(NoCode::Malformed) => {
+                return Err(Refusal::BadRequest(
                     "a code has exactly six digits".to_owned(),
-                )),
-                Err(_) => {
-                    invite.claimed = Some(claim);
-                    invite.wrong += 1;
-                    let batch = if invite.wrong >= FIRST_CODES_MAX {
-                        Batch::new().delete(INVITES, key.as_slice(), held.version)
-                    } else {
-                        let row = desk.authentic(INVITES, &key, &invite)?;
-                        Batch::new().replace(INVITES, key.as_slice(), held.version, row)
-                    };
-                    desk.commit(batch, &[], now).await?;
-                    Err(Refusal::FactorWrong)
-                }
+                ));
             }
+            Err(_) => return wrong_first_code(desk, held, key, claim, now).await,
         }
     }
+    let passkeys = match &given.passkey {
+        None => Vec::new(),
+        Some(reply) => vec![new_passkey(desk, reply, &claim, &given.device_name, now)?],
+    };
+    let enrolled = Person {
+        id: person.clone(),
+        groups: asked.groups.clone(),
+        admin: asked.admin,
+        actors: asked.actors.clone(),
+        devices: vec![Device {
+            id: device.clone(),
+            public_key: given.public_key,
+            name: given.device_name.clone(),
+            enrolled: now,
+            kind: given.kind,
+        }],
+        passkeys,
+        // What was never shown to be stored is no factor.
+        totp: given.totp.as_ref().map_or(Vec::new(), |_| claim.totp),
+    };
+    let id = person.as_str().as_bytes();
+    let mut batch = Batch::new()
+        .delete(INVITES, key.as_slice(), held.version)
+        .create(PEOPLE, id, desk.authentic(PEOPLE, id, &enrolled)?)
+        .create(DEVICES, device.as_str().as_bytes(), id);
+    let mut events = vec![Event::PersonEnrolled {
+        person: person.clone(),
+        device: device.clone(),
+    }];
+    for passkey in &enrolled.passkeys {
+        batch = first_use(desk, batch, passkey)?;
+        events.push(Event::PasskeyAdded {
+            person: person.clone(),
+            passkey: passkey.registered.id.clone(),
+        });
+    }
+    let batch = first_totp(desk, batch, &person, &totp_state)?;
+    desk.commit(batch, &events, now).await?;
+    Ok(Enrolled {
+        person,
+        device,
+        otpauth: None,
+        passkey: None,
+        done: true,
+    })
+}
+
+async fn wrong_first_code(
+    desk: &Desk,
+    mut held: Versioned<Invite>,
+    key: &[u8; 32],
+    claim: Claim,
+    now: UnixTime,
+) -> Result<Enrolled, Refusal> {
+    held.value.claimed = Some(claim);
+    held.value.wrong += 1;
+    let batch = if held.value.wrong >= FIRST_CODES_MAX {
+        Batch::new().delete(INVITES, key.as_slice(), held.version)
+    } else {
+        let row = desk.authentic(INVITES, key, &held.value)?;
+        Batch::new().replace(INVITES, key.as_slice(), held.version, row)
+    };
+    desk.commit(batch, &[], now).await?;
+    Err(Refusal::FactorWrong)
+}
+
+fn new_passkey(
+    desk: &Desk,
+    reply: &serde_json::Value,
+    claim: &Claim,
+    name: &str,
+    now: UnixTime,
+) -> Result<PersonPasskey, Refusal> {
+    let (Some(passkeys), Some(state)) = (&desk.passkeys, &claim.passkey) else {
+        return Err(Refusal::BadRequest(
+            "this broker has no passkeys: its public URL has no host name, or no TLS".to_owned(),
+        ));
+    };
+    let registered = passkeys
+        .register(reply, state)
+        .map_err(|why| not_taken(&why))?;
+    Ok(PersonPasskey {
+        registered,
+        name: name.to_owned(),
+        enrolled: now,
+    })
+}
+
+/// Adds the first row of a passkey's counter. That another person has this very passkey is no
+/// enrolment: the row is there already.
+pub(super) fn first_use(
+    desk: &Desk,
+    batch: Batch,
+    passkey: &PersonPasskey,
+) -> Result<Batch, Fault> {
+    let id = passkey.registered.id.as_bytes();
+    let first = PasskeyUse {
+        counter: passkey.registered.first_counter(),
+        last: None,
+    };
+    let row = desk.authentic(PASSKEYS, id, &first)?;
+    Ok(batch.create(PASSKEYS, id, row))
 }
 
 /// Whether the device proves its key for this invite.

@@ -52,6 +52,7 @@ pub async fn receipt(desk: &Desk, record: &Record) -> Result<String, Refusal> {
         evidence: record.evidence().to_vec(),
         items: record.status().items,
         leaf: line(index, leaf)?,
+        site: desk.passkeys.as_ref().map(|p| p.site().clone()),
         inclusion: inclusion.iter().map(|h| hex(&h.0)).collect(),
         checkpoint,
     };

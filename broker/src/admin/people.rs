@@ -4,13 +4,13 @@ use crate::{
     audit::event::Event,
     desk::{
         Desk, Fault,
-        people::{DEVICES, PEOPLE, Person},
+        people::{DEVICES, Device, PASSKEYS, PEOPLE, PasskeyUse, Person, PersonPasskey},
     },
     publish::Refusal,
     store::Batch,
 };
 use proto::{
-    api::{DeviceLine, Devices, PersonLine},
+    api::{DeviceLine, Devices, PasskeyLine, PersonLine},
     ids::{DeviceId, PersonId},
     time::UnixTime,
 };
@@ -61,6 +61,12 @@ pub async fn remove(desk: &Desk, id: &PersonId, by: &Person, now: UnixTime) -> R
             batch = batch.delete(DEVICES, device.id.as_str().as_bytes(), row.version);
         }
     }
+    for passkey in &held.value.passkeys {
+        let id = passkey.registered.id.as_bytes();
+        if let Some(row) = desk.live.get(PASSKEYS, id).map_err(Fault::from)? {
+            batch = batch.delete(PASSKEYS, id, row.version);
+        }
+    }
     // The TOTP state stays: who is enrolled again later does not get a fresh budget or an old step.
     let event = Event::PersonRemoved {
         person: id.clone(),
@@ -70,18 +76,31 @@ pub async fn remove(desk: &Desk, id: &PersonId, by: &Person, now: UnixTime) -> R
     Ok(())
 }
 
-/// A person's own devices.
-pub fn devices(person: &Person, this: &DeviceId) -> Devices {
-    let line = |d: &crate::desk::people::Device| DeviceLine {
+/// A person's own devices and factors.
+pub fn devices(desk: &Desk, person: &Person, this: &DeviceId) -> Result<Devices, Refusal> {
+    let line = |d: &Device| DeviceLine {
         id: d.id.clone(),
         name: d.name.clone(),
+        kind: d.kind,
         enrolled: d.enrolled,
         this: d.id == *this,
     };
-    Devices {
+    let passkey = |p: &PersonPasskey| {
+        let used = desk.authentic_row::<PasskeyUse>(PASSKEYS, p.registered.id.as_bytes())?;
+        Ok(PasskeyLine {
+            id: p.registered.id.clone(),
+            name: p.name.clone(),
+            enrolled: p.enrolled,
+            last_used: used.and_then(|u| u.value.last),
+        })
+    };
+    let passkeys: Result<Vec<_>, Fault> = person.passkeys.iter().map(passkey).collect();
+    Ok(Devices {
         person: person.id.clone(),
         groups: person.groups.clone(),
         admin: person.admin,
         devices: person.devices.iter().map(line).collect(),
-    }
+        passkeys: passkeys?,
+        totp: !person.totp.is_empty(),
+    })
 }

@@ -410,6 +410,22 @@ pub enum Event {
         /// Which.
         device: DeviceId,
     },
+    /// A person added a passkey.
+    PasskeyAdded {
+        /// Whose.
+        person: PersonId,
+        /// Its credential's id, base64url.
+        #[serde(serialize_with = "plain")]
+        passkey: String,
+    },
+    /// A passkey was removed.
+    PasskeyRemoved {
+        /// Whose.
+        person: PersonId,
+        /// Its credential's id, base64url.
+        #[serde(serialize_with = "plain")]
+        passkey: String,
+    },
     /// A person was removed.
     PersonRemoved {
         /// Who.

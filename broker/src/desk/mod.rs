@@ -16,6 +16,7 @@ use crate::{
         tree::Tree,
     },
     caller::Issuers,
+    challenge::passkey::Passkeys,
     policy::Policy,
     registry::{Kind, Upstream},
     secret::Secret,
@@ -82,6 +83,8 @@ pub struct Desk {
     pub first_tries: ration::Tries,
     /// One round of the watch at a time; with the package of each registry that was asked for last.
     pub watching: tokio::sync::Mutex<BTreeMap<RegistryId, PackageName>>,
+    /// Passkeys, where browsers have them at the broker's address.
+    pub passkeys: Option<Passkeys>,
     /// What is counted.
     pub metrics: Metrics,
     /// Addresses and folders.

@@ -4,14 +4,14 @@
 //! place, so he can remove people (and is noticed), but not add a phone.
 
 use crate::{
-    challenge::totp::TotpState,
+    challenge::{passkey::Registered, totp::TotpState},
     desk::{Desk, Fault},
     secret::Secret,
     store::{Batch, Row, Table},
     vault::{Binding, Domain, rows},
 };
 use proto::{
-    device::DevicePublic,
+    device::{DeviceKind, DevicePublic},
     ids::{DeviceId, GroupName, PersonId},
     time::UnixTime,
 };
@@ -27,6 +27,8 @@ pub const PEOPLE: Table = Table("person");
 pub const DEVICES: Table = Table("device");
 /// TOTP budgets and last used steps; authenticated. Everybody who was ever enrolled has one.
 pub const TOTP: Table = Table("totp");
+/// Counters and last uses of passkeys, by credential id; authenticated.
+pub const PASSKEYS: Table = Table("passkey");
 /// Open invites.
 pub const INVITES: Table = Table("invite");
 
@@ -43,8 +45,32 @@ pub struct Person {
     pub actors: Vec<String>,
     /// Devices.
     pub devices: Vec<Device>,
-    /// The TOTP secret, sealed.
+    /// Passkeys.
+    #[serde(default)]
+    pub passkeys: Vec<PersonPasskey>,
+    /// The TOTP secret, sealed; empty when this person never set one up.
     pub totp: Vec<u8>,
+}
+
+/// A person's passkey. It may be synced, so it is no device.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PersonPasskey {
+    /// What was registered.
+    #[serde(flatten)]
+    pub registered: Registered,
+    /// Its name.
+    pub name: String,
+    /// When it was registered.
+    pub enrolled: UnixTime,
+}
+
+/// What changes with every use of a passkey; beside the person's row, which every decision reads.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct PasskeyUse {
+    /// The authenticator's counter; it never goes back.
+    pub counter: u32,
+    /// When it answered last.
+    pub last: Option<UnixTime>,
 }
 
 /// An enrolled device.
@@ -58,15 +84,25 @@ pub struct Device {
     pub name: String,
     /// When it was enrolled.
     pub enrolled: UnixTime,
+    /// What it is.
+    #[serde(default)]
+    pub kind: DeviceKind,
 }
 
 impl Person {
+    /// A device, if this person has it.
+    pub fn device(&self, device: &DeviceId) -> Option<&Device> {
+        self.devices.iter().find(|d| d.id == *device)
+    }
+
     /// The key of a device, if this person has it.
     pub fn key_of(&self, device: &DeviceId) -> Option<&DevicePublic> {
-        self.devices
-            .iter()
-            .find(|d| d.id == *device)
-            .map(|d| &d.public_key)
+        self.device(device).map(|d| &d.public_key)
+    }
+
+    /// A passkey by its credential's id, if this person has it.
+    pub fn passkey(&self, credential: &str) -> Option<&PersonPasskey> {
+        self.passkeys.iter().find(|p| p.registered.id == credential)
     }
 }
 
@@ -300,6 +336,7 @@ mod tests {
             admin: true,
             actors: Vec::new(),
             devices: Vec::new(),
+            passkeys: Vec::new(),
             totp: Vec::new(),
         });
         roster.learn(1, b"alice".to_vec(), b"row".to_vec(), &person);

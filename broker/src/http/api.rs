@@ -12,7 +12,7 @@ use crate::{
     },
     desk::{Fault, people::Person},
     publish::{
-        Refusal, answer as answers, close, inbox as inboxes, ledger, open as opening,
+        Refusal, answer as answers, close, inbox as inboxes, ledger, open as opening, prove,
         question as questions, release, stages as staged,
     },
     secret::Secret,
@@ -25,8 +25,9 @@ use axum::{
 use http::header;
 use proto::{
     api::{
-        AnswerRequest, BrokerStatus, ClientKeyRequest, EnrollRequest, FreezeRequest, InviteRequest,
-        OpenRequest, TokenName, TokenRequest, UnsealFirst, UnsealRequest,
+        AnswerRequest, BrokerStatus, ChallengeRequest, ClientKeyRequest, EnrollRequest,
+        FreezeRequest, InviteRequest, OpenRequest, TokenName, TokenRequest, UnsealFirst,
+        UnsealRequest,
     },
     ids::{ClientKeyId, PersonId, RequestId},
     log::checkpoint::LogKey,
@@ -181,10 +182,18 @@ pub async fn answer(call: Call) -> Done {
     encode(answers::answer(&call.desk, id, &signer.person, &given, call.now).await)
 }
 
+/// What a passkey shall sign.
+pub async fn challenge(call: Call) -> Done {
+    let asked: ChallengeRequest = call.json()?;
+    let signer = call.signer.as_ref().ok_or_else(unsigned)?;
+    let (person, device) = (&signer.person, &signer.device);
+    encode(prove::challenge(&call.desk, person, device, &asked, call.now).await)
+}
+
 /// A person's own devices.
 pub async fn devices(call: Call) -> Done {
     let signer = call.signer.as_ref().ok_or_else(unsigned)?;
-    encode(Ok(persons::devices(&signer.person, &signer.device)))
+    encode(persons::devices(&call.desk, &signer.person, &signer.device))
 }
 
 /// The signed checkpoint.

@@ -119,6 +119,8 @@ routes! {
         "One request, as it is judged.";
     POST   "/v1/requests/{id}/answer" Person api::answer:
         "A signed approval or denial.";
+    POST   "/v1/challenges" Person api::challenge:
+        "What a passkey shall sign for one `act` about one `digest`; used once.";
     GET    "/v1/devices" Person api::devices:
         "This person's devices.";
     GET    "/v1/log/checkpoint" Person api::checkpoint:

@@ -281,10 +281,8 @@ fn factor(value: Value<'_, '_>) -> Result<Factor, PolicyError> {
     match value.text()? {
         "device" => Ok(Factor::Device),
         "totp" => Ok(Factor::Totp),
-        "passkey" => {
-            Err(value.error("\"passkey\" is not in this version; use \"device\" or \"totp\""))
-        }
-        _ => Err(value.error("must be \"device\" or \"totp\"")),
+        "passkey" => Ok(Factor::Passkey),
+        _ => Err(value.error("must be \"passkey\", \"device\" or \"totp\"")),
     }
 }
 
@@ -399,7 +397,7 @@ mod tests {
                 "approvers = [\"Release\"]",
                 "approvers",
             ),
-            ("factors = [\"totp\"]", "factors = [\"passkey\"]", "factors"),
+            ("factors = [\"totp\"]", "factors = [\"sms\"]", "factors"),
             (
                 "factors = [\"totp\"]",
                 "factors = [\"totp\", \"totp\"]",

@@ -5,7 +5,7 @@ use super::{
     evaluate::{Refusal, Verdict, admissible, evaluate},
     file::Policy,
 };
-use crate::challenge::approval::Approval;
+use crate::challenge::approval::{Approval, Enrolled};
 use proto::{
     answer::{Decision, Evidence, Factor, Statement},
     api::Mode,
@@ -266,6 +266,13 @@ pub(super) fn approval(who: &str, seed: u8, factor: Factor, digest: &RequestDige
         statement,
         public_key: key.public(),
         totp_mac: None,
+        assertion: None,
     };
-    Approval::verify(&evidence, digest, Some(&key.public()), |_| true).unwrap()
+    let enrolled = Enrolled {
+        device: &key.public(),
+        browser: false,
+        passkey: None,
+        site: None,
+    };
+    Approval::verify(&evidence, digest, Some(enrolled), |_| true).unwrap()
 }

@@ -4,11 +4,11 @@
 use super::{
     Refusal, close, deny, judge,
     ledger::{self, APPROVED, Held},
+    prove::{About, Proved, Unproved, not_taken, prove},
     state::{MATCH_TRIES, Record, State, Tries},
 };
 use crate::{
     audit::{event::Event, reason::AnswerRefusal},
-    challenge::totp::{self, NoCode, TotpState},
     desk::{Desk, Fault, people::Person},
     policy::Verdict,
     store::Batch,
@@ -17,7 +17,7 @@ use crate::{
 use proto::{
     answer::{Decision, Evidence, Factor},
     api::{AnswerRequest, Answered, StateName},
-    device::CALL_WINDOW,
+    device::{CALL_WINDOW, DeviceKind},
     digest::hex,
     ids::RequestId,
     request::Item,
@@ -72,10 +72,83 @@ async fn once(
     now: UnixTime,
 ) -> Result<Answered, Refusal> {
     let evidence = evidence(desk, &held.record, person, given, now).await?;
-    match given.statement.decision {
-        Decision::Approve => approve(desk, held, person, given, evidence, now).await,
-        Decision::Deny => deny::deny(desk, held, evidence, given, false, now).await,
-        Decision::DenyAndFreeze => deny::deny(desk, held, evidence, given, true, now).await,
+    let decision = given.statement.decision;
+    if decision == Decision::Approve {
+        return approve(desk, held, person, given, evidence, now).await;
+    }
+    // A no from a browser is proved like a yes, without the match code: whoever has a stolen session could
+    // freeze whatever he likes otherwise (attack 32). A terminal's key was given by its person just now.
+    let browser = person
+        .device(&given.statement.device)
+        .is_none_or(|d| d.kind == DeviceKind::Browser);
+    let mut spent = Batch::new();
+    if browser {
+        match second_factor(desk, &held.record, person, given, now) {
+            Ok(proved) => spent = proved.spent,
+            Err(unproved) => return unproven(desk, held, person, unproved, now).await,
+        }
+    }
+    let freeze = decision == Decision::DenyAndFreeze;
+    deny::deny(desk, held, evidence, given, freeze, spent, now).await
+}
+
+/// The second factor that came with an answer, checked for this decision about this request.
+fn second_factor(
+    desk: &Desk,
+    record: &Record,
+    person: &Person,
+    given: &AnswerRequest,
+    now: UnixTime,
+) -> Result<Proved, Unproved> {
+    let wrong = match &record.state {
+        State::Pending { tries, .. } => tries.get(&person.id).map_or(0, |t| t.totp),
+        _ => 0,
+    };
+    let about = About {
+        act: given.statement.decision.into(),
+        digest: &record.digest.0,
+        device: &given.statement.device,
+        wrong,
+    };
+    prove(desk, person, about, &given.factor, now)
+}
+
+/// Charges and records a second factor that did not hold.
+async fn unproven(
+    desk: &Desk,
+    held: Held,
+    person: &Person,
+    why: Unproved,
+    now: UnixTime,
+) -> Result<Answered, Refusal> {
+    let record = &held.record;
+    match why {
+        Unproved::WrongCode(charged) if record.name() == StateName::Pending => {
+            let add = Tries {
+                match_code: 0,
+                totp: 1,
+            };
+            let why = AnswerRefusal::FactorWrong;
+            charge(desk, held, person, add, why, charged, now).await
+        }
+        Unproved::WrongCode(charged) => {
+            let event = Event::AnswerRefused {
+                request: record.facts.id,
+                person: person.id.clone(),
+                reason: AnswerRefusal::FactorWrong,
+            };
+            desk.commit(charged, &[event], now).await?;
+            Err(Refusal::FactorWrong)
+        }
+        Unproved::Exhausted => {
+            note(desk, record, person, AnswerRefusal::FactorExhausted, now).await?;
+            Err(Refusal::FactorExhausted)
+        }
+        Unproved::Passkey(why) => {
+            note(desk, record, person, AnswerRefusal::FactorWrong, now).await?;
+            Err(not_taken(&why))
+        }
+        Unproved::Refused(refusal) => Err(refusal),
     }
 }
 
@@ -108,15 +181,12 @@ async fn evidence(
     };
     let evidence = Evidence {
         person: person.id.clone(),
-        factor: if given.totp.is_some() {
-            Factor::Totp
-        } else {
-            Factor::Device
-        },
+        factor: Factor::Device,
         statement: statement.clone(),
         public_key: *public_key,
         signature: given.signature.clone(),
         totp_mac: None,
+        assertion: None,
     };
     if !evidence.signature_holds() {
         note(desk, record, person, AnswerRefusal::Signature, now).await?;
@@ -177,58 +247,21 @@ async fn approve(
         .await;
     }
 
-    let mut batch = Batch::new();
-    match &given.totp {
-        None if !record.factors.contains(&Factor::Device) => return Err(Refusal::FactorMissing),
-        None => {}
-        // By a wrong clock, old codes would be good, and a far step would lock the person out.
-        Some(_) if desk.world.clock_suspect() => return Err(Refusal::ClockSuspect),
-        Some(code) => {
-            let secret = desk.open_totp(&person.id, &person.totp)?;
-            let known = desk.totp_state(&person.id)?;
-            let state = known.value;
-            let store = |batch: Batch, state: &TotpState| {
-                desk.store_totp(batch, &person.id, Some(known.version), state)
-            };
-            match totp::judge(&secret, code, &state, mine.totp, now) {
-                Ok(good) => {
-                    // The step is spent in the commit that accepts the answer (attack 22).
-                    batch = store(batch, &good.state)?;
-                    let bytes = judge::totp_evidence(&evidence, good.step);
-                    let mac = desk.vault.mac(Domain::Totp, &bytes).map_err(Fault::from)?;
-                    evidence.totp_mac = Some(format!("{}.{}", good.step, hex(&mac)));
-                }
-                Err(NoCode::Wrong(charged)) => {
-                    let batch = store(batch, &charged)?;
-                    let add = Tries {
-                        match_code: 0,
-                        totp: 1,
-                    };
-                    return charge(
-                        desk,
-                        held,
-                        person,
-                        add,
-                        AnswerRefusal::FactorWrong,
-                        batch,
-                        now,
-                    )
-                    .await;
-                }
-                Err(NoCode::Malformed) => {
-                    return Err(Refusal::BadRequest(
-                        "a code has exactly six digits".to_owned(),
-                    ));
-                }
-                Err(NoCode::Exhausted) => {
-                    note(desk, record, person, AnswerRefusal::FactorExhausted, now).await?;
-                    return Err(Refusal::FactorExhausted);
-                }
-                Err(NoCode::Damaged) => return Err(Fault::Damaged("a TOTP secret").into()),
-            }
-        }
+    let proved = match second_factor(desk, record, person, given, now) {
+        Ok(proved) => proved,
+        Err(unproved) => return unproven(desk, held, person, unproved, now).await,
+    };
+    if !record.factors.contains(&proved.factor) {
+        return Err(Refusal::FactorMissing);
     }
-    accept(desk, held, evidence, batch, now).await
+    evidence.factor = proved.factor;
+    evidence.assertion = proved.assertion;
+    if let Some(step) = proved.step {
+        let bytes = judge::totp_evidence(&evidence, step);
+        let mac = desk.vault.mac(Domain::Totp, &bytes).map_err(Fault::from)?;
+        evidence.totp_mac = Some(format!("{step}.{}", hex(&mac)));
+    }
+    accept(desk, held, evidence, proved.spent, now).await
 }
 
 async fn accept(
@@ -254,13 +287,7 @@ async fn accept(
         (Verdict::Wait(after), Some(Ok(Verdict::Wait(before)))) if after.gap >= before.gap => {
             let person = evidence.person.clone();
             let why = format!("an approval by {person} does not count here: {after}");
-            return Err(
-                if evidence.factor == Factor::Device && held.record.factors == [Factor::Totp] {
-                    Refusal::FactorMissing
-                } else {
-                    Refusal::NotAllowed(why)
-                },
-            );
+            return Err(Refusal::NotAllowed(why));
         }
         (Verdict::Wait(_), _) => false,
     };

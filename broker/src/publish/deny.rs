@@ -32,6 +32,7 @@ pub(super) async fn deny(
     evidence: Evidence,
     given: &AnswerRequest,
     freeze: bool,
+    spent: Batch,
     now: UnixTime,
 ) -> Result<Answered, Refusal> {
     if !may_deny(desk, &held.record, &evidence)? {
@@ -40,11 +41,11 @@ pub(super) async fn deny(
         ));
     }
     let decision = evidence.statement.decision;
-    let (mut batch, mut frozen) = (Batch::new(), Vec::new());
+    let (mut batch, mut frozen) = (spent, Vec::new());
     if freeze {
-        (batch, frozen) = freezing(desk, &held.record, &evidence.person, now)?;
+        (batch, frozen) = freezing(desk, &held.record, &evidence.person, batch, now)?;
     }
-    let id = held.record.facts.id;
+    let before = held.record.clone();
     let answer = match held
         .record
         .deny(Some(&evidence), given.reason.clone(), DenyCause::Person)
@@ -56,10 +57,8 @@ pub(super) async fn deny(
         // The credential is out, or it ended: the freeze still stops what has not left yet.
         Err(too_late) if frozen.is_empty() => Err(too_late.into()),
         Err(_) => {
-            let record = ledger::find(desk, id)?.ok_or(Refusal::NotFound)?;
-            let (alone, _) = freezing(desk, &record, &evidence.person, now)?;
-            desk.commit(alone, &[], now).await?;
-            Ok(answered(&record, decision))
+            desk.commit(batch, &[], now).await?;
+            Ok(answered(&before, decision))
         }
     };
     desk.metrics.answers.inc();
@@ -74,9 +73,10 @@ fn freezing(
     desk: &Desk,
     record: &Record,
     by: &PersonId,
+    mut batch: Batch,
     now: UnixTime,
 ) -> Result<(Batch, Vec<String>), Fault> {
-    let (mut batch, mut frozen) = (Batch::new(), Vec::new());
+    let mut frozen = Vec::new();
     let Some(person) = desk.person(by)? else {
         return Ok((batch, frozen));
     };

@@ -8,8 +8,11 @@ use super::{
 };
 use crate::{
     caller::Caller,
-    challenge::approval::Approval,
-    desk::{Desk, Fault},
+    challenge::{
+        approval::{Approval, Enrolled},
+        passkey::Passkeys,
+    },
+    desk::{Desk, Fault, people::Person},
     policy::{self, Admitted, ItemNow, Now, Verdict},
     registry::Published,
     store::Batch,
@@ -19,6 +22,7 @@ use futures_util::StreamExt as _;
 use proto::{
     answer::Evidence,
     canonical::Canonical,
+    device::DeviceKind,
     digest::unhex,
     ids::VersionText,
     request::{Item, RequestFacts},
@@ -144,10 +148,8 @@ pub fn judge(
     let mut approvals = Vec::new();
     for e in evidence {
         let person = desk.person(&e.person)?;
-        let key = person
-            .as_ref()
-            .and_then(|p| p.value.key_of(&e.statement.device));
-        match Approval::verify(e, &record.digest, key, |e| totp_mac_holds(desk, e)) {
+        let enrolled = person.as_ref().and_then(|p| enrolled(desk, &p.value, e));
+        match Approval::verify(e, &record.digest, enrolled, |e| totp_mac_holds(desk, e)) {
             Ok(approval) => approvals.push(approval),
             Err(why) => {
                 tracing::info!(request = %record.facts.id, person = %e.person, %why, "an answer does not count");
@@ -177,6 +179,19 @@ pub fn judge(
             items: &items,
         },
     ))
+}
+
+/// What of this evidence is enrolled for this person now.
+fn enrolled<'a>(desk: &'a Desk, person: &'a Person, evidence: &Evidence) -> Option<Enrolled<'a>> {
+    let device = person.device(&evidence.statement.device)?;
+    let assertion = evidence.assertion.as_ref();
+    let passkey = assertion.and_then(|a| person.passkey(&a.credential));
+    Some(Enrolled {
+        device: &device.public_key,
+        browser: device.kind == DeviceKind::Browser,
+        passkey: passkey.map(|p| &p.registered.public_key),
+        site: desk.passkeys.as_ref().map(Passkeys::site),
+    })
 }
 
 /// People who can count: enrolled before the request was opened, so that nobody is made up for it.

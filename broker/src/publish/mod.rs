@@ -19,6 +19,7 @@ pub mod judge;
 pub mod known;
 pub mod ledger;
 pub mod open;
+pub mod prove;
 pub mod pushes;
 pub mod question;
 pub mod release;
@@ -102,9 +103,12 @@ pub enum Refusal {
     /// The second factor did not hold.
     #[error("the code is wrong or was used before")]
     FactorWrong,
-    /// No code was given where one is needed.
-    #[error("the policy asks for a TOTP code")]
+    /// A second factor is needed, or another one.
+    #[error("this needs a second factor that was not given")]
     FactorMissing,
+    /// The passkey's reply does not hold.
+    #[error("the passkey's reply does not hold for this")]
+    PasskeyRefused,
     /// The broker's clock jumped.
     #[error("the broker's clock jumped: TOTP codes and id tokens are refused")]
     ClockSuspect,
@@ -204,7 +208,11 @@ pub fn problem(refusal: &Refusal) -> Problem {
         ),
         Refusal::FactorMissing => (
             Code::FactorMissing,
-            "Give the code of your authenticator app.",
+            "Give the code of your authenticator app, or use your passkey in the web app, as the policy asks.",
+        ),
+        Refusal::PasskeyRefused => (
+            Code::FactorWrong,
+            "Try again with a passkey that is enrolled for you at this broker.",
         ),
         Refusal::ClockSuspect => (
             Code::ClockSuspect,

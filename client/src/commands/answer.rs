@@ -11,7 +11,10 @@ use crate::{
 };
 use proto::{
     answer::{Decision, Factor, Statement},
-    api::{AnswerRequest, Answered, BrokerStatus, Devices, InboxLine, Question, StateName},
+    api::{
+        AnswerRequest, Answered, BrokerStatus, Devices, InboxLine, Question, SecondFactor,
+        StateName,
+    },
     digest::hex,
     ids::RequestId,
     problem::Exit,
@@ -152,7 +155,7 @@ pub(crate) async fn approve(context: &Context, args: &ApproveArgs) -> Result<(),
     };
     let mut answer = sign(&device, Decision::Approve, digest)?;
     answer.match_code = match_code;
-    answer.totp = totp;
+    answer.factor.totp = totp;
     let done = answered(&device, args.id, &answer).await?;
     let text = said(&done);
     context.out.result(&done, &text)?;
@@ -361,7 +364,7 @@ fn sign(
         signature: hex(&device.key.sign(&statement.canonical())),
         statement,
         match_code: String::new(),
-        totp: None,
+        factor: SecondFactor::default(),
         reason: None,
     })
 }

@@ -10,7 +10,7 @@ use crate::{
 use proto::{
     api::{BrokerStatus, EnrollRequest, Enrolled, UnsealFirst},
     bearer::{Bearer, Kind},
-    device::{DeviceKey, enrolment_bytes},
+    device::{DeviceKey, DeviceKind, enrolment_bytes},
     digest::hex,
     problem::Code,
     text::harmless,
@@ -238,7 +238,9 @@ fn request(invite: &Bearer, key: &DeviceKey, name: &str) -> EnrollRequest {
         public_key: key.public(),
         signature: hex(&key.sign(&signed)),
         device_name: name.to_owned(),
+        kind: DeviceKind::Terminal,
         totp: None,
+        passkey: None,
     }
 }
 
@@ -333,6 +335,7 @@ mod tests {
         let enrolled = |key: &DeviceKey| Enrolled {
             person: "alice".parse().unwrap(),
             device: key.public().id(),
+            passkey: None,
             otpauth: None,
             done: true,
         };

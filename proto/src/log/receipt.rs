@@ -265,7 +265,7 @@ fn open_envelope(json: &[u8], trusted: Option<&str>) -> Result<(ReceiptBody, Log
 }
 
 fn check_evidence(body: &ReceiptBody) -> Result<Vec<Approver>, VerifyError> {
-    let (mut people, mut keys) = (BTreeSet::new(), BTreeSet::new());
+    let (mut people, mut keys, mut passkeys) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let mut approvers = Vec::new();
     for evidence in &body.evidence {
         let statement = &evidence.statement;
@@ -283,6 +283,16 @@ fn check_evidence(body: &ReceiptBody) -> Result<Vec<Approver>, VerifyError> {
         }
         if !evidence.signature_holds() {
             return refuse("its signature does not hold");
+        }
+        if evidence.factor == Factor::Passkey {
+            let site = body.site.as_ref();
+            if !site.is_some_and(|site| evidence.assertion_holds(site).is_ok()) {
+                return refuse("its passkey's assertion does not hold");
+            }
+            let credential = evidence.assertion.as_ref().map(|a| &a.credential);
+            if !passkeys.insert(credential) {
+                return refuse("its passkey answered for another person too");
+            }
         }
         if !people.insert(&evidence.person) {
             return refuse("this person is counted twice");

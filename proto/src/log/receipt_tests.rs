@@ -62,6 +62,7 @@ fn evidence(person: &str, seed: u8, digest: RequestDigest, decision: Decision) -
         signature: hex(&device.sign(&statement.canonical())),
         statement,
         totp_mac: None,
+        assertion: None,
     }
 }
 
@@ -122,6 +123,7 @@ fn body_with(leaf: &str) -> ReceiptBody {
         }
         .sign(&key(1))
         .unwrap(),
+        site: None,
         facts,
     }
 }

@@ -113,6 +113,7 @@ async fn attack_44_who_writes_the_database_adds_no_second_factor_to_a_stolen_dev
         public_key: alice.key.public(),
         signature: answer.signature.clone(),
         totp_mac,
+        assertion: None,
     };
     let until = stand::now().unwrap() + 600;
     for mac in [None, Some(format!("1.{}", "00".repeat(32)))] {

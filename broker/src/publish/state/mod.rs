@@ -332,10 +332,7 @@ impl Record {
         }
         c = c.number(self.factors.len() as u64);
         for factor in &self.factors {
-            c = c.text(match factor {
-                Factor::Device => "device",
-                Factor::Totp => "totp",
-            });
+            c = c.text(factor.name());
         }
         c.finish()
     }

@@ -178,6 +178,7 @@ const fn factor(f: Factor) -> &'static str {
     match f {
         Factor::Device => "device",
         Factor::Totp => "device + authenticator code (weakest)",
+        Factor::Passkey => "passkey (in the web app)",
     }
 }
 

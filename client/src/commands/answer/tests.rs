@@ -114,6 +114,6 @@ fn a_denial_is_signed_as_a_denial_and_without_a_match_code() {
     let mut other = answer.statement.clone();
     other.decision = Decision::Approve;
     assert!(!device.key.public().verify(&other.canonical(), &signature));
-    assert!(answer.match_code.is_empty() && answer.totp.is_none());
+    assert!(answer.match_code.is_empty() && answer.factor.totp.is_none());
     assert!(needs_totp(&[Factor::Totp]) && !needs_totp(&[Factor::Device, Factor::Totp]));
 }
