@@ -420,6 +420,9 @@ pub struct Enrolled {
     /// `otpauth://…`, secret: shown once as a QR code. Only at stage 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub otpauth: Option<String>,
+    /// The same as a QR code, a row of 0 and 1 each. For browsers, at stage 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qr: Option<Vec<String>>,
     /// For `navigator.credentials.create`, where the broker has passkeys. Only at stage 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passkey: Option<serde_json::Value>,

@@ -90,6 +90,8 @@ pub struct Builder {
     env: Vec<(String, String)>,
     sealed: bool,
     tls: Option<[String; 2]>,
+    /// Whether people reach it by a name, where browsers have passkeys.
+    named: bool,
     /// The port of whatever stands in front of the registry endpoint.
     front: Option<u16>,
 }
@@ -160,6 +162,13 @@ impl Builder {
         self
     }
 
+    /// People reach it at `localhost`: browsers have no passkeys at an address.
+    #[must_use]
+    pub fn named(mut self) -> Self {
+        self.named = true;
+        self
+    }
+
     /// Something stands in front of the registry endpoint, at this port of 127.0.0.1: clients are sent there.
     #[must_use]
     pub fn behind(mut self, port: u16) -> Self {
@@ -220,6 +229,10 @@ impl Builder {
         }
     }
 
+    fn host(&self) -> &'static str {
+        if self.named { "localhost" } else { "127.0.0.1" }
+    }
+
     fn scheme(&self) -> &'static str {
         if self.tls.is_some() { "https" } else { "http" }
     }
@@ -235,7 +248,7 @@ impl Builder {
             r#"data = {data}
 policy = {policy}
 listen = "127.0.0.1:{port}"
-public_url = "{scheme}://127.0.0.1:{port}"
+public_url = "{scheme}://{host}:{port}"
 
 [operations]
 listen = "127.0.0.1:{operations_port}"
@@ -243,6 +256,7 @@ listen = "127.0.0.1:{operations_port}"
 [log]
 format = "json"
 "#,
+            host = self.host(),
             data = path("data"),
             policy = path("policy.toml"),
         );
@@ -457,7 +471,7 @@ impl Daemon {
         let ports: [u16; 3] = free_ports()?;
         let [port, registry_port, operations_port] = ports;
         let scheme = self.setting.scheme();
-        self.url = format!("{scheme}://127.0.0.1:{port}");
+        self.url = format!("{scheme}://{}:{port}", self.setting.host());
         let front = self.setting.front.unwrap_or(registry_port);
         self.registry_url = format!("{scheme}://127.0.0.1:{front}");
         self.registry_listen = format!("{scheme}://127.0.0.1:{registry_port}");

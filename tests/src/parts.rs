@@ -52,7 +52,7 @@ struct Listening {
     url: String,
 }
 
-fn node(script: &str) -> anyhow::Result<Command> {
+pub(crate) fn node(script: &str) -> anyhow::Result<Command> {
     let mut command = Command::new("node");
     command.arg(dir()?.join(script)).stderr(Stdio::inherit());
     // What the machine's own CI job has set must not leak into a part.

@@ -6,7 +6,8 @@
 )]
 
 use crate::{
-    daemon::Daemon,
+    browser::{Browser, Page},
+    daemon::{Builder, Daemon},
     http, now,
     parts::{Issuer, github_claims},
 };
@@ -395,8 +396,13 @@ pub struct Office {
 impl Office {
     /// Sets one up; `registry` is the npm registry's address (a closed port will often do).
     pub async fn start(policy: &str, registry: &str) -> anyhow::Result<Self> {
+        Self::start_as(Daemon::builder(), policy, registry).await
+    }
+
+    /// The same with more said about the broker.
+    pub async fn start_as(builder: Builder, policy: &str, registry: &str) -> anyhow::Result<Self> {
         let issuer = Issuer::start().await?;
-        let daemon = Daemon::builder()
+        let daemon = builder
             .issuer("github", "github", &issuer.url, None)
             .registry("npm", "npm", registry)
             .policy(policy)
@@ -419,10 +425,35 @@ impl Office {
         admin: bool,
         actors: &[&str],
     ) -> anyhow::Result<Device> {
+        let invite = self.invite(name, groups, admin, actors).await?;
+        Device::enroll(&self.daemon.url, &invite).await
+    }
+
+    /// An invite.
+    pub async fn invite(
+        &self,
+        name: &str,
+        groups: &[&str],
+        admin: bool,
+        actors: &[&str],
+    ) -> anyhow::Result<String> {
         let asked = json!({"person": name, "groups": groups, "admin": admin, "actors": actors});
         let invited: Value = self.admin.post("/v1/admin/invites", asked).await?.ok()?;
-        let invite = invited["invite"].as_str().context("an invite")?;
-        Device::enroll(&self.daemon.url, invite).await
+        Ok(invited["invite"].as_str().context("an invite")?.to_owned())
+    }
+
+    /// Invites a person and enrols a phone of his, with a passkey.
+    pub async fn phone<'a>(
+        &self,
+        browser: &'a Browser,
+        name: &'a str,
+        groups: &[&str],
+    ) -> anyhow::Result<Page<'a>> {
+        let invite = self.invite(name, groups, false, &[]).await?;
+        let page = browser.phone(name).await?;
+        page.enroll(&format!("{}/enroll#{invite}", self.daemon.url))
+            .await?;
+        Ok(page)
     }
 
     /// A job asks to publish these bytes.

@@ -17,7 +17,7 @@ use crate::{
 use proto::{
     api::{EnrollRequest, Enrolled, InviteRequest, Invited},
     bearer::{Bearer, Kind},
-    device::{DevicePublic, enrolment_bytes},
+    device::{DeviceKind, DevicePublic, enrolment_bytes},
     digest::unhex,
     ids::PersonId,
     text,
@@ -165,10 +165,12 @@ async fn claim(
     let batch = Batch::new().replace(INVITES, key.as_slice(), held.version, row);
     desk.commit(batch, &[], now).await?;
     let otpauth = totp::otpauth(&secret, person.as_str()).ok_or(Fault::Damaged("a TOTP secret"))?;
+    let qr = (given.kind == DeviceKind::Browser).then(|| super::qr::rows(&otpauth));
     Ok(Enrolled {
         person,
         device: given.public_key.id(),
         otpauth: Some(otpauth),
+        qr: qr.flatten(),
         passkey: options,
         done: false,
     })
@@ -244,6 +246,7 @@ async fn finish(
         person,
         device,
         otpauth: None,
+        qr: None,
         passkey: None,
         done: true,
     })

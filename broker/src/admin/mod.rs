@@ -9,4 +9,5 @@ pub mod enroll;
 pub mod freeze;
 pub mod log;
 pub mod people;
+mod qr;
 pub mod tokens;

@@ -119,15 +119,6 @@ pub async fn receipt(call: Call) -> Done {
     Ok(([(header::CONTENT_TYPE, "application/json")], envelope).into_response())
 }
 
-/// What the link in a job's output shows until the phone app is there: how to answer in a terminal.
-pub async fn page(call: Call) -> Done {
-    let id = call.id()?;
-    let text = format!(
-        "Countersign: a publish waits for an answer.\n\nIn a terminal of an enrolled device:\n\n  countersign show {id}\n  countersign approve {id}\n  countersign deny {id}\n"
-    );
-    Ok(text.into_response())
-}
-
 /// Enrols a device.
 pub async fn enroll(call: Call) -> Done {
     let given: EnrollRequest = call.json()?;

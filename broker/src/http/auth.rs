@@ -66,6 +66,11 @@ impl Signatures {
         })
     }
 
+    /// The nonce that calls name now.
+    pub fn nonce(&self, desk: &Desk) -> Result<String, Failed> {
+        Ok(self.seen.nonce(&desk.world).map_err(Refusal::from)?)
+    }
+
     /// The person who signed this call.
     pub fn signer(
         &self,

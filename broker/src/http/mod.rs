@@ -4,6 +4,7 @@
 //! route, since registry clients derive URLs from their host's root.
 
 pub mod api;
+mod app;
 pub mod auth;
 pub mod listen;
 pub mod openapi;

@@ -2,7 +2,7 @@
 //! `/v1/openapi.json` is made from it.
 
 use super::{
-    api,
+    api, app,
     auth::{Arrived, Signatures, Signer},
     reply::Failed,
     watched,
@@ -107,8 +107,6 @@ routes! {
         "Takes the request back.";
     GET    "/v1/requests/{id}/receipt" TicketOrPerson api::receipt:
         "The signed bundle about a publish, a DSSE envelope.";
-    GET    "/r/{id}" Anyone api::page:
-        "A page for people: how to answer this request.";
     POST   "/v1/enroll" Anyone api::enroll:
         "Enrols the device that shows an `invite`, in two stages.";
     POST   "/v1/enroll/unseal" Anyone api::enroll_unseal:
@@ -236,6 +234,7 @@ pub fn router(desk: &Arc<Desk>, signatures: &Arc<Signatures>) -> Router {
         router = router.route(path, on(filter, serve));
     }
     router
+        .merge(app::router(desk, signatures))
         .fallback(|| async {
             Failed::new(Code::NotFound, "there is no such route", "").into_response()
         })

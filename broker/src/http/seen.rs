@@ -95,6 +95,13 @@ impl Seen {
         })
     }
 
+    /// The nonce that is handed out now.
+    pub fn nonce(&self, world: &World) -> Result<String, Fault> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.turn(world)?;
+        Ok(turns.current.nonce.clone())
+    }
+
     /// Takes a call whose signature holds.
     pub fn take(
         &self,

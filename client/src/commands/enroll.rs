@@ -335,6 +335,7 @@ mod tests {
         let enrolled = |key: &DeviceKey| Enrolled {
             person: "alice".parse().unwrap(),
             device: key.public().id(),
+            qr: None,
             passkey: None,
             otpauth: None,
             done: true,

@@ -509,7 +509,6 @@ async fn attack_26_every_route_asks_who_is_calling() {
         [
             "/v1/openapi.json",
             "/v1/status",
-            "/r/{id}",
             "/v1/enroll",
             "/v1/enroll/unseal"
         ],

@@ -1,0 +1,150 @@
+//! A real Chromium, with phones in it: each page has its own storage and its own virtual authenticator.
+
+use crate::parts;
+use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
+use std::{process::Stdio, time::Duration};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout},
+    sync::Mutex,
+};
+
+/// How long one step may take; the driver's own limit is shorter.
+const STEP: Duration = Duration::from_mins(1);
+
+/// The browser. It ends with this value.
+pub struct Browser {
+    pipes: Mutex<Pipes>,
+    _child: Child,
+}
+
+struct Pipes {
+    stdin: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+    last: u64,
+}
+
+impl Browser {
+    /// Starts one.
+    pub async fn start() -> anyhow::Result<Self> {
+        let mut command = tokio::process::Command::from(parts::node("browser.mjs")?);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let stdin = child.stdin.take().context("no standard input")?;
+        let stdout = child.stdout.take().context("no standard output")?;
+        let mut lines = BufReader::new(stdout).lines();
+        let first = tokio::time::timeout(STEP, lines.next_line()).await??;
+        if first.as_deref() != Some(r#"{"ready":true}"#) {
+            bail!(
+                "the browser did not start: {first:?}; the tests need Chromium (apt-get install chromium), or COUNTERSIGN_CHROMIUM"
+            );
+        }
+        let pipes = Pipes {
+            stdin,
+            lines,
+            last: 0,
+        };
+        Ok(Self {
+            pipes: Mutex::new(pipes),
+            _child: child,
+        })
+    }
+
+    /// A phone with an authenticator that verifies its user.
+    pub async fn phone<'a>(&'a self, name: &'a str) -> anyhow::Result<Page<'a>> {
+        self.page(name, json!({})).await
+    }
+
+    /// A page with more said about it: `width`, `dark`, `authenticator: false`.
+    pub async fn page<'a>(&'a self, name: &'a str, how: Value) -> anyhow::Result<Page<'a>> {
+        let page = Page {
+            browser: self,
+            name,
+        };
+        page.step("open", how).await?;
+        Ok(page)
+    }
+}
+
+/// One page.
+#[derive(Clone, Copy)]
+pub struct Page<'a> {
+    browser: &'a Browser,
+    name: &'a str,
+}
+
+impl Page<'_> {
+    /// One step of the driver's, with its arguments.
+    pub async fn step(&self, what: &str, mut given: Value) -> anyhow::Result<Value> {
+        let mut pipes = self.browser.pipes.lock().await;
+        pipes.last += 1;
+        let id = pipes.last;
+        let object = given.as_object_mut().context("arguments are an object")?;
+        object.insert("id".into(), id.into());
+        object.insert("page".into(), self.name.into());
+        object.insert("do".into(), what.into());
+        pipes
+            .stdin
+            .write_all(format!("{given}\n").as_bytes())
+            .await?;
+        let line = tokio::time::timeout(STEP, pipes.lines.next_line()).await??;
+        let mut reply: Value = serde_json::from_str(&line.context("the browser left")?)?;
+        if let Some(error) = reply.get("error").and_then(Value::as_str) {
+            bail!("{} on {}: {error}", what, self.name);
+        }
+        Ok(reply.get_mut("ok").map(Value::take).unwrap_or_default())
+    }
+
+    /// Opens an address; gives status and headers of the reply.
+    pub async fn goto(&self, url: &str) -> anyhow::Result<Value> {
+        self.step("goto", json!({ "url": url })).await
+    }
+
+    /// Clicks a button.
+    pub async fn click(&self, name: &str) -> anyhow::Result<()> {
+        self.step("click", json!({ "name": name })).await.map(drop)
+    }
+
+    /// Opens a part that is folded up.
+    pub async fn unfold(&self, name: &str) -> anyhow::Result<()> {
+        self.step("summary", json!({ "name": name }))
+            .await
+            .map(drop)
+    }
+
+    /// Types into a field.
+    pub async fn fill(&self, label: &str, text: &str) -> anyhow::Result<()> {
+        let given = json!({ "label": label, "text": text });
+        self.step("fill", given).await.map(drop)
+    }
+
+    /// Waits until a text is shown; gives all that the page says.
+    pub async fn sees(&self, text: &str) -> anyhow::Result<String> {
+        let said = self.step("sees", json!({ "text": text })).await?;
+        Ok(said.as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Runs code inside the page, as somebody who took the page over could.
+    pub async fn run(&self, code: &str) -> anyhow::Result<Value> {
+        self.step("run", json!({ "code": code })).await
+    }
+
+    /// What the page said on its console since the last look.
+    pub async fn console(&self) -> anyhow::Result<Vec<String>> {
+        Ok(serde_json::from_value(
+            self.step("console", json!({})).await?,
+        )?)
+    }
+
+    /// Enrols with a passkey by an invite's link.
+    pub async fn enroll(&self, link: &str) -> anyhow::Result<()> {
+        self.goto(link).await?;
+        self.click("Go on").await?;
+        self.click("Make a passkey").await?;
+        self.sees("Inbox").await.map(drop)
+    }
+}
