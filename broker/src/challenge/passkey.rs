@@ -20,9 +20,8 @@ use thiserror::Error;
 use url::Url;
 use uuid::Uuid;
 use webauthn_rs::prelude::{
-    COSEAlgorithm, COSEKey, COSEKeyType, CredentialID, Passkey, PasskeyAuthentication,
-    PasskeyRegistration, PublicKeyCredential, RegisterPublicKeyCredential, Webauthn,
-    WebauthnBuilder, WebauthnError,
+    COSEAlgorithm, COSEKey, COSEKeyType, Passkey, PasskeyAuthentication, PasskeyRegistration,
+    PublicKeyCredential, RegisterPublicKeyCredential, Webauthn, WebauthnBuilder, WebauthnError,
 };
 
 /// How long a browser lets its person think.
@@ -120,7 +119,6 @@ impl Passkeys {
         let ids = known
             .iter()
             .filter_map(|k| URL_SAFE_NO_PAD.decode(&k.id).ok())
-            .map(CredentialID::from)
             .collect();
         let user = self.user(person);
         let (options, state) =

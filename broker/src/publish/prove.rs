@@ -318,13 +318,11 @@ pub async fn prove_now(
 
 /// What a person is told whose passkey's reply does not hold.
 pub fn not_taken(why: &NotTaken) -> Refusal {
-    match why {
-        NotTaken::Shape => damaged(why),
-        _ => {
-            tracing::info!(%why, "a passkey's reply was refused");
-            Refusal::PasskeyRefused
-        }
+    if matches!(why, NotTaken::Shape) {
+        return damaged(why);
     }
+    tracing::info!(%why, "a passkey's reply was refused");
+    Refusal::PasskeyRefused
 }
 
 fn damaged(why: &NotTaken) -> Refusal {

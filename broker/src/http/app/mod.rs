@@ -139,14 +139,14 @@ impl App {
         let version = version();
         let folder = format!("/app/{version}");
         let mut files = BTreeMap::new();
-        let mut module_links = String::new();
+        let mut links = Vec::new();
         for (name, text) in MODULES {
             let path = format!("{folder}/{name}");
-            module_links.push_str(&format!("<link rel=\"modulepreload\" href=\"{path}\">\n"));
+            links.push(format!("<link rel=\"modulepreload\" href=\"{path}\">"));
             let file = File::new("text/javascript; charset=utf-8", FOR_EVER, *text);
             files.insert(path, file);
         }
-        module_links.push_str(&format!(
+        links.push(format!(
             "<script type=\"module\" src=\"{folder}/main.js\"></script>"
         ));
         let kept: Vec<&str> = ["/", "/icon.svg", "/manifest.webmanifest"]
@@ -176,7 +176,7 @@ impl App {
             files,
             document: INDEX
                 .replace("{style}", STYLE)
-                .replace("{modules}", &module_links),
+                .replace("{modules}", &links.join("\n")),
             policy: policy(),
         }
     }
