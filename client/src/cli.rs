@@ -1,8 +1,8 @@
 //! What can be typed.
 
 use crate::commands::{
-    admin, answer, cargo_credential, enroll, inbox, publish, request, reveal, status, ticket,
-    verify,
+    admin, answer, cargo_credential, devices, enroll, inbox, publish, request, reveal, status,
+    ticket, verify,
 };
 use clap::{Parser, Subcommand};
 
@@ -64,8 +64,10 @@ pub(crate) enum Command {
     Approve(answer::ApproveArgs),
     /// Maintainers: deny a request
     Deny(answer::DenyArgs),
-    /// Maintainers: your devices
-    Devices,
+    /// Maintainers: your devices and passkeys
+    Devices(devices::Args),
+    /// Maintainers: help somebody who lost all factors
+    Recover(devices::RecoverArgs),
     /// Admins: tokens, people, client keys, freezes, the seal, the log
     #[command(subcommand)]
     Admin(admin::Command),

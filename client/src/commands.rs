@@ -3,6 +3,7 @@
 pub(crate) mod admin;
 pub(crate) mod answer;
 pub(crate) mod cargo_credential;
+pub(crate) mod devices;
 pub(crate) mod enroll;
 pub(crate) mod inbox;
 pub(crate) mod publish;
@@ -30,7 +31,8 @@ pub(crate) async fn dispatch(context: &Context, command: Command) -> Result<(), 
         Command::Show(args) => answer::show(context, &args).await,
         Command::Approve(args) => answer::approve(context, &args).await,
         Command::Deny(args) => answer::deny(context, &args).await,
-        Command::Devices => answer::devices(context).await,
+        Command::Devices(args) => devices::devices(context, &args).await,
+        Command::Recover(args) => devices::recover(context, &args).await,
         Command::Admin(command) => admin::run(context, command).await,
         Command::Verify(args) => verify::verify(context, &args),
         Command::Receipt(args) => verify::receipt(context, &args).await,

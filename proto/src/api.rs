@@ -522,6 +522,12 @@ pub struct Invited {
     pub invite: String,
     /// Works until.
     pub expires: UnixTime,
+    /// The page that takes it.
+    #[serde(default)]
+    pub link: String,
+    /// The link as a QR code, a row of 0 and 1 each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qr: Option<Vec<String>>,
 }
 
 /// One person in `GET /v1/admin/people`.

@@ -12,6 +12,7 @@ pub mod device;
 pub mod digest;
 pub mod distribution;
 pub mod doctor;
+pub mod factors;
 pub mod gem;
 pub mod ids;
 pub mod log;

@@ -18,6 +18,7 @@ pub mod nginx;
 pub mod oci;
 pub mod packages;
 pub mod parts;
+pub mod passkey;
 pub mod people;
 pub mod proxy;
 pub mod python;

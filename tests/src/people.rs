@@ -130,6 +130,18 @@ impl Device {
         Ok(device)
     }
 
+    /// One that was enrolled in another way.
+    pub fn of(key: DeviceKey, otpauth: &str, url: &str) -> anyhow::Result<Self> {
+        Ok(Self {
+            key,
+            totp: Totp::from_url(otpauth).map_err(|e| anyhow::anyhow!("{e:?}"))?,
+            otpauth: otpauth.to_owned(),
+            url: url.into(),
+            client: http()?,
+            nonce: Mutex::default(),
+        })
+    }
+
     /// The code of now or of so many steps ago.
     pub fn code(&self, steps_ago: u64) -> anyhow::Result<String> {
         Ok(self.totp.generate(now()? - steps_ago * STEP).to_string())

@@ -1,13 +1,16 @@
 //! Invites and enrolment: how a person and a first device come to be known.
 
+use super::{
+    own::{OWN_MAX, new_device, replaced},
+    recovery,
+};
 use crate::{
     audit::event::Event,
     challenge::totp::{self, NoCode, TotpState},
     desk::{
         Desk, Fault,
         people::{
-            DEVICES, Device, INVITES, PASSKEYS, PEOPLE, PasskeyUse, Person, PersonPasskey, TOTP,
-            Versioned,
+            DEVICES, INVITES, PASSKEYS, PEOPLE, PasskeyUse, Person, PersonPasskey, TOTP, Versioned,
         },
     },
     publish::{Refusal, prove::not_taken},
@@ -30,6 +33,8 @@ pub use first::{may_unseal, unseal_first};
 
 /// Seconds that an invite works.
 pub const INVITE_SECONDS: u64 = 24 * 3600;
+/// Seconds that an invite for a further device works: it is in the hands of one person.
+const DEVICE_INVITE_SECONDS: u64 = 15 * 60;
 /// Invites looked at.
 const INVITES_MAX: usize = 1000;
 /// Wrong first codes that an invite takes.
@@ -39,10 +44,25 @@ const FIRST_CODES_MAX: u8 = 5;
 #[derive(Serialize, Deserialize)]
 struct Invite {
     asked: InviteRequest,
+    #[serde(default)]
+    purpose: Purpose,
     expires: UnixTime,
     /// Set at stage 1: the device that claimed it and the TOTP secret made for it.
     claimed: Option<Claim>,
     wrong: u8,
+}
+
+/// What an invite is for.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Purpose {
+    /// Somebody new.
+    #[default]
+    Person,
+    /// A further device of somebody who is enrolled, and proved it.
+    Device,
+    /// Somebody who lost all factors.
+    Recovery,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -66,33 +86,86 @@ pub async fn invite(
     }
     if desk.person(&asked.person)?.is_some() {
         return Err(Refusal::BadRequest(format!(
-            "{} is enrolled; adding a device or resetting factors is not in this version",
+            "{} is enrolled: a further device is added with one that is enrolled, and lost factors are recovered by two other people (countersign recover)",
             asked.person
         )));
     }
+    let event = Event::InviteMade {
+        person: asked.person.clone(),
+        by: by.cloned(),
+    };
+    let life = (Purpose::Person, INVITE_SECONDS);
+    made(desk, asked, life, Batch::new(), event, now).await
+}
+
+/// An invite for a further device. `spent` is what the proof for it spends.
+pub(super) async fn invite_device(
+    desk: &Desk,
+    person: &Person,
+    spent: Batch,
+    now: UnixTime,
+) -> Result<Invited, Refusal> {
+    let event = Event::InviteMade {
+        person: person.id.clone(),
+        by: Some(person.id.clone()),
+    };
+    let life = (Purpose::Device, DEVICE_INVITE_SECONDS);
+    made(desk, of_person(person), life, spent, event, now).await
+}
+
+/// The invite at the end of a recovery.
+pub(super) async fn invite_recovered(
+    desk: &Desk,
+    person: &Person,
+    by: &PersonId,
+    spent: Batch,
+    now: UnixTime,
+) -> Result<Invited, Refusal> {
+    let event = Event::RecoveryInvited {
+        person: person.id.clone(),
+        by: by.clone(),
+    };
+    let life = (Purpose::Recovery, INVITE_SECONDS);
+    made(desk, of_person(person), life, spent, event, now).await
+}
+
+fn of_person(person: &Person) -> InviteRequest {
+    InviteRequest {
+        person: person.id.clone(),
+        groups: person.groups.clone(),
+        admin: person.admin,
+        actors: person.actors.clone(),
+    }
+}
+
+async fn made(
+    desk: &Desk,
+    asked: InviteRequest,
+    (purpose, seconds): (Purpose, u64),
+    batch: Batch,
+    event: Event,
+    now: UnixTime,
+) -> Result<Invited, Refusal> {
     let bearer = Bearer::from_entropy(Kind::Invite, desk.world.random().map_err(Fault::from)?);
     let key = bearer.hash().0;
-    let expires = now.after(INVITE_SECONDS);
-    let person = asked.person.clone();
+    let expires = now.after(seconds);
     let invite = Invite {
         asked,
+        purpose,
         expires,
         claimed: None,
         wrong: 0,
     };
     let row = desk.authentic(INVITES, &key, &invite)?;
-    let event = Event::InviteMade {
-        person,
-        by: by.cloned(),
-    };
-    desk.commit(
-        Batch::new().create(INVITES, key.as_slice(), row),
-        &[event],
-        now,
-    )
-    .await?;
+    let batch = batch.create(INVITES, key.as_slice(), row);
+    desk.commit(batch, &[event], now).await?;
+    let invite = bearer.expose();
+    // Behind the #, so that no server's log has it.
+    let link = format!("{}/enroll#{invite}", desk.place.public_url);
     Ok(Invited {
-        invite: bearer.expose(),
+        qr: super::qr::rows(&link),
+        link,
+        invite,
         expires,
     })
 }
@@ -124,6 +197,9 @@ pub async fn enroll(desk: &Desk, given: EnrollRequest, now: UnixTime) -> Result<
     {
         return Err(unknown());
     }
+    if held.value.purpose == Purpose::Device {
+        return further_device(desk, held, &key, &given, now).await;
+    }
     let last = given.totp.is_some() || given.passkey.is_some();
     match (claimed, last) {
         (claimed, false) => claim(desk, held, &key, &given, claimed, now).await,
@@ -132,6 +208,47 @@ pub async fn enroll(desk: &Desk, given: EnrollRequest, now: UnixTime) -> Result<
         )),
         (Some(claim), true) => finish(desk, held, &key, &given, claim, now).await,
     }
+}
+
+/// A further device: one call, since its person proved the invite with the strongest factor. It brings no factor;
+/// a passkey is added from it with a proof of its own.
+async fn further_device(
+    desk: &Desk,
+    held: Versioned<Invite>,
+    key: &[u8; 32],
+    given: &EnrollRequest,
+    now: UnixTime,
+) -> Result<Enrolled, Refusal> {
+    let gone = || Refusal::NotAllowed("this invite is unknown, used or expired".to_owned());
+    let known = desk.person(&held.value.asked.person)?.ok_or_else(gone)?;
+    let mut person = Person::clone(&known.value);
+    let device = new_device(given, now);
+    if person.devices.len() >= OWN_MAX || person.device(&device.id).is_some() {
+        return Err(gone());
+    }
+    let id = device.id.clone();
+    person.devices.push(device);
+    let batch = Batch::new()
+        .delete(INVITES, key.as_slice(), held.version)
+        .create(
+            DEVICES,
+            id.as_str().as_bytes(),
+            person.id.as_str().as_bytes(),
+        );
+    let batch = replaced(desk, batch, known.version, &person)?;
+    let event = Event::DeviceAdded {
+        person: person.id.clone(),
+        device: id.clone(),
+    };
+    desk.commit(batch, &[event], now).await?;
+    Ok(Enrolled {
+        person: person.id,
+        device: id,
+        otpauth: None,
+        qr: None,
+        passkey: None,
+        done: true,
+    })
 }
 
 /// Stage 1; again the same secret when its reply was lost.
@@ -208,31 +325,41 @@ async fn finish(
         None => Vec::new(),
         Some(reply) => vec![new_passkey(desk, reply, &claim, &given.device_name, now)?],
     };
-    let enrolled = Person {
+    let mut enrolled = Person {
         id: person.clone(),
         groups: asked.groups.clone(),
         admin: asked.admin,
         actors: asked.actors.clone(),
-        devices: vec![Device {
-            id: device.clone(),
-            public_key: given.public_key,
-            name: given.device_name.clone(),
-            enrolled: now,
-            kind: given.kind,
-        }],
+        devices: vec![new_device(given, now)],
         passkeys,
         // What was never shown to be stored is no factor.
         totp: given.totp.as_ref().map_or(Vec::new(), |_| claim.totp),
     };
     let id = person.as_str().as_bytes();
-    let mut batch = Batch::new()
-        .delete(INVITES, key.as_slice(), held.version)
-        .create(PEOPLE, id, desk.authentic(PEOPLE, id, &enrolled)?)
-        .create(DEVICES, device.as_str().as_bytes(), id);
-    let mut events = vec![Event::PersonEnrolled {
+    let mut batch = Batch::new().delete(INVITES, key.as_slice(), held.version);
+    let mut event = Event::PersonEnrolled {
         person: person.clone(),
         device: device.clone(),
-    }];
+    };
+    if held.value.purpose == Purpose::Recovery {
+        let known = desk.person(&person)?.ok_or(Refusal::NotFound)?;
+        let under_way = recovery::ready(desk, &known.value, now)?;
+        batch = batch.delete(recovery::RECOVERIES, id, under_way);
+        batch = without_factors(desk, batch, &known.value)?;
+        // Groups and role as they are now, not as they were when the invite was made.
+        enrolled.groups.clone_from(&known.value.groups);
+        enrolled.actors.clone_from(&known.value.actors);
+        enrolled.admin = known.value.admin;
+        batch = replaced(desk, batch, known.version, &enrolled)?;
+        event = Event::PersonRecovered {
+            person: person.clone(),
+            device: device.clone(),
+        };
+    } else {
+        batch = batch.create(PEOPLE, id, desk.authentic(PEOPLE, id, &enrolled)?);
+    }
+    batch = batch.create(DEVICES, device.as_str().as_bytes(), id);
+    let mut events = vec![event];
     for passkey in &enrolled.passkeys {
         batch = first_use(desk, batch, passkey)?;
         events.push(Event::PasskeyAdded {
@@ -250,6 +377,25 @@ async fn finish(
         passkey: None,
         done: true,
     })
+}
+
+/// Adds the deletion of the rows beside a person's own: devices by their id, counters of passkeys.
+pub(super) fn without_factors(
+    desk: &Desk,
+    mut batch: Batch,
+    person: &Person,
+) -> Result<Batch, Fault> {
+    let devices = person.devices.iter().map(|d| (DEVICES, d.id.as_str()));
+    let passkeys = person
+        .passkeys
+        .iter()
+        .map(|p| (PASSKEYS, p.registered.id.as_str()));
+    for (table, id) in devices.chain(passkeys) {
+        if let Some(row) = desk.live.get(table, id.as_bytes())? {
+            batch = batch.delete(table, id.as_bytes(), row.version);
+        }
+    }
+    Ok(batch)
 }
 
 async fn wrong_first_code(

@@ -8,6 +8,8 @@ pub mod doctor;
 pub mod enroll;
 pub mod freeze;
 pub mod log;
+pub mod own;
 pub mod people;
 mod qr;
+pub mod recovery;
 pub mod tokens;

@@ -4,7 +4,7 @@ use crate::{
     audit::event::Event,
     desk::{
         Desk, Fault,
-        people::{DEVICES, Device, PASSKEYS, PEOPLE, PasskeyUse, Person, PersonPasskey},
+        people::{Device, PASSKEYS, PEOPLE, PasskeyUse, Person, PersonPasskey},
     },
     publish::Refusal,
     store::Batch,
@@ -52,21 +52,7 @@ pub async fn remove(desk: &Desk, id: &PersonId, by: &Person, now: UnixTime) -> R
         batch = batch.require(PEOPLE, other.value.id.as_str().as_bytes(), other.version);
     }
     batch = batch.delete(PEOPLE, id.as_str().as_bytes(), held.version);
-    for device in &held.value.devices {
-        if let Some(row) = desk
-            .live
-            .get(DEVICES, device.id.as_str().as_bytes())
-            .map_err(Fault::from)?
-        {
-            batch = batch.delete(DEVICES, device.id.as_str().as_bytes(), row.version);
-        }
-    }
-    for passkey in &held.value.passkeys {
-        let id = passkey.registered.id.as_bytes();
-        if let Some(row) = desk.live.get(PASSKEYS, id).map_err(Fault::from)? {
-            batch = batch.delete(PASSKEYS, id, row.version);
-        }
-    }
+    batch = super::enroll::without_factors(desk, batch, &held.value)?;
     // The TOTP state stays: who is enrolled again later does not get a fresh budget or an old step.
     let event = Event::PersonRemoved {
         person: id.clone(),

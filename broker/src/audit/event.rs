@@ -426,6 +426,34 @@ pub enum Event {
         #[serde(serialize_with = "plain")]
         passkey: String,
     },
+    /// Somebody asked that another person may enrol anew, having lost all factors.
+    RecoveryAsked {
+        /// Whose factors.
+        person: PersonId,
+        /// Who asked.
+        by: PersonId,
+    },
+    /// A recovery was called off.
+    RecoveryCancelled {
+        /// Whose factors.
+        person: PersonId,
+        /// By whom.
+        by: PersonId,
+    },
+    /// The invite at the end of a recovery was made.
+    RecoveryInvited {
+        /// Whose factors.
+        person: PersonId,
+        /// By whom.
+        by: PersonId,
+    },
+    /// A person enrolled anew; all earlier devices and factors are gone.
+    PersonRecovered {
+        /// Who.
+        person: PersonId,
+        /// The new device.
+        device: DeviceId,
+    },
     /// A person was removed.
     PersonRemoved {
         /// Who.

@@ -14,7 +14,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, Method, Uri, header};
 use proto::{
     bearer::{Bearer, Kind},
-    device::{CALL_WINDOW, CallClaims, body_hash},
+    device::{CALL_WINDOW, CallClaims, DeviceKind, body_hash},
     ids::DeviceId,
     problem::Code,
     time::UnixTime,
@@ -36,6 +36,14 @@ pub struct Signer {
     pub device: DeviceId,
     /// When, by the device's clock.
     pub at: UnixTime,
+}
+
+impl Signer {
+    /// Whether the device is a browser, which asks nobody before it signs.
+    pub fn in_browser(&self) -> bool {
+        let device = self.person.device(&self.device);
+        device.is_none_or(|d| d.kind == DeviceKind::Browser)
+    }
 }
 
 /// One call as it arrived.

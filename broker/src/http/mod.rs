@@ -9,6 +9,7 @@ pub mod auth;
 pub mod listen;
 pub mod openapi;
 pub mod operations;
+mod own;
 pub mod registry;
 pub mod reply;
 pub mod routes;

@@ -4,6 +4,7 @@
 use super::{
     api, app,
     auth::{Arrived, Signatures, Signer},
+    own,
     reply::Failed,
     watched,
 };
@@ -121,6 +122,24 @@ routes! {
         "What a passkey shall sign for one `act` about one `digest`; used once.";
     GET    "/v1/devices" Person api::devices:
         "This person's devices.";
+    POST   "/v1/devices/invite" Person own::invite:
+        "An invite for a further device of one's own, with the strongest factor.";
+    POST   "/v1/devices/remove" Person own::remove_device:
+        "Removes one of the own devices, with the strongest factor.";
+    POST   "/v1/passkeys/options" Person own::passkey_options:
+        "Options for a new passkey.";
+    POST   "/v1/passkeys" Person own::add_passkey:
+        "Adds a passkey, with the strongest factor.";
+    POST   "/v1/passkeys/remove" Person own::remove_passkey:
+        "Removes a passkey, with the strongest factor.";
+    GET    "/v1/recoveries" Person own::recoveries:
+        "Who is about to enrol anew, and who asked for it.";
+    POST   "/v1/recoveries/ask" Person own::ask_recovery:
+        "Asks that a `person` who lost all factors may enrol anew: two people, then 24 hours.";
+    POST   "/v1/recoveries/cancel" Person own::cancel_recovery:
+        "Calls a recovery off.";
+    POST   "/v1/recoveries/invite" Person own::invite_recovered:
+        "The invite at the end of a recovery.";
     GET    "/v1/log/checkpoint" Person api::checkpoint:
         "The log's signed checkpoint (C2SP tlog-checkpoint), as text.";
     GET    "/v1/log/export" ["from", "limit"] Admin api::export:
@@ -294,11 +313,15 @@ fn admitted(
         Who::Admin | Who::AdminSealed => {
             let sealed_too = who == Who::AdminSealed;
             let signer = signatures.signer(desk, arrived, sealed_too, now)?;
-            if signer.person.admin {
-                Ok(Some(signer))
-            } else {
-                Err(Refusal::NotAllowed("only admins do this".to_owned()).into())
+            if !signer.person.admin {
+                return Err(Refusal::NotAllowed("only admins do this".to_owned()).into());
             }
+            // A browser signs whatever its page asks: there, admins look and do nothing (attack 32).
+            if signer.in_browser() && arrived.method != Method::GET {
+                let why = "a browser only shows this; do it with countersign admin in a terminal";
+                return Err(Refusal::NotAllowed(why.to_owned()).into());
+            }
+            Ok(Some(signer))
         }
     }
 }

@@ -106,6 +106,9 @@ pub enum Refusal {
     /// A second factor is needed, or another one.
     #[error("this needs a second factor that was not given")]
     FactorMissing,
+    /// Devices and factors change by the strongest factor alone.
+    #[error("this needs your passkey, or your authenticator's code where you have no passkey")]
+    StrongestFactor,
     /// The passkey's reply does not hold.
     #[error("the passkey's reply does not hold for this")]
     PasskeyRefused,
@@ -209,6 +212,10 @@ pub fn problem(refusal: &Refusal) -> Problem {
         Refusal::FactorMissing => (
             Code::FactorMissing,
             "Give the code of your authenticator app, or use your passkey in the web app, as the policy asks.",
+        ),
+        Refusal::StrongestFactor => (
+            Code::FactorMissing,
+            "With a passkey: do it on the Devices page of the web app.",
         ),
         Refusal::PasskeyRefused => (
             Code::FactorWrong,

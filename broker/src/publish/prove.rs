@@ -316,6 +316,33 @@ pub async fn prove_now(
     }
 }
 
+/// The proof of a change of devices and factors: always with the strongest factor that the person has. Else
+/// whoever has the weaker one could make himself the stronger.
+pub async fn prove_change(
+    desk: &Desk,
+    person: &Person,
+    device: &DeviceId,
+    (what, object): (&str, &str),
+    given: &SecondFactor,
+    now: UnixTime,
+) -> Result<Proved, Refusal> {
+    let strongest = if desk.passkeys.is_some() && !person.passkeys.is_empty() {
+        given.passkey.is_some()
+    } else {
+        given.totp.is_some()
+    };
+    if !strongest {
+        return Err(Refusal::StrongestFactor);
+    }
+    let about = About {
+        act: Act::ChangeFactors,
+        digest: &passkey::change_digest(what, object),
+        device,
+        wrong: 0,
+    };
+    prove_now(desk, person, about, given, now).await
+}
+
 /// What a person is told whose passkey's reply does not hold.
 pub fn not_taken(why: &NotTaken) -> Refusal {
     if matches!(why, NotTaken::Shape) {

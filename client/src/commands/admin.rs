@@ -27,7 +27,7 @@ pub(crate) enum Command {
     /// Registry tokens: they go in and never come out
     #[command(subcommand)]
     Token(token::Command),
-    /// Invite a person (or an own further device); prints the invite once
+    /// Invite a person; prints the invite once
     Invite(InviteArgs),
     /// Who is enrolled
     People,
@@ -170,7 +170,8 @@ async fn invite(context: &Context, args: InviteArgs) -> Result<(), Failure> {
         "invite for {}, shown once, works until {until}:",
         args.person
     ));
-    context.out.result(&invited, &harmless(&invited.invite))
+    let text = format!("{}\n{}", harmless(&invited.invite), harmless(&invited.link));
+    context.out.result(&invited, &text)
 }
 
 async fn people(context: &Context) -> Result<(), Failure> {

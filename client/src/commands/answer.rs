@@ -1,4 +1,4 @@
-//! `show`, `approve`, `deny`, `devices`: what a maintainer does.
+//! `show`, `approve`, `deny`: what a maintainer does.
 
 use super::inbox::{confirm_lines, waiting};
 use crate::{
@@ -11,10 +11,7 @@ use crate::{
 };
 use proto::{
     answer::{Decision, Factor, Statement},
-    api::{
-        AnswerRequest, Answered, BrokerStatus, Devices, InboxLine, Question, SecondFactor,
-        StateName,
-    },
+    api::{AnswerRequest, Answered, BrokerStatus, InboxLine, Question, SecondFactor, StateName},
     digest::hex,
     ids::RequestId,
     problem::Exit,
@@ -122,6 +119,13 @@ pub(crate) async fn approve(context: &Context, args: &ApproveArgs) -> Result<(),
             Exit::Conflict,
             format!("The request is {} already.", question.state.text()),
             "Nothing is left to answer.",
+        ));
+    }
+    if !question.factors.iter().any(|f| *f != Factor::Passkey) {
+        let page = format!("{}/r/{}", device.broker.base(), args.id);
+        return Err(Failure::refused(
+            "The policy wants a passkey for this, which a terminal has not.",
+            format!("Open {page} on your phone."),
         ));
     }
     // The screen is for the person; standard output stays for the result.
@@ -274,37 +278,6 @@ async fn deny_all(
         kept: &args.but,
     };
     context.out.result(&done, &text)
-}
-
-/// `countersign devices`
-pub(crate) async fn devices(context: &Context) -> Result<(), Failure> {
-    let device = context.device()?;
-    let list: Devices = device.broker.get("/v1/devices", device.proof()).await?;
-    if context.out.json {
-        return context.out.json(&list);
-    }
-    let groups = list
-        .groups
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(", ");
-    let admin = if list.admin { ", admin" } else { "" };
-    context.out.line(&format!(
-        "{}{admin}, groups: {groups}",
-        context.out.bold(list.person.as_str())
-    ))?;
-    for d in &list.devices {
-        let this = if d.this { "  (this one)" } else { "" };
-        let line = format!(
-            "  {}  {}  since {}{this}",
-            d.id,
-            harmless(&d.name),
-            d.enrolled.rfc3339()
-        );
-        context.out.line(&line)?;
-    }
-    Ok(())
 }
 
 /// Asks for the question, and computes the digest here. What a person sees and what the device signs

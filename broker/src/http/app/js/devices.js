@@ -1,27 +1,102 @@
-// This person's devices and factors.
+// This person's devices and factors, and who is about to enrol anew. Each change is proved with the strongest factor
+// that there is: a stolen session makes nothing of its own.
 
+import { changeDigest, hex } from "./canonical.js";
 import { signed } from "./api.js";
-import { fill, h } from "./dom.js";
+import * as passkey from "./passkey.js";
+import { action, fill, h } from "./dom.js";
 import { name, time } from "./format.js";
+import { qr } from "./enroll.js";
 
-export async function devices(main, { signal }) {
-  const me = await signed("GET", "/v1/devices");
+export async function devices(main, { signal, again }) {
+  const [me, recoveries] = await Promise.all([signed("GET", "/v1/devices"), signed("GET", "/v1/recoveries")]);
   if (signal.aborted) return;
+  const code = h("input", { id: "code", inputmode: "numeric", autocomplete: "off", maxlength: 9 });
+  /** The proof of one change, by passkey where there is one. */
+  const proof = async (change, object) => {
+    if (me.passkeys.length === 0) return { totp: code.value.replaceAll(/\s/g, "") };
+    const digest = await changeDigest(change, object);
+    return { passkey: await passkey.prove("change-factors", digest, hex(digest)) };
+  };
+  const invited = h("div", { "aria-live": "polite" });
+  const change = async (path, given, what, object) => {
+    const reply = await signed("POST", path, { ...given, ...(await proof(what, object)) });
+    if (!reply.link) return again();
+    fill(
+      invited,
+      h("p", {}, "Scan this with the new phone, or open the link there. It works once, for 15 minutes."),
+      reply.qr ? qr(reply.qr) : null,
+      h("p", { class: "digest" }, reply.link),
+    );
+  };
+  const add = async () => {
+    const { options } = await signed("POST", "/v1/passkeys/options");
+    const credential = await passkey.create(options);
+    const label = `passkey of ${new Date().toISOString().slice(0, 10)}`;
+    await change("/v1/passkeys", { name: label, credential }, "add-passkey", credential.id);
+  };
   fill(
     main,
     h("h1", {}, me.person),
     h("p", {}, me.admin ? "Admin. " : "", me.groups.length ? `Groups: ${me.groups.join(", ")}.` : "In no group."),
+    recoveries.recoveries.length ? recovering(recoveries.recoveries, me, change) : null,
+    me.passkeys.length === 0
+      ? h("div", {}, h("label", { for: "code" }, "Code of your authenticator"), h("small", {}, "For each change below."), code)
+      : null,
     h("h2", {}, "Devices"),
-    h("ul", { class: "cards" }, me.devices.map((device) =>
-      h("li", { class: "card" }, h("strong", {}, name(device.name), device.this ? " (this one)" : ""), h("span", {}, device.kind, " · since ", time(device.enrolled)), h("code", {}, device.id)),
-    )),
+    h("ul", { class: "cards" }, me.devices.map((device) => deviceLine(device, change))),
+    h("div", { "data-errors": true }, action("Add a device", {}, () => change("/v1/devices/invite", {}, "add-device", me.person)), invited),
     h("h2", {}, "Passkeys"),
-    me.passkeys.length
-      ? h("ul", { class: "cards" }, me.passkeys.map((passkey) =>
-          h("li", { class: "card" }, h("strong", {}, name(passkey.name)), h("span", {}, "since ", time(passkey.enrolled), passkey.last_used ? [" · used ", time(passkey.last_used)] : " · never used")),
-        ))
-      : h("p", { class: "empty" }, "None."),
+    me.passkeys.length ? h("ul", { class: "cards" }, me.passkeys.map((known) => passkeyLine(known, change))) : h("p", { class: "empty" }, "None."),
+    passkey.available ? h("div", { "data-errors": true }, action("Add a passkey", {}, add)) : null,
     h("h2", {}, "Authenticator app"),
     h("p", {}, me.totp ? "Set up." : "None."),
+  );
+}
+
+function deviceLine(device, change) {
+  return h(
+    "li",
+    { class: "card", "data-errors": true },
+    h("strong", {}, name(device.name), device.this ? " (this one)" : ""),
+    h("span", {}, device.kind, " · since ", time(device.enrolled)),
+    h("code", {}, device.id),
+    device.this
+      ? null
+      : h(
+          "details",
+          {},
+          h("summary", {}, "Remove"),
+          h("p", {}, "What it signed counts no more, from this moment on."),
+          action(`Remove ${device.name}`, { class: "bad" }, () => change("/v1/devices/remove", { device: device.id }, "remove-device", device.id)),
+        ),
+  );
+}
+
+function passkeyLine(known, change) {
+  return h(
+    "li",
+    { class: "card", "data-errors": true },
+    h("strong", {}, name(known.name)),
+    h("span", {}, "since ", time(known.enrolled), known.last_used ? [" · used ", time(known.last_used)] : " · never used"),
+    h(
+      "details",
+      {},
+      h("summary", {}, "Remove"),
+      action(`Remove ${known.name}`, { class: "bad" }, () => change("/v1/passkeys/remove", { id: known.id }, "remove-passkey", known.id)),
+    ),
+  );
+}
+
+function recovering(all, me, change) {
+  return h(
+    "section",
+    { class: "notice bad", "aria-label": "Recoveries", "data-errors": true },
+    all.map((line) => [
+      h("p", {}, `${line.person} is about to enrol anew. Asked by ${line.asked_by.join(" and ")}. `, line.ready ? ["An invite can be made ", time(line.ready), "."] : "One more person must ask."),
+      line.person === me.person || me.admin || line.asked_by.includes(me.person)
+        ? action("Call it off", { class: "bad" }, () => change("/v1/recoveries/cancel", { person: line.person }, "cancel-recovery", line.person))
+        : null,
+    ]),
   );
 }

@@ -43,18 +43,23 @@ async function claim(main, invite, name, go) {
   };
   const first = await open("POST", "/v1/enroll", asked);
   if (first.device !== made.id) throw new Error("The broker enrolled another device. Do not go on; tell its admin.");
+  // A further device is enrolled by this one call: whoever made the invite has proved it.
+  if (first.done) return finished(first, made, "/devices", go);
   factors(main, asked, first, made, go);
+}
+
+async function finished(done, made, page, go) {
+  const status = await open("GET", "/v1/status");
+  await device.keep({ key: made.key, id: made.id, person: done.person, logKey: status.log_key });
+  history.replaceState({}, "", page);
+  document.body.toggleAttribute("data-enrolled", true);
+  await go(page);
 }
 
 /** The second factors: a passkey where there are such, an authenticator app elsewhere, or both. */
 function factors(main, asked, first, made, go) {
   const finish = async (more) => {
-    const done = await open("POST", "/v1/enroll", { ...asked, ...more });
-    const status = await open("GET", "/v1/status");
-    await device.keep({ key: made.key, id: made.id, person: done.person, logKey: status.log_key });
-    history.replaceState({}, "", "/");
-    document.body.toggleAttribute("data-enrolled", true);
-    await go("/");
+    await finished(await open("POST", "/v1/enroll", { ...asked, ...more }), made, "/", go);
   };
   const code = h("input", { id: "code", inputmode: "numeric", autocomplete: "one-time-code", maxlength: 9 });
   const secret = new URL(first.otpauth).searchParams.get("secret") ?? "";

@@ -1,0 +1,83 @@
+//! Handlers of a person's own devices and factors, and of recoveries.
+
+use super::{
+    api::{Done, Empty, encode, unsigned},
+    auth::Signer,
+    reply::Failed,
+    routes::Call,
+};
+use crate::admin::{
+    own::{self, Own},
+    recovery,
+};
+
+impl Signer {
+    fn own(&self) -> Own<'_> {
+        Own {
+            person: &self.person.id,
+            device: &self.device,
+        }
+    }
+}
+
+fn signer(call: &Call) -> Result<&Signer, Failed> {
+    call.signer.as_ref().ok_or_else(unsigned)
+}
+
+/// An invite for a further device.
+pub(super) async fn invite(call: Call) -> Done {
+    let given = call.json()?;
+    encode(own::invite(&call.desk, signer(&call)?.own(), &given, call.now).await)
+}
+
+/// Removes a device.
+pub(super) async fn remove_device(call: Call) -> Done {
+    let given = call.json()?;
+    let done = own::remove_device(&call.desk, signer(&call)?.own(), &given, call.now).await;
+    encode(done.map(|()| Empty {}))
+}
+
+/// Options for a new passkey.
+pub(super) async fn passkey_options(call: Call) -> Done {
+    encode(own::passkey_options(&call.desk, signer(&call)?.own(), call.now).await)
+}
+
+/// Adds a passkey.
+pub(super) async fn add_passkey(call: Call) -> Done {
+    let given = call.json()?;
+    let done = own::add_passkey(&call.desk, signer(&call)?.own(), &given, call.now).await;
+    encode(done.map(|()| Empty {}))
+}
+
+/// Removes a passkey.
+pub(super) async fn remove_passkey(call: Call) -> Done {
+    let given = call.json()?;
+    let done = own::remove_passkey(&call.desk, signer(&call)?.own(), &given, call.now).await;
+    encode(done.map(|()| Empty {}))
+}
+
+/// Recoveries under way.
+pub(super) async fn recoveries(call: Call) -> Done {
+    encode(recovery::list(&call.desk, call.now))
+}
+
+/// Asks for a recovery.
+pub(super) async fn ask_recovery(call: Call) -> Done {
+    let given = call.json()?;
+    let by = signer(&call)?;
+    encode(recovery::ask(&call.desk, &by.person, &by.device, &given, call.now).await)
+}
+
+/// Calls a recovery off.
+pub(super) async fn cancel_recovery(call: Call) -> Done {
+    let given = call.json()?;
+    let by = signer(&call)?;
+    encode(recovery::cancel(&call.desk, &by.person, &by.device, &given, call.now).await)
+}
+
+/// The invite at a recovery's end.
+pub(super) async fn invite_recovered(call: Call) -> Done {
+    let given = call.json()?;
+    let by = signer(&call)?;
+    encode(recovery::invite(&call.desk, &by.person, &by.device, &given, call.now).await)
+}
