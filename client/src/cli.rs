@@ -1,8 +1,8 @@
 //! What can be typed.
 
 use crate::commands::{
-    admin, answer, cargo_credential, enroll, inbox, publish, request, reveal, status, ticket,
-    verify,
+    admin, answer, cargo_credential, enroll, inbox, notify, publish, request, reveal, status,
+    ticket, verify,
 };
 use clap::{Parser, Subcommand};
 
@@ -66,6 +66,9 @@ pub(crate) enum Command {
     Deny(answer::DenyArgs),
     /// Maintainers: your devices
     Devices,
+    /// Maintainers: how you are told that something waits
+    #[command(subcommand)]
+    Notify(notify::Command),
     /// Admins: tokens, people, client keys, freezes, the seal, the log
     #[command(subcommand)]
     Admin(admin::Command),

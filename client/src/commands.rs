@@ -5,6 +5,7 @@ pub(crate) mod answer;
 pub(crate) mod cargo_credential;
 pub(crate) mod enroll;
 pub(crate) mod inbox;
+pub(crate) mod notify;
 pub(crate) mod publish;
 pub(crate) mod request;
 pub(crate) mod reveal;
@@ -31,6 +32,7 @@ pub(crate) async fn dispatch(context: &Context, command: Command) -> Result<(), 
         Command::Approve(args) => answer::approve(context, &args).await,
         Command::Deny(args) => answer::deny(context, &args).await,
         Command::Devices => answer::devices(context).await,
+        Command::Notify(command) => notify::run(context, command).await,
         Command::Admin(command) => admin::run(context, command).await,
         Command::Verify(args) => verify::verify(context, &args),
         Command::Receipt(args) => verify::receipt(context, &args).await,

@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod gem;
 pub mod ids;
 pub mod log;
+pub mod notify;
 pub mod passkey;
 pub mod problem;
 pub mod request;

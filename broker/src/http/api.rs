@@ -338,7 +338,7 @@ pub async fn trust_clock(call: Call) -> Done {
 }
 
 #[derive(Serialize)]
-struct Empty {}
+pub(super) struct Empty {}
 
 /// Runs to its end whatever the client does: who hangs up in the middle of an unseal neither frees the
 /// place for the next try, nor escapes the record and the check that follow it.
@@ -353,7 +353,7 @@ pub(super) fn encode<T: Serialize>(result: Result<T, Refusal>) -> Done {
     Ok(Json(result?).into_response())
 }
 
-fn unsigned() -> Failed {
+pub(super) fn unsigned() -> Failed {
     Failed::new(Code::Unauthenticated, "this call is not signed", "")
 }
 
@@ -391,7 +391,7 @@ impl Call {
             .transpose()
     }
 
-    fn person(&self) -> Result<&Person, Failed> {
+    pub(super) fn person(&self) -> Result<&Person, Failed> {
         self.signer
             .as_ref()
             .map(|s| &*s.person)

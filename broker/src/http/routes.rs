@@ -4,6 +4,7 @@
 use super::{
     api, app,
     auth::{Arrived, Signatures, Signer},
+    channels,
     reply::Failed,
     watched,
 };
@@ -121,6 +122,16 @@ routes! {
         "What a passkey shall sign for one `act` about one `digest`; used once.";
     GET    "/v1/devices" Person api::devices:
         "This person's devices.";
+    GET    "/v1/notify" Person channels::settings:
+        "How this person is told that something waits.";
+    POST   "/v1/notify/channels" Person channels::add:
+        "Adds a channel: `web-push`, `ntfy` or `webhook`, at a server that the configuration allows.";
+    DELETE "/v1/notify/channels/{id}" Person channels::remove:
+        "Removes a channel.";
+    PUT    "/v1/notify/quiet" Person channels::quiet:
+        "Sets quiet `hours`, or takes them away.";
+    POST   "/v1/notify/test" Person channels::test:
+        "Sends a test to each of this person's channels.";
     GET    "/v1/log/checkpoint" Person api::checkpoint:
         "The log's signed checkpoint (C2SP tlog-checkpoint), as text.";
     GET    "/v1/log/export" ["from", "limit"] Admin api::export:
