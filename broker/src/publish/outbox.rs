@@ -6,7 +6,7 @@ use crate::{
     audit::event::Event,
     desk::{
         Desk, Fault,
-        bells::{HEALTH, channel_key},
+        bells::{CHANNELS, HEALTH, channel_key},
     },
     notify::{About, Note, Pen, Unusable, egress::NotSent},
     store::{Batch, Row, Table},
@@ -218,6 +218,10 @@ async fn remember(
     failed: Option<String>,
     now: UnixTime,
 ) -> Result<(), Fault> {
+    let Some(row) = desk.live.get(CHANNELS, channel)? else {
+        return Ok(());
+    };
+    let there = Batch::new().require(CHANNELS, channel, row.version);
     let (version, mut health) = desk.health(channel)?;
     match failed {
         None => {
@@ -228,8 +232,8 @@ async fn remember(
     }
     let value = serde_json::to_vec(&health).map_err(|_| Fault::Damaged("a channel"))?;
     let batch = match version {
-        None => Batch::new().create(HEALTH, channel, value),
-        Some(version) => Batch::new().replace(HEALTH, channel, version, value),
+        None => there.create(HEALTH, channel, value),
+        Some(version) => there.replace(HEALTH, channel, version, value),
     };
     tolerate(desk.commit(batch, &[], now).await.map(drop))
 }
