@@ -2,6 +2,7 @@
 
 use crate::{
     caller::IssuerConfig,
+    notify::egress::HostPattern,
     registry::{
         Kind as RegistryKind,
         http::Shape,
@@ -48,6 +49,9 @@ pub struct Config {
     /// The watch over what registries serve.
     #[serde(default)]
     pub watch: Watch,
+    /// Which servers notifications may go to.
+    #[serde(default)]
+    pub push: Push,
     /// Who issues IdTokens.
     #[serde(default, rename = "issuer")]
     pub issuers: Vec<Spanned<IssuerConfig>>,
@@ -123,6 +127,34 @@ impl Default for Watch {
         Self {
             every: ten_minutes(),
         }
+    }
+}
+
+/// Which servers notifications may go to: none, where it says nothing.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Push {
+    /// Names of servers with a public address, reached over https: `push.example.net`, `*.example.net`.
+    #[serde(default)]
+    pub hosts: Vec<Spanned<String>>,
+    /// Origins that are taken as they are written, wherever they lie: `https://ntfy.intern.example:8443`.
+    #[serde(default)]
+    pub origins: Vec<Spanned<Url>>,
+    /// Whom a push service's operator writes to (`mailto:…` or an address of the web); `public_url` when absent.
+    #[serde(default)]
+    pub contact: Option<Spanned<Url>>,
+}
+
+impl Push {
+    /// The hosts, read.
+    pub fn patterns(&self) -> Result<Vec<HostPattern>, (usize, String)> {
+        let read = |host: &Spanned<String>| {
+            HostPattern::parse(host.get_ref()).ok_or_else(|| {
+                let why = "key `hosts`: a name like \"push.example.net\", or \"*.example.net\" for all below; an address or a port goes into `origins`";
+                (host.span().start, why.to_owned())
+            })
+        };
+        self.hosts.iter().map(read).collect()
     }
 }
 
@@ -315,6 +347,17 @@ fn check(config: &Config) -> Result<(), (usize, String)> {
         return Err((config.listen.span().start, plain.to_owned()));
     }
     origin(&config.public_url, "public_url")?;
+    config.push.patterns()?;
+    for url in &config.push.origins {
+        origin(url, "origins")?;
+        secure(url, "origins")?;
+    }
+    if let Some(contact) = &config.push.contact
+        && !["mailto", "https"].contains(&contact.get_ref().scheme())
+    {
+        let why = "key `contact`: is mailto:… or https://…";
+        return Err((contact.span().start, why.to_owned()));
+    }
     let u = &config.unseal;
     if [
         u.passphrase_file.is_some(),

@@ -12,6 +12,7 @@ pub mod store;
 pub mod audit;
 pub mod caller;
 pub mod challenge;
+pub mod notify;
 pub mod registry;
 
 pub mod policy;

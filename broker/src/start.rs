@@ -11,6 +11,7 @@ use broker::{
     config::{self, Config},
     desk::{
         Desk, Place, Registry,
+        bells::Bells,
         factors::Factors,
         guests::Guests,
         in_hand::InHand,
@@ -21,8 +22,9 @@ use broker::{
         waiters::Waiters,
     },
     http::{auth::Signatures, listen, operations, registry as origin, routes},
+    notify::egress::Egress,
     policy::Policy,
-    publish::{archive, close, confirm, deposit, fetch, pushes, settle, unseen},
+    publish::{archive, close, confirm, deposit, fetch, outbox, pushes, ring, settle, unseen},
     registry::{Address, Timeouts},
     secret::Secret,
     store::{
@@ -351,6 +353,7 @@ fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk> {
         first_tries: Tries::default(),
         watching: tokio::sync::Mutex::default(),
         passkeys: Passkeys::at(config.public_url.get_ref()),
+        bells: bells(config, &public_url)?,
         metrics: Metrics::default(),
         place: Place {
             public_url,
@@ -362,6 +365,15 @@ fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk> {
             watch_every: config.watch.every,
         },
     })
+}
+
+fn bells(config: &Config, public_url: &str) -> Result<Bells> {
+    let push = &config.push;
+    let hosts = push.patterns().map_err(|(_, why)| anyhow::anyhow!(why))?;
+    let origins: Vec<_> = push.origins.iter().map(|u| u.get_ref().clone()).collect();
+    let contact = push.contact.as_ref();
+    let contact = contact.map_or_else(|| public_url.to_owned(), |c| c.get_ref().to_string());
+    Ok(Bells::new(Egress::new(hosts, &origins)?, contact))
 }
 
 fn web(config: &Config) -> BTreeMap<proto::ids::RegistryId, url::Url> {
@@ -426,6 +438,7 @@ pub(crate) async fn serve(config: Config, path: PathBuf) -> Result<()> {
     tasks.spawn(keep_house(Arc::clone(&desk), stopping.clone()));
     tasks.spawn(keep_settling(Arc::clone(&desk), stopping.clone()));
     tasks.spawn(keep_fetching(Arc::clone(&desk), stopping.clone()));
+    tasks.spawn(keep_ringing(Arc::clone(&desk), stopping.clone()));
     tasks.spawn(keep_watching(Arc::clone(&desk), stopping.clone()));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(listen = %config.listen.get_ref(), sealed = desk.vault.is_sealed(), "serving");
@@ -528,6 +541,33 @@ async fn keep_fetching(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
     tokio::select! {
         _ = stop.changed() => {}
         () = work => {}
+    }
+}
+
+/// Decides who is rung, and delivers it: beside each other, so that a slow server keeps nobody from being rung.
+async fn keep_ringing(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
+    let deciding = async {
+        loop {
+            match ring::decide(&desk, desk.world.now()).await {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(why) => tracing::error!(%why, "nobody is rung"),
+            }
+            let _ = tokio::time::timeout(SWEEP, desk.bells.asked()).await;
+        }
+    };
+    let delivering = async {
+        loop {
+            if let Err(why) = outbox::deliver(&desk, desk.world.now()).await {
+                tracing::error!(%why, "notifications are not delivered");
+            }
+            let _ = tokio::time::timeout(SWEEP, desk.bells.queued()).await;
+        }
+    };
+    tokio::select! {
+        _ = stop.changed() => {}
+        () = deciding => {}
+        () = delivering => {}
     }
 }
 

@@ -47,6 +47,10 @@ pub struct Metrics {
     pub conflicts: Counter,
     /// Alarms about what registries show: look at them.
     pub alarms: Counter,
+    /// People rung.
+    pub rings: Counter,
+    /// Notifications that a server did not take.
+    pub notifications_failed: Counter,
     /// Packages at whose registry nobody could look for hours.
     pub watch_blind: Gauge,
     /// 1 while the wall clock is not believed: look at it.
@@ -71,6 +75,11 @@ impl Default for Metrics {
             "alarms",
             "Alarms about what registries show: countersign admin watch",
         );
+        let rings = counter("rings", "People rung for requests");
+        let notifications_failed = counter(
+            "notifications_failed",
+            "Notifications that a server did not take: countersign notify list",
+        );
         let watch_blind = Gauge::default();
         registry.register(
             "watch_blind",
@@ -92,6 +101,8 @@ impl Default for Metrics {
             published,
             conflicts,
             alarms,
+            rings,
+            notifications_failed,
             watch_blind,
             clock_suspect,
         }

@@ -1,8 +1,8 @@
 //! What can be typed.
 
 use crate::commands::{
-    admin, answer, cargo_credential, devices, enroll, inbox, publish, request, reveal, status,
-    ticket, verify,
+    admin, answer, cargo_credential, devices, enroll, inbox, notify, publish, request, reveal,
+    status, ticket, verify,
 };
 use clap::{Parser, Subcommand};
 
@@ -68,6 +68,9 @@ pub(crate) enum Command {
     Devices(devices::Args),
     /// Maintainers: help somebody who lost all factors
     Recover(devices::RecoverArgs),
+    /// Maintainers: how you are told that something waits
+    #[command(subcommand)]
+    Notify(notify::Command),
     /// Admins: tokens, people, client keys, freezes, the seal, the log
     #[command(subcommand)]
     Admin(admin::Command),

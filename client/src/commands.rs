@@ -6,6 +6,7 @@ pub(crate) mod cargo_credential;
 pub(crate) mod devices;
 pub(crate) mod enroll;
 pub(crate) mod inbox;
+pub(crate) mod notify;
 pub(crate) mod publish;
 pub(crate) mod request;
 pub(crate) mod reveal;
@@ -33,6 +34,7 @@ pub(crate) async fn dispatch(context: &Context, command: Command) -> Result<(), 
         Command::Deny(args) => answer::deny(context, &args).await,
         Command::Devices(args) => devices::devices(context, &args).await,
         Command::Recover(args) => devices::recover(context, &args).await,
+        Command::Notify(command) => notify::run(context, command).await,
         Command::Admin(command) => admin::run(context, command).await,
         Command::Verify(args) => verify::verify(context, &args),
         Command::Receipt(args) => verify::receipt(context, &args).await,

@@ -168,6 +168,17 @@ impl Broker {
         done(&self.write(Method::POST, path, body, proof, false).await?)
     }
 
+    /// `PUT` whose reply says no more than that it was done.
+    pub(crate) async fn put(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        proof: Proof<'_>,
+    ) -> Result<(), Failure> {
+        let body = Some(encode(body)?);
+        done(&self.write(Method::PUT, path, body, proof, false).await?)
+    }
+
     /// `DELETE`.
     pub(crate) async fn delete(&self, path: &str, proof: Proof<'_>) -> Result<(), Failure> {
         done(&self.write(Method::DELETE, path, None, proof, false).await?)

@@ -16,6 +16,7 @@ pub mod factors;
 pub mod gem;
 pub mod ids;
 pub mod log;
+pub mod notify;
 pub mod passkey;
 pub mod problem;
 pub mod request;

@@ -6,6 +6,7 @@
 pub mod api;
 pub mod artifact;
 pub mod authority;
+pub mod bells;
 pub mod browser;
 pub mod cargo;
 pub mod command;

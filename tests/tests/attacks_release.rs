@@ -370,6 +370,10 @@ answers = "10m"
         unsealing: tokio::sync::Semaphore::new(1),
         first_tries: broker::desk::ration::Tries::default(),
         watching: tokio::sync::Mutex::default(),
+        bells: broker::desk::bells::Bells::new(
+            broker::notify::egress::Egress::new(Vec::new(), &[])?,
+            PUBLIC.into(),
+        ),
         metrics: Metrics::default(),
         place: Place {
             public_url: PUBLIC.into(),

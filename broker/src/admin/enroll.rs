@@ -346,6 +346,8 @@ async fn finish(
         let under_way = recovery::ready(desk, &known.value, now)?;
         batch = batch.delete(recovery::RECOVERIES, id, under_way);
         batch = without_factors(desk, batch, &known.value)?;
+        // Whoever has the lost phone is not told what waits.
+        batch = desk.forget_bells(batch, &person)?;
         // Groups and role as they are now, not as they were when the invite was made.
         enrolled.groups.clone_from(&known.value.groups);
         enrolled.actors.clone_from(&known.value.actors);

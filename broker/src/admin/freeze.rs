@@ -3,9 +3,11 @@
 use crate::{
     audit::event::Event,
     desk::Desk,
+    notify::About,
     publish::{
         Refusal, close,
         ledger::{self, FROZEN, Freeze},
+        ring,
     },
     store::Batch,
 };
@@ -55,16 +57,10 @@ pub async fn freeze(
             package: package.clone(),
             by: by.clone(),
         };
-        desk.commit(
-            Batch::new().create(
-                FROZEN,
-                package.as_bytes(),
-                ledger::freeze_row(desk, &package, &freeze)?,
-            ),
-            &[event],
-            now,
-        )
-        .await?;
+        let row = ledger::freeze_row(desk, &package, &freeze)?;
+        let batch = Batch::new().create(FROZEN, package.as_bytes(), row);
+        let batch = ring::notice(desk, batch, About::Alarm, &package, Some(by))?;
+        desk.commit(batch, &[event], now).await?;
     }
     close::deny_frozen(desk, &package, now).await?;
     Ok(FreezeStatus {
@@ -123,17 +119,10 @@ pub async fn thaw(
         package: package.clone(),
         by: by.clone(),
     };
-    desk.commit(
-        Batch::new().replace(
-            FROZEN,
-            key,
-            version,
-            ledger::freeze_row(desk, &package, &freeze)?,
-        ),
-        &[event],
-        now,
-    )
-    .await?;
+    let row = ledger::freeze_row(desk, &package, &freeze)?;
+    let batch = Batch::new().replace(FROZEN, key, version, row);
+    let batch = ring::notice(desk, batch, About::Thaw, &package, Some(by))?;
+    desk.commit(batch, &[event], now).await?;
     Ok(FreezeStatus {
         package,
         frozen: true,

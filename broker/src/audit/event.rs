@@ -519,6 +519,32 @@ pub enum Event {
         /// Whose.
         person: PersonId,
     },
+    /// People were rung for a request.
+    Rung {
+        /// Which.
+        request: RequestId,
+        /// Who.
+        people: Vec<PersonId>,
+    },
+    /// A person added a channel for notifications.
+    ChannelAdded {
+        /// Whose.
+        person: PersonId,
+        /// With which device.
+        device: DeviceId,
+    },
+    /// A person removed one.
+    ChannelRemoved {
+        /// Whose.
+        person: PersonId,
+        /// With which device.
+        device: DeviceId,
+    },
+    /// A channel's server says that it is no more; it was removed.
+    ChannelGone {
+        /// Whose.
+        person: PersonId,
+    },
     /// Somebody asked who could not show who he is.
     CallerRefused {
         /// Why.

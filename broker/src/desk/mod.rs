@@ -1,6 +1,7 @@
 //! The parts that the verbs work with. Whatever a test replaces comes in through here; the daemon
 //! has no global and no test door.
 
+pub mod bells;
 pub mod factors;
 pub mod guests;
 pub mod in_hand;
@@ -85,6 +86,8 @@ pub struct Desk {
     pub watching: tokio::sync::Mutex<BTreeMap<RegistryId, PackageName>>,
     /// Passkeys, where browsers have them at the broker's address.
     pub passkeys: Option<Passkeys>,
+    /// What people are rung with.
+    pub bells: bells::Bells,
     /// What is counted.
     pub metrics: Metrics,
     /// Addresses and folders.

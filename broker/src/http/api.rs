@@ -391,7 +391,7 @@ impl Call {
             .transpose()
     }
 
-    fn person(&self) -> Result<&Person, Failed> {
+    pub(super) fn person(&self) -> Result<&Person, Failed> {
         self.signer
             .as_ref()
             .map(|s| &*s.person)

@@ -73,7 +73,7 @@ fn operation(route: &Route) -> Value {
         if !parameters.is_empty() {
             fields.insert("parameters".to_owned(), parameters.into());
         }
-        if route.method == http::Method::POST {
+        if [http::Method::POST, http::Method::PUT].contains(&route.method) {
             let body = json!({"content": {"application/json": {"schema": {"type": "object"}}}});
             fields.insert("requestBody".to_owned(), body);
         }

@@ -4,7 +4,7 @@
 use super::{
     api, app,
     auth::{Arrived, Signatures, Signer},
-    own,
+    channels, own,
     reply::Failed,
     watched,
 };
@@ -140,6 +140,16 @@ routes! {
         "Calls a recovery off.";
     POST   "/v1/recoveries/invite" Person own::invite_recovered:
         "The invite at the end of a recovery.";
+    GET    "/v1/notify" Person channels::settings:
+        "How this person is told that something waits.";
+    POST   "/v1/notify/channels" Person channels::add:
+        "Adds a channel: `web-push`, `ntfy` or `webhook`, at a server that the configuration allows.";
+    DELETE "/v1/notify/channels/{id}" Person channels::remove:
+        "Removes a channel.";
+    PUT    "/v1/notify/quiet" Person channels::quiet:
+        "Sets quiet `hours`, or takes them away.";
+    POST   "/v1/notify/test" Person channels::test:
+        "Sends a test to each of this person's channels.";
     GET    "/v1/log/checkpoint" Person api::checkpoint:
         "The log's signed checkpoint (C2SP tlog-checkpoint), as text.";
     GET    "/v1/log/export" ["from", "limit"] Admin api::export:

@@ -124,14 +124,6 @@ impl Case<'_> {
 
     /// Whether this person may approve this item right now.
     pub fn may_approve(&self, person: &Person) -> bool {
-        let in_group = person
-            .groups
-            .iter()
-            .any(|g| self.entry.approvers.contains(g));
-        let is_requester = self
-            .around
-            .actor
-            .is_some_and(|actor| person.actors.iter().any(|a| a == actor));
-        in_group && (self.entry.requester_may_approve || !is_requester)
+        self.entry.may_be_approved_by(person, self.around.actor)
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{
     callers::{CallerEntry, Match},
+    case::Person,
     pattern::{Closeness, PackagePattern},
     read::{PolicyError, Source, Table, Value},
     reason::Reason,
@@ -100,6 +101,13 @@ pub enum VersionForm {
 }
 
 impl Entry {
+    /// Whether this person may approve what the entry is about, asked for by this CI account.
+    pub fn may_be_approved_by(&self, person: &Person, actor: Option<&str>) -> bool {
+        let in_group = person.groups.iter().any(|g| self.approvers.contains(g));
+        let is_requester = actor.is_some_and(|actor| person.actors.iter().any(|a| a == actor));
+        in_group && (self.requester_may_approve || !is_requester)
+    }
+
     /// Whether one of its callers is this one, in all that the entry says of it.
     pub fn names(&self, caller: &CallerFacts) -> Result<(), Reason> {
         let mut other = None;

@@ -5,10 +5,12 @@
 use super::{
     close,
     ledger::{self, FROZEN, Freeze, Seen},
+    ring,
 };
 use crate::{
     audit::event::Event,
     desk::{Desk, Fault},
+    notify::About,
     store::Batch,
 };
 use proto::time::UnixTime;
@@ -42,6 +44,7 @@ pub fn freezing(
         None => batch.create(FROZEN, package.as_bytes(), bytes),
         Some((version, _)) => batch.replace(FROZEN, package.as_bytes(), version, bytes),
     };
+    let batch = ring::notice(desk, batch, About::Alarm, package, None)?;
     Ok((batch, event))
 }
 

@@ -6,6 +6,7 @@ use super::{
     close,
     ledger::{self, FROZEN, Freeze, Held},
     question::{approves, concerns},
+    ring,
     state::Record,
 };
 use crate::{
@@ -14,6 +15,7 @@ use crate::{
         reason::DenyCause,
     },
     desk::{Desk, Fault},
+    notify::About,
     store::Batch,
 };
 use proto::{
@@ -42,8 +44,16 @@ pub(super) async fn deny(
     }
     let decision = evidence.statement.decision;
     let (mut batch, mut frozen) = (spent, Vec::new());
+    let mut told = BTreeSet::new();
     if freeze {
         (batch, frozen) = freezing(desk, &held.record, &evidence.person, batch, now)?;
+    }
+    // Somebody said no to what others may be about to approve.
+    for package in held.record.facts.items.iter().map(Item::package_key) {
+        if told.insert(package.clone()) {
+            let by = Some(&evidence.person);
+            batch = ring::notice(desk, batch, About::Alarm, &package, by)?;
+        }
     }
     let before = held.record.clone();
     let answer = match held

@@ -99,7 +99,7 @@ fn unseen(desk: &Desk, person: &Person) -> Result<Vec<String>, Fault> {
 }
 
 /// Whether a package (`npm:@acme/left`) is this person's business, by today's policy.
-fn answers_for(desk: &Desk, package: &str, person: &Person) -> bool {
+pub(super) fn answers_for(desk: &Desk, package: &str, person: &Person) -> bool {
     let policy = desk.policy.load();
     let approvers = package.split_once(':').and_then(|(registry, name)| {
         let entry = policy.entry(&registry.parse().ok()?, &name.parse().ok()?);

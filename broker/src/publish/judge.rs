@@ -195,7 +195,7 @@ fn enrolled<'a>(desk: &'a Desk, person: &'a Person, evidence: &Evidence) -> Opti
 }
 
 /// People who can count: enrolled before the request was opened, so that nobody is made up for it.
-fn people(desk: &Desk, opened: UnixTime) -> Result<Vec<policy::Person>, Fault> {
+pub(super) fn people(desk: &Desk, opened: UnixTime) -> Result<Vec<policy::Person>, Fault> {
     let people = desk.people()?;
     let people = people.iter();
     let before = people.filter(|p| p.devices.iter().any(|d| d.enrolled <= opened));

@@ -3,7 +3,7 @@
 use super::{
     Refusal, deposit, judge,
     ledger::{self, BURNT, BY_ACTOR, BY_SUBJECT, CREDENTIALS, Held, IDEMPOTENCY},
-    release,
+    release, ring,
     state::{Opening, Record},
 };
 use crate::{
@@ -209,6 +209,7 @@ pub(super) async fn open_as(
         Batch::new()
             .create(BURNT, burnt, id.0.as_bytes())
             .create(IDEMPOTENCY, key, remembered);
+    batch = ring::ordered(batch, id, now);
     if let Some(hash) = deposit {
         batch = batch.create(CREDENTIALS, hash.0.as_slice(), id.0.as_bytes());
     }
@@ -219,6 +220,7 @@ pub(super) async fn open_as(
     match ledger::create(desk, step, ended, batch, now).await {
         Ok(record) => {
             desk.metrics.opened.inc();
+            desk.bells.ask();
             opened(desk, &record)
         }
         Err(Fault::Conflict(BURNT, _)) => {

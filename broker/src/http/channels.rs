@@ -1,0 +1,46 @@
+//! Notification settings: decode, verb, encode.
+
+use super::{
+    api::{Done, Empty, encode, unsigned},
+    routes::Call,
+};
+use crate::admin::channels as verbs;
+use proto::notify::{AddChannel, Quiet};
+
+/// A person's settings.
+pub async fn settings(call: Call) -> Done {
+    let person = call.person()?.id.clone();
+    encode(verbs::settings(&call.desk, &person, call.now).await)
+}
+
+/// Adds a channel.
+pub async fn add(call: Call) -> Done {
+    let given: AddChannel = call.json()?;
+    let signer = call.signer.as_ref().ok_or_else(unsigned)?;
+    let (person, device) = (&signer.person.id, &signer.device);
+    encode(verbs::add(&call.desk, person, device, &given, call.now).await)
+}
+
+/// Removes a channel.
+pub async fn remove(call: Call) -> Done {
+    let id = call.path.get("id").map(String::as_str).unwrap_or_default();
+    let signer = call.signer.as_ref().ok_or_else(unsigned)?;
+    let (person, device) = (&signer.person.id, &signer.device);
+    let done = verbs::remove(&call.desk, person, device, id, call.now).await;
+    encode(done.map(|()| Empty {}))
+}
+
+/// Sets quiet hours.
+pub async fn quiet(call: Call) -> Done {
+    let given: Quiet = call.json()?;
+    let person = call.person()?.id.clone();
+    let done = verbs::quiet(&call.desk, &person, given.hours.as_deref(), call.now).await;
+    encode(done.map(|()| Empty {}))
+}
+
+/// Sends a test.
+pub async fn test(call: Call) -> Done {
+    let person = call.person()?.id.clone();
+    let done = verbs::test(&call.desk, &person, call.now).await;
+    encode(done.map(|()| Empty {}))
+}

@@ -1,0 +1,81 @@
+//! All that a notification can say. A closed list of fixed sentences and a request's id: no package, no person,
+//! no code, no ticket, and no address that answers anything (attack 34).
+
+use proto::{ids::RequestId, time::UnixTime};
+use serde::{Deserialize, Serialize};
+
+/// What it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum About {
+    /// A request waits for this person.
+    Waits,
+    /// Something was frozen, denied, or is published that nobody approved.
+    Alarm,
+    /// An admin wants a package thawed; a second one is needed.
+    Thaw,
+    /// The person pressed the test button.
+    Test,
+}
+
+impl About {
+    /// Its name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Waits => "waits",
+            Self::Alarm => "alarm",
+            Self::Thaw => "thaw",
+            Self::Test => "test",
+        }
+    }
+
+    /// The sentence that a person reads.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Waits => "Something waits for your answer.",
+            Self::Alarm => "An alarm: look at the inbox.",
+            Self::Thaw => "A thaw waits for a second admin.",
+            Self::Test => "This is a test: you would be rung like this.",
+        }
+    }
+
+    /// Whether somebody is asked to act soon.
+    pub const fn is_urgent(self) -> bool {
+        !matches!(self, Self::Test)
+    }
+}
+
+/// One notification.
+#[derive(Clone, Debug)]
+pub struct Note {
+    /// The message's own id: a repeated delivery is seen as one.
+    pub message: RequestId,
+    /// What it is about.
+    pub about: About,
+    /// Which request.
+    pub request: Option<RequestId>,
+    /// The page where an enrolled device looks. Opening it does nothing.
+    pub page: String,
+    /// When it is of no use any more.
+    pub until: UnixTime,
+}
+
+/// A note's members, for the programs that show it.
+#[derive(Serialize)]
+pub struct Payload<'a> {
+    /// What it is about.
+    pub about: &'a str,
+    /// Which request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<RequestId>,
+}
+
+impl Note {
+    /// What a program is told.
+    pub fn payload(&self) -> Payload<'static> {
+        Payload {
+            about: self.about.name(),
+            id: self.request,
+        }
+    }
+}
