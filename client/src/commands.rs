@@ -5,6 +5,7 @@ pub(crate) mod answer;
 pub(crate) mod cargo_credential;
 pub(crate) mod enroll;
 pub(crate) mod inbox;
+pub(crate) mod intend;
 pub(crate) mod publish;
 pub(crate) mod request;
 pub(crate) mod reveal;
@@ -30,6 +31,7 @@ pub(crate) async fn dispatch(context: &Context, command: Command) -> Result<(), 
         Command::Show(args) => answer::show(context, &args).await,
         Command::Approve(args) => answer::approve(context, &args).await,
         Command::Deny(args) => answer::deny(context, &args).await,
+        Command::Intend(args) => intend::intend(context, &args).await,
         Command::Devices => answer::devices(context).await,
         Command::Admin(command) => admin::run(context, command).await,
         Command::Verify(args) => verify::verify(context, &args),

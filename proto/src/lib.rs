@@ -14,6 +14,7 @@ pub mod distribution;
 pub mod doctor;
 pub mod gem;
 pub mod ids;
+pub mod intent;
 pub mod log;
 pub mod passkey;
 pub mod problem;

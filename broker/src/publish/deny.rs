@@ -3,7 +3,7 @@
 use super::{
     Refusal,
     answer::answered,
-    close,
+    close, intent,
     ledger::{self, FROZEN, Freeze, Held},
     question::{approves, concerns},
     state::Record,
@@ -46,6 +46,7 @@ pub(super) async fn deny(
         (batch, frozen) = freezing(desk, &held.record, &evidence.person, batch, now)?;
     }
     let before = held.record.clone();
+    batch = intent::ended_by_denial(desk, batch, &held.record, &evidence.person, now)?;
     let answer = match held
         .record
         .deny(Some(&evidence), given.reason.clone(), DenyCause::Person)
