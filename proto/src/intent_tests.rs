@@ -1,11 +1,7 @@
 //! What an intent fits, and its pinned bytes.
 
 use super::*;
-use crate::{
-    device::DeviceKey,
-    digest::hex,
-    request::CallerFacts,
-};
+use crate::{device::DeviceKey, digest::hex, request::CallerFacts};
 use proptest::prelude::*;
 use serde::Deserialize;
 
@@ -62,16 +58,18 @@ fn request() -> RequestFacts {
     }
 }
 
+type Bend = fn(&mut RequestFacts);
+
 #[test]
 fn attack_15_every_field_that_is_named_must_fit() {
     let meant = statement();
     assert!(meant.fits(&request()));
-    let bends: Vec<(&str, fn(&mut RequestFacts))> = vec![
+    let bends: Vec<(&str, Bend)> = vec![
         ("registry", |r| {
-            r.items[0].registry = "other".parse().unwrap()
+            r.items[0].registry = "other".parse().unwrap();
         }),
         ("package", |r| {
-            r.items[0].package = "@acme/right".parse().unwrap()
+            r.items[0].package = "@acme/right".parse().unwrap();
         }),
         ("version", |r| r.items[0].version = "1.4.3".parse().unwrap()),
         ("tag", |r| r.items[0].tag = Some("next".parse().unwrap())),

@@ -144,10 +144,9 @@ impl Case<'_> {
     pub fn counts(&self, approval: &Approval) -> bool {
         self.accepts(approval.factor())
             && match approval.intent() {
-                None => true,
                 // What a job gets from a mint or a reveal is good for other bytes than the announced ones.
                 Some(_) if !matches!(self.entry.mode, Mode::Forward | Mode::Deposit) => false,
-                Some(Names::Bytes) => true,
+                None | Some(Names::Bytes) => true,
                 Some(Names::Commit) => self.commit_counts(),
                 Some(Names::Versions) => false,
             }

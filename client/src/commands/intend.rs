@@ -146,7 +146,9 @@ async fn announce(
     };
     let sent = send(device, &request).await;
     match sent {
-        Err(failure) if failure.code == Some(Code::FactorMissing) && request.factor.totp.is_none() => {
+        Err(failure)
+            if failure.code == Some(Code::FactorMissing) && request.factor.totp.is_none() =>
+        {
             let next = "Give --totp or set COUNTERSIGN_TOTP.";
             let code = ask_secret("Code of your authenticator", false, next)?;
             request.factor.totp = Some(code.trim().to_owned());

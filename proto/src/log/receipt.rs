@@ -329,7 +329,7 @@ fn check_evidence(body: &ReceiptBody) -> Result<Vec<Approver>, VerifyError> {
         }
         if evidence.factor == Factor::Passkey {
             let site = body.site.as_ref();
-            if !site.is_some_and(|site| evidence.assertion_holds(site).is_ok()) {
+            if site.is_none_or(|site| evidence.assertion_holds(site).is_err()) {
                 return refuse("the intent's passkey assertion does not hold");
             }
             let credential = evidence.assertion.as_ref().map(|a| &a.credential);
