@@ -131,7 +131,7 @@ async fn an_intent_is_one_persons_approval_and_the_others_still_answer() {
 
 #[tokio::test]
 async fn attack_12_a_request_that_fits_the_commit_and_not_the_bytes_gains_nothing() {
-    let policy = policy_of_one().replacen("mode", "intent = \"commit\"\nmode", 1);
+    let policy = policy_of_one().replacen("quorum = 1", "quorum = 1\nintent = \"commit\"", 1);
     let small = small(&policy).await;
     let wish = item("1.4.2");
     let announced = vec![with_files(&wish)];
