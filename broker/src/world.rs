@@ -1,7 +1,10 @@
 //! What the daemon takes from outside: time and entropy. Whatever a test replaces comes in here.
 
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
-use proto::{ids::RequestId, time::UnixTime};
+use proto::{
+    ids::{IntentId, RequestId},
+    time::UnixTime,
+};
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
@@ -118,9 +121,18 @@ impl World {
 
     /// A new time-ordered request id.
     pub fn request_id(&self) -> Result<RequestId, NoEntropy> {
+        self.ordered_id().map(RequestId)
+    }
+
+    /// A new time-ordered intent id.
+    pub fn intent_id(&self) -> Result<IntentId, NoEntropy> {
+        self.ordered_id().map(IntentId)
+    }
+
+    fn ordered_id(&self) -> Result<uuid::Uuid, NoEntropy> {
         let random = self.random::<10>()?;
         let id = uuid::Builder::from_unix_timestamp_millis(self.believed_ms(), &random);
-        Ok(RequestId(id.into_uuid()))
+        Ok(id.into_uuid())
     }
 }
 

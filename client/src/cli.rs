@@ -1,8 +1,8 @@
 //! What can be typed.
 
 use crate::commands::{
-    admin, answer, cargo_credential, devices, enroll, inbox, notify, publish, request, reveal,
-    status, ticket, verify,
+    admin, answer, cargo_credential, devices, enroll, inbox, intend, notify, publish, request,
+    reveal, status, ticket, verify,
 };
 use clap::{Parser, Subcommand};
 
@@ -64,6 +64,8 @@ pub(crate) enum Command {
     Approve(answer::ApproveArgs),
     /// Maintainers: deny a request
     Deny(answer::DenyArgs),
+    /// Maintainers: announce a release before its job asks
+    Intend(intend::Args),
     /// Maintainers: your devices and passkeys
     Devices(devices::Args),
     /// Maintainers: help somebody who lost all factors

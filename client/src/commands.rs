@@ -6,6 +6,7 @@ pub(crate) mod cargo_credential;
 pub(crate) mod devices;
 pub(crate) mod enroll;
 pub(crate) mod inbox;
+pub(crate) mod intend;
 pub(crate) mod notify;
 pub(crate) mod publish;
 pub(crate) mod request;
@@ -32,6 +33,7 @@ pub(crate) async fn dispatch(context: &Context, command: Command) -> Result<(), 
         Command::Show(args) => answer::show(context, &args).await,
         Command::Approve(args) => answer::approve(context, &args).await,
         Command::Deny(args) => answer::deny(context, &args).await,
+        Command::Intend(args) => intend::intend(context, &args).await,
         Command::Devices(args) => devices::devices(context, &args).await,
         Command::Recover(args) => devices::recover(context, &args).await,
         Command::Notify(command) => notify::run(context, command).await,

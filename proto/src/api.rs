@@ -5,6 +5,7 @@ use crate::{
     device::{DeviceKind, DevicePublic},
     digest::Digest,
     ids::{ClientKeyId, DeviceId, GroupName, PersonId, RegistryId, RequestId, VersionText},
+    intent::{Intended, IntentEvidence},
     passkey::{Act, RelyingParty},
     request::{Item, RequestDigest, RequestFacts},
     time::UnixTime,
@@ -244,6 +245,9 @@ pub struct InboxLine {
     pub approvals: (u32, u32),
     /// Whether this person has answered.
     pub answered: bool,
+    /// Who announced it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub intended_by: Vec<PersonId>,
     /// The registry's own second factor, which is asked for now; answers are given already.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub confirm: Vec<Confirm>,
@@ -288,6 +292,9 @@ pub struct Question {
     pub factors: Vec<crate::answer::Factor>,
     /// Approvals so far.
     pub approvals: Vec<PersonId>,
+    /// The intents that it fits: what people announced before it was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub intents: Vec<Intended>,
     /// Approvals needed.
     pub quorum: u32,
     /// Per item: the newest version the registry serves, if it was read.
@@ -716,6 +723,9 @@ pub struct ReceiptBody {
     /// The site that passkeys' assertions are for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<RelyingParty>,
+    /// The intents that it fitted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub intents: Vec<IntentEvidence>,
     /// What the registry showed afterwards.
     pub items: Vec<ItemStatus>,
     /// The leaf that records the publish.

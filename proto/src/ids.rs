@@ -153,6 +153,30 @@ impl fmt::Display for RequestId {
     }
 }
 
+/// An intent's id; time-ordered as a request's, and written the same way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct IntentId(pub uuid::Uuid);
+
+impl FromStr for IntentId {
+    type Err = NameError;
+    fn from_str(s: &str) -> Result<Self, NameError> {
+        match s.parse::<RequestId>() {
+            Ok(id) => Ok(Self(id.0)),
+            Err(_) => Err(NameError {
+                what: "intent id",
+                why: "is not an intent id".to_owned(),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for IntentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

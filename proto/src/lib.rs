@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod factors;
 pub mod gem;
 pub mod ids;
+pub mod intent;
 pub mod log;
 pub mod notify;
 pub mod passkey;

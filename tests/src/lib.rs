@@ -15,6 +15,7 @@ pub mod direct;
 pub mod gems;
 pub mod history;
 pub mod index;
+pub mod intents;
 pub mod nginx;
 pub mod oci;
 pub mod packages;

@@ -50,6 +50,7 @@ pub async fn receipt(desk: &Desk, record: &Record) -> Result<String, Refusal> {
         facts: record.facts.clone(),
         request_digest: record.digest,
         evidence: record.evidence().to_vec(),
+        intents: record.counting().cloned().collect(),
         items: record.status().items,
         leaf: line(index, leaf)?,
         site: desk.passkeys.as_ref().map(|p| p.site().clone()),

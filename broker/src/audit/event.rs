@@ -6,7 +6,8 @@ use proto::{
     answer::{Decision, Factor},
     api::Mode,
     digest::Digest,
-    ids::{ClientKeyId, DeviceId, PersonId, RegistryId, RequestId, VersionText},
+    ids::{ClientKeyId, DeviceId, IntentId, PersonId, RegistryId, RequestId, VersionText},
+    intent::Names,
     log::receipt::{LEAF_VERSION, PublishedItem},
     request::RequestDigest,
     text,
@@ -73,6 +74,56 @@ pub enum Event {
         person: PersonId,
         /// Why.
         reason: AnswerRefusal,
+    },
+    /// A person announced a release.
+    IntentMade {
+        /// Its id.
+        intent: IntentId,
+        /// Who.
+        person: PersonId,
+        /// With which device.
+        device: DeviceId,
+        /// By which proof.
+        factor: Factor,
+        /// `npm:@acme/left@1.4.2`, one an item.
+        #[serde(serialize_with = "plain_all")]
+        items: Vec<String>,
+        /// How much it says.
+        names: Names,
+        /// SHA-256 of the signed bytes.
+        statement: Digest,
+        /// Until when.
+        expires: UnixTime,
+    },
+    /// A person's announcement was not taken.
+    IntentRefused {
+        /// Who.
+        person: PersonId,
+        /// Why.
+        reason: AnswerRefusal,
+    },
+    /// An announcement is over before its time.
+    IntentWithdrawn {
+        /// Which.
+        intent: IntentId,
+        /// By whom: who took it back, or denied what it had approved.
+        by: PersonId,
+    },
+    /// A request is what was announced.
+    RequestIntended {
+        /// Which.
+        request: RequestId,
+        /// The announcement.
+        intent: IntentId,
+        /// Whose.
+        person: PersonId,
+    },
+    /// An announcement counted as an approval; it serves no other request.
+    IntentSpent {
+        /// Which.
+        intent: IntentId,
+        /// For which request.
+        request: RequestId,
     },
     /// Enough people approved.
     RequestApproved {

@@ -4,8 +4,10 @@ use proto::{
     answer::{Decision, Evidence, Factor},
     device::DevicePublic,
     ids::PersonId,
-    passkey::{PasskeyPublic, RelyingParty},
-    request::RequestDigest,
+    intent::{IntentEvidence, Names},
+    passkey::{Assertion, NotAsserted, PasskeyPublic, RelyingParty},
+    request::{RequestDigest, RequestFacts},
+    time::UnixTime,
 };
 use thiserror::Error;
 
@@ -13,7 +15,7 @@ use thiserror::Error;
 /// whoever holds one has called [`Approval::verify`].
 ///
 /// ```compile_fail
-/// let forged = broker::challenge::approval::Approval { digest: todo!(), person: todo!(), factor: todo!() };
+/// let forged = broker::challenge::approval::Approval { digest: todo!(), person: todo!(), factor: todo!(), intent: None };
 /// ```
 /// ```compile_fail
 /// fn twice(a: &broker::challenge::approval::Approval) -> broker::challenge::approval::Approval {
@@ -25,6 +27,7 @@ pub struct Approval {
     digest: RequestDigest,
     person: PersonId,
     factor: Factor,
+    intent: Option<Names>,
 }
 
 /// Why stored evidence does not count (any more).
@@ -53,7 +56,13 @@ pub enum NotAnApproval {
     NoPasskey,
     /// The passkey's assertion is about something else, or does not hold.
     #[error("the passkey's assertion does not hold: {0}")]
-    Assertion(#[from] proto::passkey::NotAsserted),
+    Assertion(#[from] NotAsserted),
+    /// An intent that says something else, or too little.
+    #[error("the intent does not name what is asked for")]
+    OtherIntent,
+    /// An intent that came later than the request, or was over by then.
+    #[error("the intent was not live when the request was opened")]
+    NotLive,
 }
 
 /// What is enrolled right now for the person whose evidence it is.
@@ -86,32 +95,59 @@ impl Approval {
         if evidence.statement.request_digest != *digest {
             return Err(NotAnApproval::OtherRequest);
         }
-        // A person or device removed meanwhile takes effect at once (attack 29).
-        let enrolled = enrolled
-            .filter(|e| *e.device == evidence.public_key)
-            .ok_or(NotAnApproval::NotEnrolled)?;
-        if !evidence.signature_holds() {
-            return Err(NotAnApproval::Signature);
-        }
-        match evidence.factor {
-            // Whoever holds a browser's session could have it sign (attack 32).
-            Factor::Device if enrolled.browser => return Err(NotAnApproval::BrowserAlone),
-            Factor::Device => {}
-            Factor::Totp if totp_mac_holds(evidence) => {}
-            Factor::Totp => return Err(NotAnApproval::Factor),
-            Factor::Passkey => {
-                let claimed = evidence.assertion.as_ref().map(|a| &a.public_key);
-                if claimed.is_none() || claimed != enrolled.passkey {
-                    return Err(NotAnApproval::NoPasskey);
-                }
-                let site = enrolled.site.ok_or(NotAnApproval::NoPasskey)?;
-                evidence.assertion_holds(site)?;
-            }
-        }
+        let shown = Shown {
+            public_key: &evidence.public_key,
+            signed: evidence.signature_holds(),
+            factor: evidence.factor,
+            assertion: evidence.assertion.as_ref(),
+        };
+        shown.hold(
+            enrolled,
+            || totp_mac_holds(evidence),
+            |site| evidence.assertion_holds(site),
+        )?;
         Ok(Self {
             digest: *digest,
             person: evidence.person.clone(),
             factor: evidence.factor,
+            intent: None,
+        })
+    }
+
+    /// Verifies an intent as the approval of a request that was opened at `opened`: signed by a key that is
+    /// enrolled right now, with its second factor, live then, and fitting in all that it names. One that
+    /// names no more than versions is nobody's approval. Whether one with a commit alone counts is the
+    /// policy's business.
+    pub fn intended(
+        evidence: &IntentEvidence,
+        request: &RequestFacts,
+        opened: UnixTime,
+        enrolled: Option<Enrolled<'_>>,
+        totp_mac_holds: impl FnOnce(&IntentEvidence) -> bool,
+    ) -> Result<Self, NotAnApproval> {
+        let names = evidence.statement.names();
+        if names == Names::Versions || !evidence.statement.fits(request) {
+            return Err(NotAnApproval::OtherIntent);
+        }
+        if !evidence.lived_at(opened) {
+            return Err(NotAnApproval::NotLive);
+        }
+        let shown = Shown {
+            public_key: &evidence.public_key,
+            signed: evidence.signature_holds(),
+            factor: evidence.factor,
+            assertion: evidence.assertion.as_ref(),
+        };
+        shown.hold(
+            enrolled,
+            || totp_mac_holds(evidence),
+            |site| evidence.assertion_holds(site),
+        )?;
+        Ok(Self {
+            digest: request.digest(),
+            person: evidence.person.clone(),
+            factor: evidence.factor,
+            intent: Some(names),
         })
     }
 
@@ -128,5 +164,51 @@ impl Approval {
     /// Which proof it rests on.
     pub const fn factor(&self) -> Factor {
         self.factor
+    }
+
+    /// How much the intent says that it rests on; `None`: it is an answer to this very request.
+    pub const fn intent(&self) -> Option<Names> {
+        self.intent
+    }
+}
+
+/// What an answer and an intent show alike: a device's signature, and a second factor.
+struct Shown<'a> {
+    public_key: &'a DevicePublic,
+    signed: bool,
+    factor: Factor,
+    assertion: Option<&'a Assertion>,
+}
+
+impl Shown<'_> {
+    fn hold(
+        &self,
+        enrolled: Option<Enrolled<'_>>,
+        totp_mac_holds: impl FnOnce() -> bool,
+        assertion_holds: impl FnOnce(&RelyingParty) -> Result<(), NotAsserted>,
+    ) -> Result<(), NotAnApproval> {
+        // A person or device removed meanwhile takes effect at once (attack 29).
+        let enrolled = enrolled
+            .filter(|e| *e.device == *self.public_key)
+            .ok_or(NotAnApproval::NotEnrolled)?;
+        if !self.signed {
+            return Err(NotAnApproval::Signature);
+        }
+        match self.factor {
+            // Whoever holds a browser's session could have it sign (attack 32).
+            Factor::Device if enrolled.browser => return Err(NotAnApproval::BrowserAlone),
+            Factor::Device => {}
+            Factor::Totp if totp_mac_holds() => {}
+            Factor::Totp => return Err(NotAnApproval::Factor),
+            Factor::Passkey => {
+                let claimed = self.assertion.map(|a| &a.public_key);
+                if claimed.is_none() || claimed != enrolled.passkey {
+                    return Err(NotAnApproval::NoPasskey);
+                }
+                let site = enrolled.site.ok_or(NotAnApproval::NoPasskey)?;
+                assertion_holds(site)?;
+            }
+        }
+        Ok(())
     }
 }

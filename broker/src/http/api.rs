@@ -12,8 +12,8 @@ use crate::{
     },
     desk::{Fault, people::Person},
     publish::{
-        Refusal, answer as answers, close, inbox as inboxes, ledger, open as opening, prove,
-        question as questions, release, stages as staged,
+        Refusal, answer as answers, close, inbox as inboxes, intent as intents, ledger,
+        open as opening, prove, question as questions, release, stages as staged,
     },
     secret::Secret,
     vault::Unseal,
@@ -29,7 +29,8 @@ use proto::{
         FreezeRequest, InviteRequest, OpenRequest, TokenName, TokenRequest, UnsealFirst,
         UnsealRequest,
     },
-    ids::{ClientKeyId, PersonId, RequestId},
+    ids::{ClientKeyId, IntentId, PersonId, RequestId},
+    intent::IntentRequest,
     log::checkpoint::LogKey,
     problem::Code,
 };
@@ -80,6 +81,7 @@ pub async fn wait(call: Call) -> Done {
     let since = call.number("since")?;
     // The ticket first; then subscribe and read, so that no change is missed between.
     close::status(&call.desk, id, &ticket)?;
+    intents::approve(&call.desk, id, call.now).await?;
     let mut changes = call.desk.waiters.subscribe(id);
     let record = close::status(&call.desk, id, &ticket)?;
     let known = since.unwrap_or(record.revision);
@@ -179,6 +181,28 @@ pub async fn challenge(call: Call) -> Done {
     let signer = call.signer.as_ref().ok_or_else(unsigned)?;
     let (person, device) = (&signer.person, &signer.device);
     encode(prove::challenge(&call.desk, person, device, &asked, call.now).await)
+}
+
+/// Announces a release.
+pub async fn intend(call: Call) -> Done {
+    let given: IntentRequest = call.json()?;
+    let signer = call.signer.as_ref().ok_or_else(unsigned)?;
+    // The statement names the device that signed this very call, or nothing.
+    if given.statement.device != signer.device {
+        return Err(Refusal::NotAllowed("another device signed the statement".to_owned()).into());
+    }
+    encode(intents::intend(&call.desk, &signer.person, &given, call.now).await)
+}
+
+/// What was announced.
+pub async fn intents(call: Call) -> Done {
+    encode(intents::list(&call.desk, call.person()?, call.now))
+}
+
+/// Takes an announcement back.
+pub async fn withdraw_intent(call: Call) -> Done {
+    let id: IntentId = call.named("id")?;
+    encode(intents::withdraw(&call.desk, id, call.person()?, call.now).await)
 }
 
 /// A person's own devices.

@@ -120,6 +120,12 @@ routes! {
         "A signed approval or denial.";
     POST   "/v1/challenges" Person api::challenge:
         "What a passkey shall sign for one `act` about one `digest`; used once.";
+    POST   "/v1/intents" Person api::intend:
+        "Announces a release before its job asks; signed, with the second factor.";
+    GET    "/v1/intents" Person api::intents:
+        "What was announced by this person, and of the packages that he approves.";
+    DELETE "/v1/intents/{id}" Person api::withdraw_intent:
+        "Takes an announcement back.";
     GET    "/v1/devices" Person api::devices:
         "This person's devices.";
     POST   "/v1/devices/invite" Person own::invite:

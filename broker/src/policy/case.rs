@@ -7,6 +7,7 @@ use proto::{
     api::Mode,
     digest::Digest,
     ids::{GroupName, PersonId, VersionText},
+    intent::Names,
     request::{CallerFacts, Item},
     time::UnixTime,
 };
@@ -47,6 +48,18 @@ pub struct Admitted {
     pub mode: Mode,
     /// How long a minted token lives, in seconds: the shortest life of all items.
     pub mint_seconds: u64,
+    /// What the policy's other keys said.
+    #[serde(default)]
+    pub terms: Terms,
+}
+
+/// What the policy's other keys said of a whole request when it was opened: the strictest of all items. What
+/// is not there is the stricter of both, or what it was before the key existed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// Whether an intent that names the commit, and no digests, counts as an approval.
+    #[serde(default)]
+    pub commit_counts: bool,
 }
 
 /// What is known about one item from outside the request.
@@ -120,6 +133,23 @@ impl Case<'_> {
     pub fn accepts(&self, factor: Factor) -> bool {
         self.entry.factors.contains(&factor)
             && self.at_open.is_none_or(|a| a.factors.contains(&factor))
+    }
+
+    /// Whether an intent that names a commit alone counts: now, and when people were asked.
+    pub fn commit_counts(&self) -> bool {
+        self.entry.commit_counts && self.at_open.is_none_or(|a| a.terms.commit_counts)
+    }
+
+    /// Whether an approval is of a kind that counts here.
+    pub fn counts(&self, approval: &Approval) -> bool {
+        self.accepts(approval.factor())
+            && match approval.intent() {
+                // What a job gets from a mint or a reveal is good for other bytes than the announced ones.
+                Some(_) if !matches!(self.entry.mode, Mode::Forward | Mode::Deposit) => false,
+                None | Some(Names::Bytes) => true,
+                Some(Names::Commit) => self.commit_counts(),
+                Some(Names::Versions) => false,
+            }
     }
 
     /// Whether this person may approve this item right now.

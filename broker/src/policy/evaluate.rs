@@ -1,7 +1,7 @@
 //! The decision about a whole request. A leaf: only what stands in this file can make a [`Permit`].
 
 use super::{
-    case::{Admitted, Case, Now, Stage},
+    case::{Admitted, Case, Now, Stage, Terms},
     file::Policy,
     reason::Reason,
     rules::{Finding, Missing, RULES},
@@ -222,6 +222,9 @@ fn join(all: Option<Admitted>, case: &Case<'_>) -> Result<Admitted, Reason> {
             answers_seconds: entry.answers_seconds,
             mode: entry.mode,
             mint_seconds: case.mint_seconds(),
+            terms: Terms {
+                commit_counts: case.commit_counts(),
+            },
         });
     };
     if all.mode != entry.mode {
@@ -241,5 +244,8 @@ fn join(all: Option<Admitted>, case: &Case<'_>) -> Result<Admitted, Reason> {
         answers_seconds: all.answers_seconds.min(entry.answers_seconds),
         mode: all.mode,
         mint_seconds: all.mint_seconds.min(case.mint_seconds()),
+        terms: Terms {
+            commit_counts: all.terms.commit_counts && case.commit_counts(),
+        },
     })
 }

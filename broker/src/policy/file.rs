@@ -29,7 +29,7 @@ pub const MINT_MIN: u64 = 2 * 60;
 /// Longest life of a minted token, in seconds.
 const MINT_MAX: u64 = 15 * 60;
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "match",
     "callers",
     "approvers",
@@ -41,15 +41,15 @@ const KEYS: [&str; 11] = [
     "mode",
     "mint_life",
     "answers",
+    "intent",
 ];
 /// Keys that are designed but not built: better refused than believed to work.
-const LATER: [&str; 7] = [
+const LATER: [&str; 6] = [
     "veto",
     "hours",
     "scan",
     "unsolicited",
     "require",
-    "intent",
     "totp_digits",
 ];
 
@@ -85,6 +85,8 @@ pub struct Entry {
     pub mint_seconds: u64,
     /// How long answers are taken, in seconds.
     pub answers_seconds: u64,
+    /// Whether an intent that names the commit, and no digests, counts as an approval.
+    pub commit_counts: bool,
 }
 
 /// What versions may look like.
@@ -255,6 +257,7 @@ impl Entry {
                 .optional("mint_life")
                 .map_or(Ok(MINT_MIN), mint_life)?,
             answers_seconds: table.optional("answers").map_or(Ok(ANSWERS_MIN), answers)?,
+            commit_counts: table.optional("intent").map_or(Ok(false), intent)?,
         })
     }
 }
@@ -311,6 +314,15 @@ fn mode(value: Value<'_, '_>) -> Result<Mode, PolicyError> {
         "reveal" => Ok(Mode::Reveal),
         "mint" => Ok(Mode::Mint),
         _ => Err(value.error("must be \"forward\", \"deposit\", \"mint\" or \"reveal\"")),
+    }
+}
+
+/// `commit`; absence asks for the files' digests.
+fn intent(value: Value<'_, '_>) -> Result<bool, PolicyError> {
+    match value.text()? {
+        "commit" => Ok(true),
+        "files" => Ok(false),
+        _ => Err(value.error("must be \"files\" (the default) or \"commit\"")),
     }
 }
 

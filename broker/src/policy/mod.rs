@@ -21,7 +21,7 @@ mod removal;
 #[cfg(test)]
 mod stage_set;
 
-pub use case::{Admitted, ItemNow, Now, Person};
+pub use case::{Admitted, ItemNow, Now, Person, Terms};
 pub use evaluate::{Permit, Refusal, Verdict, admissible, evaluate};
 pub use file::Policy;
 pub use read::PolicyError;

@@ -1,7 +1,7 @@
 //! A stage for the tests of this room: a request, people with real device keys, answers.
 
 use super::{
-    case::{Admitted, ItemNow, Now, Person},
+    case::{Admitted, ItemNow, Now, Person, Terms},
     evaluate::{Refusal, Verdict, admissible, evaluate},
     file::Policy,
 };
@@ -66,6 +66,7 @@ impl Set {
                 answers_seconds: 3600,
                 mode: Mode::Forward,
                 mint_seconds: 120,
+                terms: Terms::default(),
             },
         }
     }

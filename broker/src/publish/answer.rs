@@ -2,7 +2,7 @@
 //! denial.
 
 use super::{
-    Refusal, close, deny, judge,
+    Refusal, close, deny, intent, judge,
     ledger::{self, APPROVED, Held},
     prove::{About, Proved, Unproved, not_taken, prove},
     state::{MATCH_TRIES, Record, State, Tries},
@@ -292,10 +292,8 @@ async fn accept(
         (Verdict::Wait(_), _) => false,
     };
     if enough {
-        for item in &held.record.facts.items {
-            batch = claim_version(desk, batch, item, held.record.facts.id)?;
-        }
-        batch = judge::unless_frozen(batch, &held.record.facts);
+        batch = claim(desk, batch, &held.record)?;
+        batch = intent::spend(desk, batch, &held.record, now)?;
     }
     let id = held.record.facts.id;
     let step = held.record.approve(evidence, enough, now)?;
@@ -310,6 +308,14 @@ async fn accept(
         close::end_rivals(desk, &record, now).await?;
     }
     Ok(answered(&record, Decision::Approve))
+}
+
+/// What an approval needs beside its state: every version is this request's alone, and no package is frozen.
+pub(super) fn claim(desk: &Desk, mut batch: Batch, record: &Record) -> Result<Batch, Refusal> {
+    for item in &record.facts.items {
+        batch = claim_version(desk, batch, item, record.facts.id)?;
+    }
+    Ok(judge::unless_frozen(batch, &record.facts))
 }
 
 /// From approval on there is one request for a version.

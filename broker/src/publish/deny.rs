@@ -3,7 +3,7 @@
 use super::{
     Refusal,
     answer::answered,
-    close,
+    close, intent,
     ledger::{self, FROZEN, Freeze, Held},
     question::{approves, concerns},
     ring,
@@ -56,6 +56,7 @@ pub(super) async fn deny(
         }
     }
     let before = held.record.clone();
+    batch = intent::ended_by_denial(desk, batch, &held.record, &evidence.person, now)?;
     let answer = match held
         .record
         .deny(Some(&evidence), given.reason.clone(), DenyCause::Person)

@@ -120,6 +120,11 @@ fn line(desk: &Desk, r: &Record, person: &Person) -> InboxLine {
         expires: r.expires(),
         approvals: (r.status().approvals, r.quorum),
         answered: r.evidence().iter().any(|e| e.person == person.id),
+        intended_by: r
+            .intents
+            .iter()
+            .map(|f| f.evidence.person.clone())
+            .collect(),
         confirm: confirm::lines(desk, r),
     }
 }

@@ -2,7 +2,7 @@
 //! when the credential is collected, and again before bytes leave.
 
 use super::{
-    Refusal,
+    Refusal, intent,
     ledger::{self, FROZEN},
     state::Record,
 };
@@ -24,7 +24,8 @@ use proto::{
     canonical::Canonical,
     device::DeviceKind,
     digest::unhex,
-    ids::VersionText,
+    ids::{DeviceId, VersionText},
+    passkey::Assertion,
     request::{Item, RequestFacts},
     time::UnixTime,
 };
@@ -148,7 +149,10 @@ pub fn judge(
     let mut approvals = Vec::new();
     for e in evidence {
         let person = desk.person(&e.person)?;
-        let enrolled = person.as_ref().and_then(|p| enrolled(desk, &p.value, e));
+        let (device, assertion) = (&e.statement.device, e.assertion.as_ref());
+        let enrolled = person
+            .as_ref()
+            .and_then(|p| enrolled(desk, &p.value, device, assertion));
         match Approval::verify(e, &record.digest, enrolled, |e| totp_mac_holds(desk, e)) {
             Ok(approval) => approvals.push(approval),
             Err(why) => {
@@ -156,12 +160,14 @@ pub fn judge(
             }
         }
     }
+    approvals.extend(intent::approvals(desk, record)?);
     let at_open = Admitted {
         quorum: record.quorum,
         factors: record.factors.clone(),
         answers_seconds: record.answers_seconds,
         mode: record.mode,
         mint_seconds: record.mint_seconds,
+        terms: record.terms.clone(),
     };
     let items = items_now(desk, &record.facts, published)?;
     Ok(policy::evaluate(
@@ -181,10 +187,14 @@ pub fn judge(
     ))
 }
 
-/// What of this evidence is enrolled for this person now.
-fn enrolled<'a>(desk: &'a Desk, person: &'a Person, evidence: &Evidence) -> Option<Enrolled<'a>> {
-    let device = person.device(&evidence.statement.device)?;
-    let assertion = evidence.assertion.as_ref();
+/// What of some evidence is enrolled for this person now.
+pub(super) fn enrolled<'a>(
+    desk: &'a Desk,
+    person: &'a Person,
+    device: &DeviceId,
+    assertion: Option<&Assertion>,
+) -> Option<Enrolled<'a>> {
+    let device = person.device(device)?;
     let passkey = assertion.and_then(|a| person.passkey(&a.credential));
     Some(Enrolled {
         device: &device.public_key,

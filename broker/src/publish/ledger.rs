@@ -29,6 +29,8 @@ pub const BY_PACKAGE_ASKER: Table = Table("by-package-asker");
 pub const BY_SUBJECT: Table = Table("by-subject");
 /// issuer NUL subject NUL actor NUL id: open requests of one CI account's jobs.
 pub const BY_ACTOR: Table = Table("by-actor");
+/// intent NUL id: open requests that fit an intent.
+pub const BY_INTENT: Table = Table("by-intent");
 /// `registry:package@version`: the one approved request.
 pub const APPROVED: Table = Table("approved");
 /// Idempotency keys.
@@ -188,6 +190,9 @@ fn indexes(record: &Record) -> Vec<(Table, Vec<u8>)> {
     if let Some(actor) = &record.actor {
         let key = index(&[&caller.issuer, &caller.subject, actor], id);
         rows.push((BY_ACTOR, key));
+    }
+    for fit in &record.intents {
+        rows.push((BY_INTENT, index(&[&fit.evidence.id.to_string()], id)));
     }
     let mut seen = std::collections::BTreeSet::new();
     for item in &record.facts.items {

@@ -1,6 +1,6 @@
 //! The story: how a wish becomes a publish.
 //!
-//! Read `state` (what can happen), then the verbs in their order: [`open`], [`answer`],
+//! Read `state` (what can happen), then the verbs in their order: [`intent`] (before any job asks), [`open`], [`answer`],
 //! [`release`] (collect), [`forward`], [`confirm`] (where the registry has a second factor of its own),
 //! [`settle`], [`fetch`], [`close`].
 
@@ -15,6 +15,7 @@ pub mod deposit;
 pub mod fetch;
 pub mod forward;
 pub mod inbox;
+pub mod intent;
 pub mod judge;
 pub mod known;
 pub mod ledger;

@@ -1,7 +1,7 @@
 //! Opening: a verified caller's wish becomes a pending request, or a recorded refusal.
 
 use super::{
-    Refusal, deposit, judge,
+    Refusal, deposit, intent, judge,
     ledger::{self, BURNT, BY_ACTOR, BY_SUBJECT, CREDENTIALS, Held, IDEMPOTENCY},
     release, ring,
     state::{Opening, Record},
@@ -149,7 +149,8 @@ pub(super) async fn open_as(
     if desk.live.get(BURNT, &burnt).map_err(Fault::from)?.is_some() {
         return refuse(desk, Batch::new(), REPLAYED, Refusal::TokenReplayed, now).await;
     }
-    if over_quota(desk, &facts, caller.actor())? {
+    let announced = intent::outside_quotas(desk, &intent::fitting(desk, &facts, now)?)?;
+    if !announced && over_quota(desk, &facts, caller.actor())? {
         return refuse(
             desk,
             Batch::new(),
@@ -192,6 +193,9 @@ pub(super) async fn open_as(
         .transpose()
         .map_err(Fault::from)?;
     let deposit = deposit.map(|credential| credential.hash());
+    let how = (caller.actor(), admitted.mode, admitted.terms.commit_counts);
+    let fitting = intent::fitting(desk, &facts, now)?;
+    let intents = intent::described(desk, &facts, how, fitting)?;
     let step = Record::open(Opening {
         facts,
         caller,
@@ -200,6 +204,7 @@ pub(super) async fn open_as(
         ticket: ticket.hash(),
         credential: deposit,
         idempotency: &key,
+        intents,
         now,
     });
     let remembered =
@@ -220,6 +225,8 @@ pub(super) async fn open_as(
     match ledger::create(desk, step, ended, batch, now).await {
         Ok(record) => {
             desk.metrics.opened.inc();
+            // Opened and durable. If we stop here, it is approved when its job asks how it stands.
+            intent::approve(desk, id, now).await?;
             desk.bells.ask();
             opened(desk, &record)
         }

@@ -1,13 +1,13 @@
 //! What a maintainer is shown.
 
-use super::{Refusal, confirm, judge, ledger, stages, state::Record};
+use super::{Refusal, confirm, intent, judge, ledger, stages, state::Record};
 use crate::{
     desk::{Desk, Fault, people::Person},
     registry::{Published, ReadBack},
 };
 use proto::{
     api::{Mode, Question, StateName},
-    ids::{GroupName, RequestId},
+    ids::{GroupName, PersonId, RequestId},
     request::Item,
     time::UnixTime,
 };
@@ -83,6 +83,7 @@ pub async fn question(
                 .to_owned(),
         );
     }
+    warnings.splice(0..0, intent::unlike(desk, &record)?);
     warnings.dedup();
     let rivals = rivals(desk, &record)?;
     if !rivals.is_empty() {
@@ -123,7 +124,8 @@ pub async fn question(
         opened: record.opened,
         note: record.note.clone(),
         factors: record.factors.clone(),
-        approvals: record.evidence().iter().map(|e| e.person.clone()).collect(),
+        approvals: approved_by(&record),
+        intents: intent::shown(&record),
         quorum: record.quorum,
         facts: record.facts,
         previous,
@@ -132,6 +134,13 @@ pub async fn question(
         will_confirm,
         confirm,
     })
+}
+
+/// Who has said yes: by an answer, or by an intent that counts.
+fn approved_by(record: &Record) -> Vec<PersonId> {
+    let mut people: Vec<_> = record.evidence().iter().map(|e| e.person.clone()).collect();
+    people.extend(record.counting().map(|intent| intent.person.clone()));
+    people
 }
 
 /// Which files of a release that is half out are there, while it is still asked for.

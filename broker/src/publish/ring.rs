@@ -63,8 +63,8 @@ pub fn ordered(batch: Batch, id: RequestId, now: UnixTime) -> Batch {
 }
 
 /// Whether an intent announced this request. The one place where intents and rings meet.
-fn announced(_record: &Record) -> bool {
-    false
+fn announced(record: &Record) -> bool {
+    !record.intents.is_empty()
 }
 
 /// Whether the policy lets it wait silently, since nobody announced it.

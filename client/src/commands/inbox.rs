@@ -56,6 +56,12 @@ pub(crate) async fn inbox(context: &Context, args: &InboxArgs) -> Result<(), Fai
                 .out
                 .line(&format!("    {}", context.out.warning(&line)))?;
         }
+        if !r.intended_by.is_empty() {
+            let by: Vec<_> = r.intended_by.iter().map(ToString::to_string).collect();
+            context
+                .out
+                .line(&format!("    announced by {}", by.join(", ")))?;
+        }
         context.out.line(&format!(
             "    asked by {}, {} of {} approvals{mine}, {} left",
             harmless(&r.caller),

@@ -61,6 +61,27 @@ pub(crate) struct What {
     pub(crate) no_verify: bool,
 }
 
+impl What {
+    /// Files that are only read, to say what they are.
+    pub(crate) const fn files(
+        registry: RegistryId,
+        paths: Vec<PathBuf>,
+        tag: Option<String>,
+    ) -> Self {
+        Self {
+            registry,
+            paths,
+            workspaces: false,
+            skip_published: false,
+            tag,
+            layout: None,
+            named: None,
+            note: None,
+            no_verify: false,
+        }
+    }
+}
+
 /// What was read from disk.
 pub(crate) struct Ready {
     /// What is to be published.
@@ -76,6 +97,11 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
+    /// What was read.
+    pub(crate) fn items(&self) -> &[Item] {
+        &self.items
+    }
+
     /// Asks for approval. A project whose settings lead to another registry than the broker names is
     /// refused, and its request taken back. `None`: everything is published already.
     pub(crate) async fn open(

@@ -12,6 +12,7 @@ use crate::{
     device::DeviceKey,
     digest::Digest,
     ids::{DeviceId, PersonId, RequestId},
+    intent::Names,
     request::{RequestDigest, RequestFacts},
     time::UnixTime,
 };
@@ -113,6 +114,9 @@ pub struct Approver {
     pub factor: Factor,
     /// When, by the device's clock.
     pub time: UnixTime,
+    /// Announced before the request was there: what the intent named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub announced: Option<Names>,
 }
 
 /// Why a receipt is not valid.
@@ -306,6 +310,45 @@ fn check_evidence(body: &ReceiptBody) -> Result<Vec<Approver>, VerifyError> {
             device: statement.device.clone(),
             factor: evidence.factor,
             time: statement.time,
+            announced: None,
+        });
+    }
+    for evidence in &body.intents {
+        let statement = &evidence.statement;
+        let refuse = |why| {
+            Err(VerifyError::Evidence {
+                person: evidence.person.clone(),
+                why,
+            })
+        };
+        if statement.names() == Names::Versions || !statement.fits(&body.facts) {
+            return refuse("the intent does not name what was published");
+        }
+        if !evidence.signature_holds() {
+            return refuse("the intent's signature does not hold");
+        }
+        if evidence.factor == Factor::Passkey {
+            let site = body.site.as_ref();
+            if site.is_none_or(|site| evidence.assertion_holds(site).is_err()) {
+                return refuse("the intent's passkey assertion does not hold");
+            }
+            let credential = evidence.assertion.as_ref().map(|a| &a.credential);
+            if !passkeys.insert(credential) {
+                return refuse("its passkey answered for another person too");
+            }
+        }
+        if !people.insert(&evidence.person) {
+            return refuse("this person is counted twice");
+        }
+        if !keys.insert(evidence.public_key) {
+            return refuse("its device answered for another person too");
+        }
+        approvers.push(Approver {
+            person: evidence.person.clone(),
+            device: statement.device.clone(),
+            factor: evidence.factor,
+            time: statement.time,
+            announced: Some(statement.names()),
         });
     }
     if approvers.is_empty() {

@@ -102,6 +102,7 @@ fn body_with(leaf: &str) -> ReceiptBody {
     let digest = facts.digest();
     ReceiptBody {
         request_digest: digest,
+        intents: Vec::new(),
         evidence: vec![
             evidence("alice", 2, digest, Decision::Approve),
             evidence("bob", 3, digest, Decision::Approve),

@@ -36,7 +36,7 @@ pub(super) fn rule(case: &Case<'_>) -> Finding {
         case.around
             .approvals
             .iter()
-            .any(|a| a.person() == *id && case.accepts(a.factor()))
+            .any(|a| a.person() == *id && case.counts(a))
     });
     let approvals = count(able.len());
     // `quorum` is at least 1 by the parser; zero of zero must never be enough.

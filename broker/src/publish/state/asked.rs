@@ -1,6 +1,6 @@
 //! Asking: from open to approved, denied, cancelled or too late.
 
-use super::{COLLECT_SECONDS, NotFrom, Record, State, Step, Tries};
+use super::{COLLECT_SECONDS, Fit, NotFrom, Record, State, Step, Tries};
 use crate::{
     audit::{event::Event, reason::DenyCause},
     caller::Caller,
@@ -32,6 +32,8 @@ pub struct Opening<'a> {
     pub credential: Option<BearerHash>,
     /// The idempotency row's key.
     pub idempotency: &'a [u8],
+    /// The intents that it fits.
+    pub intents: Vec<Fit>,
     /// Now.
     pub now: UnixTime,
 }
@@ -47,6 +49,7 @@ impl Record {
             ticket,
             credential,
             idempotency,
+            intents,
             now,
         } = opening;
         let digest = facts.digest();
@@ -57,6 +60,12 @@ impl Record {
             issuer: facts.caller.issuer.clone(),
             subject: facts.caller.subject.clone(),
         };
+        let mut events = vec![event];
+        events.extend(intents.iter().map(|fit| Event::RequestIntended {
+            request: facts.id,
+            intent: fit.evidence.id,
+            person: fit.evidence.person.clone(),
+        }));
         let record = Self {
             digest,
             opened: now,
@@ -71,6 +80,8 @@ impl Record {
             answers_seconds: admitted.answers_seconds,
             mode: admitted.mode,
             mint_seconds: admitted.mint_seconds,
+            terms: admitted.terms.clone(),
+            intents,
             bound: String::new(),
             leaf_from: None,
             unclear: BTreeSet::new(),
@@ -82,10 +93,24 @@ impl Record {
             },
             facts,
         };
-        Step {
-            record,
-            events: vec![event],
-        }
+        Step { record, events }
+    }
+
+    /// The intents alone are enough.
+    pub fn approve_intended(mut self, now: UnixTime) -> Result<Step, NotFrom> {
+        let State::Pending { evidence, .. } = &self.state else {
+            return Err(self.not_from());
+        };
+        let evidence = evidence.clone();
+        let event = Event::RequestApproved {
+            request: self.facts.id,
+            digest: self.digest,
+        };
+        self.state = State::Approved {
+            evidence,
+            collect_by: now.after(COLLECT_SECONDS),
+        };
+        Ok(self.step(vec![event]))
     }
 
     /// Another approval. `enough` says that policy would permit with it.

@@ -17,6 +17,7 @@ pub use asked::Opening;
 
 use crate::{
     audit::{event::Event, reason::DenyCause},
+    policy::Terms,
     registry::StageId,
 };
 use proto::{
@@ -25,6 +26,7 @@ use proto::{
     canonical::Canonical,
     digest::Digest,
     ids::PersonId,
+    intent::IntentEvidence,
     request::{RequestDigest, RequestFacts},
     time::UnixTime,
 };
@@ -74,6 +76,12 @@ pub struct Record {
     /// How long a minted token may live, in seconds, when it was opened.
     #[serde(default)]
     pub mint_seconds: u64,
+    /// What the policy's other keys said, when it was opened.
+    #[serde(default)]
+    pub terms: Terms,
+    /// The intents that it fitted when it was opened.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub intents: Vec<Fit>,
     /// MAC of what decides beside the digest, hex; made when it is opened.
     #[serde(default)]
     pub bound: String,
@@ -90,6 +98,15 @@ pub struct Record {
     pub revision: u64,
     /// Where it stands.
     pub state: State,
+}
+
+/// An intent that a request fitted when it was opened.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Fit {
+    /// The intent, to be verified again whenever it counts.
+    pub evidence: IntentEvidence,
+    /// Whether it counted as an approval then: for people, it decides nothing.
+    pub counts: bool,
 }
 
 /// Where a request stands. Each variant holds exactly what is legal then.
@@ -330,6 +347,14 @@ impl Record {
         if self.mode == Mode::Mint {
             c = c.number(self.mint_seconds);
         }
+        // Rows from before these keys have none, and their MAC holds still.
+        if self.terms != Terms::default() || !self.intents.is_empty() {
+            c = c.number(u64::from(self.terms.commit_counts));
+            c = c.number(self.intents.len() as u64);
+            for fit in &self.intents {
+                c = c.bytes(fit.evidence.id.0.as_bytes());
+            }
+        }
         c = c.number(self.factors.len() as u64);
         for factor in &self.factors {
             c = c.text(factor.name());
@@ -390,6 +415,32 @@ impl Record {
             | State::Conflict { evidence, .. }
             | State::Expired { evidence, .. } => evidence,
             State::Denied { .. } | State::Cancelled => &[],
+        }
+    }
+
+    /// The intents that counted as approvals when it was opened, but of those who answered nonetheless.
+    pub fn counting(&self) -> impl Iterator<Item = &IntentEvidence> {
+        let answered = |e: &IntentEvidence| self.evidence().iter().any(|a| a.person == e.person);
+        let counting = self.intents.iter().filter(|fit| fit.counts);
+        counting
+            .map(|fit| &fit.evidence)
+            .filter(move |e| !answered(e))
+    }
+
+    /// How many people have said yes, so far as is known without asking the policy again.
+    pub fn approvals(&self) -> u32 {
+        let all = self.evidence().len() + self.counting().count();
+        u32::try_from(all).unwrap_or(u32::MAX)
+    }
+
+    /// Whether it ended before any byte of it left the broker.
+    pub fn never_left(&self) -> bool {
+        match &self.state {
+            State::Expired { progress, .. } => progress
+                .iter()
+                .flatten()
+                .all(|p| matches!(p, Progress::Waiting { attempt: 0, .. })),
+            _ => false,
         }
     }
 

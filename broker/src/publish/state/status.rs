@@ -27,7 +27,7 @@ impl Record {
             id: self.facts.id,
             state,
             revision: self.revision,
-            approvals: u32::try_from(self.evidence().len()).unwrap_or(u32::MAX),
+            approvals: self.approvals(),
             quorum: self.quorum,
             expires: self.expires(),
             reason: self.reason(),

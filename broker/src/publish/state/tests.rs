@@ -57,6 +57,8 @@ fn releasing() -> Record {
         answers_seconds: 60,
         mode: Mode::Forward,
         mint_seconds: 0,
+        terms: Terms::default(),
+        intents: Vec::new(),
         bound: String::new(),
         leaf_from: None,
         unclear: BTreeSet::new(),

@@ -9,6 +9,7 @@ use proto::{
     answer::Factor,
     api::{Mode, Question},
     ids::VersionText,
+    intent::{Intended, Names},
     request::Item,
     text::harmless,
     time::UnixTime,
@@ -44,6 +45,9 @@ pub(crate) fn draw(out: &Out, q: &Question, now: UnixTime) -> String {
             "! weaker: the job gets a token of the registry for {life}, good for ANY files of this project"
         );
         let _ = writeln!(s, "  {}", out.warning(&line));
+    }
+    for line in intended(q, now) {
+        let _ = writeln!(s, "  {line}");
     }
     for warning in &q.warnings {
         let _ = writeln!(s, "  {}", out.warning(&format!("! {}", harmless(warning))));
@@ -90,6 +94,29 @@ pub(crate) fn draw(out: &Out, q: &Question, now: UnixTime) -> String {
     let _ = writeln!(s, "  {:<10} {}", "request", q.facts.id);
     let _ = write!(s, "  {:<10} {}", "digest", q.facts.digest());
     s
+}
+
+/// What was announced before the job asked, and that this is it.
+fn intended(q: &Question, now: UnixTime) -> Vec<String> {
+    let line = |i: &Intended| {
+        let what = match i.names {
+            Names::Versions => "version",
+            Names::Commit => "version, commit",
+            Names::Bytes => "version, these very files",
+        };
+        let counts = if i.counts {
+            "counts as an approval"
+        } else {
+            "counts as no approval"
+        };
+        format!(
+            "{:<10} by {} {} ago: {what}; {counts}",
+            "announced",
+            i.person,
+            span(now.since(i.made))
+        )
+    };
+    q.intents.iter().map(line).collect()
 }
 
 fn draw_item(

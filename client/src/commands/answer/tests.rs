@@ -46,6 +46,7 @@ fn asked() -> Question {
         note: Some("please\u{1b}[2J approve".into()),
         factors: vec![Factor::Totp],
         approvals: vec!["bob".parse().unwrap()],
+        intents: Vec::new(),
         quorum: 2,
         previous: vec![Some("1.4.1".parse().unwrap())],
         rivals: vec!["00000000-0000-7000-8000-000000000002".parse().unwrap()],

@@ -1,0 +1,294 @@
+//! Which intents a request fits, and what becomes of it.
+
+use super::{
+    End, Kept, OF_PACKAGE, Standing, ends, kept,
+    make::{approves_package, intent_of, totp_mac_holds},
+};
+use crate::{
+    audit::event::{Event, leaf},
+    challenge::approval::Approval,
+    desk::{Desk, Fault, people::Person},
+    policy::Verdict,
+    publish::{
+        Refusal, answer, close, judge,
+        ledger::{self, BY_INTENT},
+        state::{Fit, Record, State},
+    },
+    store::Batch,
+};
+use proto::{
+    api::Mode,
+    ids::{IntentId, PersonId, RequestId},
+    intent::{Intended, IntentEvidence, Names},
+    request::RequestFacts,
+    time::UnixTime,
+};
+
+/// Most intents that one request fits.
+const FITS_MAX: usize = 20;
+/// Intents of a package that are looked at.
+const LOOK_MAX: usize = 1000;
+/// Open requests outside every quota for one intent. An intent that names no digests can be fitted by a thief
+/// of the CI account too, and what he opens beyond these places is counted as everybody's.
+const PLACES: usize = 20;
+/// Attempts to approve when others answer at the same moment.
+const RACES_MAX: usize = 100;
+
+/// The live intents that a request fits, which is opened now: of people who are enrolled and approve all of it.
+/// Of each person the one that says most.
+pub fn fitting(
+    desk: &Desk,
+    facts: &RequestFacts,
+    now: UnixTime,
+) -> Result<Vec<IntentEvidence>, Fault> {
+    let mut best: Vec<IntentEvidence> = Vec::new();
+    for row in of_first_package(desk, facts)? {
+        let evidence = &row.evidence;
+        if !evidence.lived_at(now)
+            || !evidence.statement.fits(facts)
+            || row.standing(desk, None)? == Standing::Over
+            || !stands_for(desk, evidence)?
+        {
+            continue;
+        }
+        if let Some(known) = best.iter_mut().find(|e| e.person == evidence.person) {
+            if known.statement.names() < evidence.statement.names() {
+                *known = row.evidence;
+            }
+        } else if best.len() < FITS_MAX {
+            best.push(row.evidence);
+        }
+    }
+    Ok(best)
+}
+
+/// A request's items are exactly an intent's: those about its first package are all that could fit.
+fn of_first_package(desk: &Desk, facts: &RequestFacts) -> Result<Vec<Kept>, Fault> {
+    let Some(item) = facts.items.first() else {
+        return Ok(Vec::new());
+    };
+    let prefix = ledger::prefix(&[&item.package_key()]);
+    let mut all = Vec::new();
+    for (key, _) in desk.live.range(OF_PACKAGE, &prefix, None, LOOK_MAX)? {
+        let id = key.get(prefix.len()..).and_then(intent_of);
+        let row = id.map(|id| kept(desk, id)).transpose()?.flatten();
+        all.extend(row.map(|row| row.value));
+    }
+    Ok(all)
+}
+
+/// Whether who made an intent still has that device and approves all of it (attacks 28, 29).
+fn stands_for(desk: &Desk, evidence: &IntentEvidence) -> Result<bool, Fault> {
+    let person = desk.person(&evidence.person)?;
+    Ok(person.is_some_and(|p| {
+        let items = &evidence.statement.items;
+        p.value.key_of(&evidence.statement.device) == Some(&evidence.public_key)
+            && items.iter().all(|i| approves_package(desk, i, &p.value))
+    }))
+}
+
+/// What a record keeps of the intents that it fits.
+pub fn described(
+    desk: &Desk,
+    facts: &RequestFacts,
+    (actor, mode, commit_counts): (Option<&str>, Mode, bool),
+    fitting: Vec<IntentEvidence>,
+) -> Result<Vec<Fit>, Fault> {
+    let policy = desk.policy.load();
+    let mut fits = Vec::new();
+    for evidence in fitting {
+        let person = desk.person(&evidence.person)?;
+        let asks = |p: &Person| p.actors.iter().any(|a| Some(a.as_str()) == actor);
+        let requester = person.is_some_and(|p| asks(&p.value));
+        let may = facts.items.iter().all(|i| {
+            let entry = policy.entry(&i.registry, &i.package);
+            entry.is_ok_and(|e| {
+                (e.requester_may_approve || !requester) && e.factors.contains(&evidence.factor)
+            })
+        });
+        let enough = match evidence.statement.names() {
+            Names::Bytes => true,
+            Names::Commit => commit_counts,
+            Names::Versions => false,
+        };
+        let counts = may && enough && matches!(mode, Mode::Forward | Mode::Deposit);
+        fits.push(Fit { evidence, counts });
+    }
+    Ok(fits)
+}
+
+/// Whether one of these intents has a place left for a request outside every quota (attack 54).
+pub fn outside_quotas(desk: &Desk, fitting: &[IntentEvidence]) -> Result<bool, Fault> {
+    for evidence in fitting {
+        let prefix = ledger::prefix(&[&evidence.id.to_string()]);
+        if desk.live.range(BY_INTENT, &prefix, None, PLACES)?.len() < PLACES {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The approvals among the intents of a request, verified now. The row decides whether an intent is still
+/// there: no row, no approval.
+pub fn approvals(desk: &Desk, record: &Record) -> Result<Vec<Approval>, Fault> {
+    let mut approvals = Vec::new();
+    for Fit { evidence, .. } in &record.intents {
+        let Some(row) = kept(desk, evidence.id)? else {
+            continue;
+        };
+        // What the request's row holds must be what was announced.
+        if row.value.evidence != *evidence
+            || row.value.standing(desk, Some(record.facts.id))? != Standing::Free
+        {
+            continue;
+        }
+        let person = desk.person(&evidence.person)?;
+        let (device, assertion) = (&evidence.statement.device, evidence.assertion.as_ref());
+        let enrolled = person
+            .as_ref()
+            .and_then(|p| judge::enrolled(desk, &p.value, device, assertion));
+        match Approval::intended(evidence, &record.facts, record.opened, enrolled, |e| {
+            totp_mac_holds(desk, e)
+        }) {
+            Ok(approval) => approvals.push(approval),
+            Err(why) => {
+                tracing::debug!(request = %record.facts.id, intent = %evidence.id, %why, "an intent does not count");
+            }
+        }
+    }
+    Ok(approvals)
+}
+
+/// Approves a pending request whose intents are enough, if they are. Asked when it was opened, and again
+/// whenever its job asks how it stands: the version may have been another request's for a while.
+pub async fn approve(desk: &Desk, id: RequestId, now: UnixTime) -> Result<(), Refusal> {
+    for _ in 0..RACES_MAX {
+        let Some(held) = ledger::live(desk, id)? else {
+            return Ok(());
+        };
+        let record = &held.record;
+        let pending = matches!(record.state, State::Pending { .. });
+        if !pending || record.overdue(now) || !record.intents.iter().any(|fit| fit.counts) {
+            return Ok(());
+        }
+        let unknown = vec![None; record.facts.items.len()];
+        let verdict = judge::judge(desk, record, record.evidence(), &unknown, now)?;
+        let Verdict::Permit(_) = verdict else {
+            return Ok(());
+        };
+        let batch = match answer::claim(desk, Batch::new(), record) {
+            Ok(batch) => batch,
+            // Another one has the version; this one's turn may come.
+            Err(Refusal::VersionTaken(_)) => return Ok(()),
+            Err(other) => return Err(other),
+        };
+        let batch = spend(desk, batch, record, now)?;
+        let version = held.version;
+        let step = held.record.approve_intended(now)?;
+        match ledger::persist(desk, version, step, batch, now).await {
+            // Somebody answered, took it back or froze it: it is judged again.
+            Err(Fault::Conflict(..)) => {}
+            Err(other) => return Err(other.into()),
+            Ok(record) => {
+                desk.metrics.answers.inc();
+                close::end_rivals(desk, &record, now).await?;
+                return Ok(());
+            }
+        }
+    }
+    Err(Refusal::Busy)
+}
+
+/// Spends the intents that count for a request, in the commit that approves it: of two requests for one
+/// intent, one is approved (attack 27).
+pub fn spend(
+    desk: &Desk,
+    mut batch: Batch,
+    record: &Record,
+    now: UnixTime,
+) -> Result<Batch, Fault> {
+    let request = record.facts.id;
+    for Fit { evidence, .. } in record.intents.iter().filter(|fit| fit.counts) {
+        let Some(row) = kept(desk, evidence.id)? else {
+            continue;
+        };
+        if row.value.standing(desk, Some(request))? != Standing::Free {
+            continue;
+        }
+        let event = Event::IntentSpent {
+            intent: evidence.id,
+            request,
+        };
+        batch = ends(desk, batch, row, End::Spent { request })?.append(leaf(&event, now));
+    }
+    Ok(batch)
+}
+
+/// A denied request's intents are over, where they had approved it or would have: else the next request with
+/// these bytes would be approved by them at once. What merely rang goes on.
+pub fn ended_by_denial(
+    desk: &Desk,
+    mut batch: Batch,
+    record: &Record,
+    by: &PersonId,
+    now: UnixTime,
+) -> Result<Batch, Fault> {
+    for Fit { evidence, .. } in record.intents.iter().filter(|fit| fit.counts) {
+        let Some(row) = kept(desk, evidence.id)? else {
+            continue;
+        };
+        if row.value.standing(desk, Some(record.facts.id))? != Standing::Free {
+            continue;
+        }
+        let end = End::Withdrawn { by: by.clone() };
+        let event = Event::IntentWithdrawn {
+            intent: evidence.id,
+            by: by.clone(),
+        };
+        batch = ends(desk, batch, row, end)?.append(leaf(&event, now));
+    }
+    Ok(batch)
+}
+
+/// What the question shows of the intents that a request fits.
+pub fn shown(record: &Record) -> Vec<Intended> {
+    let fits = record.intents.iter();
+    fits.map(|fit| Intended {
+        id: fit.evidence.id,
+        person: fit.evidence.person.clone(),
+        made: fit.evidence.made,
+        names: fit.evidence.statement.names(),
+        counts: fit.counts,
+    })
+    .collect()
+}
+
+/// Intents about one of a request's versions that it does not fit, one sentence each: somebody announced it, and
+/// this is something else.
+pub fn unlike(desk: &Desk, record: &Record) -> Result<Vec<String>, Fault> {
+    let mut lines = Vec::new();
+    for item in &record.facts.items {
+        let prefix = ledger::prefix(&[&item.package_key()]);
+        for (key, _) in desk.live.range(OF_PACKAGE, &prefix, None, LOOK_MAX)? {
+            let id: Option<IntentId> = key.get(prefix.len()..).and_then(intent_of);
+            let Some(row) = id.map(|id| kept(desk, id)).transpose()?.flatten() else {
+                continue;
+            };
+            let evidence = &row.value.evidence;
+            let same = |i: &proto::intent::IntendedItem| i.name() == item.name();
+            if evidence.lived_at(record.opened)
+                && !matches!(row.value.end, Some(End::Withdrawn { .. }))
+                && evidence.statement.items.iter().any(same)
+                && !evidence.statement.fits(&record.facts)
+            {
+                lines.push(format!(
+                    "{} announced {}, and this is NOT what was announced (other commit, files, tag or packages)",
+                    evidence.person,
+                    item.name()
+                ));
+            }
+        }
+    }
+    lines.dedup();
+    Ok(lines)
+}

@@ -1,0 +1,123 @@
+//! Intents: what people announced before any job asked.
+//!
+//! [`make`]: announced, listed, taken back. [`fit`]: which of them a request fits, and what becomes of it.
+//!
+//! If an attacker writes here: rows are authenticated under the vault's key and bound to their place, so he
+//! can delete an intent, and make none. One that was spent or withdrawn comes back as its own older copy
+//! only, as a rolled back database does.
+
+mod fit;
+mod make;
+
+pub use fit::{
+    approvals, approve, described, ended_by_denial, fitting, outside_quotas, shown, spend, unlike,
+};
+pub use make::{intend, list, withdraw};
+
+use super::ledger;
+use crate::{
+    desk::{Desk, Fault, people::Versioned},
+    store::{Batch, Table},
+};
+use proto::{
+    api::StateName,
+    ids::{IntentId, PersonId, RequestId},
+    intent::{IntentEvidence, IntentState},
+    time::UnixTime,
+};
+use serde::{Deserialize, Serialize};
+
+/// All intents, by their time-ordered ids.
+pub const INTENTS: Table = Table("intent");
+/// `registry:package` NUL intent: those that may still be live.
+pub const OF_PACKAGE: Table = Table("intent-of-package");
+
+/// An intent as stored.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Kept {
+    /// What was signed.
+    pub evidence: IntentEvidence,
+    /// What ended it before its time.
+    pub end: Option<End>,
+}
+
+/// What ended an intent before its time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+pub enum End {
+    /// A request was approved with it.
+    Spent {
+        /// Which.
+        request: RequestId,
+    },
+    /// Somebody took it back.
+    Withdrawn {
+        /// Who.
+        by: PersonId,
+    },
+}
+
+/// Whether an intent may serve a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It may.
+    Free,
+    /// Another request was approved with it, and may still be published.
+    Taken,
+    /// It may not any more.
+    Over,
+}
+
+impl Kept {
+    fn state(&self, now: UnixTime) -> IntentState {
+        match &self.end {
+            Some(End::Spent { .. }) => IntentState::Spent,
+            Some(End::Withdrawn { .. }) => IntentState::Withdrawn,
+            None if now >= self.evidence.statement.expires => IntentState::Expired,
+            None => IntentState::Live,
+        }
+    }
+
+    /// Whether it may serve this request. One that was approved with it and then ended with nothing sent
+    /// gives it back: else whoever takes it first, and leaves it lying, takes it from everybody.
+    fn standing(&self, desk: &Desk, request: Option<RequestId>) -> Result<Standing, Fault> {
+        let by = match &self.end {
+            None => return Ok(Standing::Free),
+            Some(End::Withdrawn { .. }) => return Ok(Standing::Over),
+            Some(End::Spent { request: by }) => *by,
+        };
+        if Some(by) == request {
+            return Ok(Standing::Free);
+        }
+        let Some(spender) = ledger::find(desk, by)? else {
+            return Ok(Standing::Over);
+        };
+        Ok(match spender.name() {
+            StateName::Cancelled => Standing::Free,
+            StateName::Expired if spender.never_left() => Standing::Free,
+            name if name.is_final() => Standing::Over,
+            _ => Standing::Taken,
+        })
+    }
+}
+
+/// An intent; `None` too where its row was not written by this broker.
+fn kept(desk: &Desk, id: IntentId) -> Result<Option<Versioned<Kept>>, Fault> {
+    match desk.authentic_row::<Kept>(INTENTS, id.0.as_bytes()) {
+        Ok(row) => Ok(row.filter(|r| r.value.evidence.id == id)),
+        Err(Fault::Damaged(what)) => {
+            tracing::error!(%id, what, "an intent's row cannot be believed; it is passed over");
+            Ok(None)
+        }
+        Err(other) => Err(other),
+    }
+}
+
+/// Adds the end of an intent.
+fn ends(desk: &Desk, batch: Batch, row: Versioned<Kept>, end: End) -> Result<Batch, Fault> {
+    let Versioned { version, mut value } = row;
+    let id = value.evidence.id;
+    value.end = Some(end);
+    let bytes = desk.authentic(INTENTS, id.0.as_bytes(), &value)?;
+    Ok(batch.replace(INTENTS, id.0.as_bytes(), version, bytes))
+}
