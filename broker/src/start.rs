@@ -23,7 +23,7 @@ use broker::{
     },
     http::{auth::Signatures, listen, operations, registry as origin, routes},
     notify::egress::Egress,
-    policy::Policy,
+    policy::{self, Policy},
     publish::{archive, close, confirm, deposit, fetch, outbox, pushes, ring, settle, unseen},
     registry::{Address, Timeouts},
     secret::Secret,
@@ -37,6 +37,7 @@ use broker::{
     world::World,
 };
 use proto::{
+    answer::Factor,
     api::InviteRequest,
     ids::{GroupName, PersonId},
 };
@@ -75,7 +76,18 @@ pub(crate) fn policy(config: &Config) -> Result<Policy> {
     let text = std::fs::read_to_string(&config.policy).with_context(|| {
         format!("{shown}: the policy cannot be read; write one after deploy/examples/policy.toml")
     })?;
-    Policy::parse(&text, &shown.to_string()).map_err(|e| anyhow::anyhow!("{e}"))
+    let policy = Policy::parse(&text, &shown.to_string()).map_err(|e| anyhow::anyhow!("{e}"))?;
+    let passkeys_alone = |e: &policy::file::Entry| e.factors == [Factor::Passkey];
+    if Passkeys::at(config.public_url.get_ref()).is_none()
+        && let Some(entry) = policy.entries().iter().find(|e| passkeys_alone(e))
+    {
+        bail!(
+            "{shown}: {} takes passkeys alone, which browsers have only at an https address with a host name; `public_url` is {}",
+            entry.matches.first().map_or("a package", |m| m.as_str()),
+            config.public_url.get_ref()
+        );
+    }
+    Ok(policy)
 }
 
 /// Makes data, keys and the first admin's invite.
