@@ -14,6 +14,8 @@ pub mod caller;
 pub mod challenge;
 pub mod registry;
 
+pub mod card;
+
 pub mod policy;
 
 pub mod vault;

@@ -1,6 +1,6 @@
 //! What a maintainer is shown.
 
-use super::{Refusal, confirm, judge, ledger, stages, state::Record};
+use super::{Refusal, confirm, deposit, inspect, judge, ledger, stages, state::Record};
 use crate::{
     desk::{Desk, Fault, people::Person},
     registry::{Published, ReadBack},
@@ -114,6 +114,7 @@ pub async fn question(
         desk.upstream(&i.registry)
             .is_some_and(|u| u.staging().is_some())
     };
+    let cards = inspect::cards(desk, &record, |at| deposit::is_kept(desk, id, at))?;
     let will_confirm = record.facts.items.iter().any(staging);
     Ok(Question {
         request_digest: record.digest,
@@ -131,6 +132,7 @@ pub async fn question(
         warnings,
         will_confirm,
         confirm,
+        cards,
     })
 }
 

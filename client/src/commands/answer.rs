@@ -23,6 +23,7 @@ use proto::{
 };
 use std::collections::BTreeSet;
 
+mod card;
 mod screen;
 
 /// How long `approve` waits for the registry's page and for what comes of it, in seconds.
