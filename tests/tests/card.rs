@@ -120,4 +120,17 @@ async fn a_deposit_is_looked_into_and_compared_with_what_is_published() {
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
+    let diff = |name: &'static str| {
+        let (team, id) = (&team, second.id.as_str());
+        async move {
+            let args = ["show", id, "--diff", name];
+            team.run(&team.maintainers[0], &args, &[]).await.unwrap()
+        }
+    };
+    let text = diff("package.json").await.ok().unwrap().stdout;
+    assert!(
+        text.contains("+    \"postinstall\": \"node index.js\""),
+        "{text}"
+    );
+    assert_eq!(diff("README.md").await.status, Some(5), "it did not change");
 }

@@ -9,6 +9,7 @@ use proto::{
     text::{harmless, misleads},
 };
 use similar::TextDiff;
+use std::fmt::Write as _;
 
 /// Lines of a text that is compared: the work grows with their square.
 const COMPARED_MAX: usize = 3000;
@@ -96,9 +97,9 @@ fn unified(old: &str, new: &str) -> Option<String> {
     let diff = TextDiff::from_lines(old, new);
     let mut out = String::new();
     for hunk in diff.unified_diff().context_radius(3).iter_hunks() {
-        out.push_str(&format!("{}\n", hunk.header()));
+        let _ = writeln!(out, "{}", hunk.header());
         for change in hunk.iter_changes() {
-            out.push_str(&format!("{}{}\n", change.tag(), line(change.value())));
+            let _ = writeln!(out, "{}{}", change.tag(), line(change.value()));
             if out.len() > DIFF_MAX {
                 out.push_str("… the rest is longer than what is shown\n");
                 return Some(out);
@@ -116,7 +117,9 @@ fn line(text: &str) -> String {
     for c in text.chars().take(LINE_MAX) {
         match c {
             '\t' => out.push_str("    "),
-            c if misleads(c) => out.push_str(&format!("<U+{:04X}>", u32::from(c))),
+            c if misleads(c) => {
+                let _ = write!(out, "<U+{:04X}>", u32::from(c));
+            }
             c => out.push(c),
         }
     }

@@ -6,6 +6,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use proto::card::shown;
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
     io::{self, Read},
 };
 
@@ -308,7 +309,7 @@ pub(super) fn named<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
         out.push_str(&shown(name));
     }
     if more > 0 {
-        out.push_str(&format!(" and {more} more"));
+        let _ = write!(out, " and {more} more");
     }
     out
 }

@@ -370,7 +370,7 @@ impl Call {
         })
     }
 
-    fn id(&self) -> Result<RequestId, Failed> {
+    pub(super) fn id(&self) -> Result<RequestId, Failed> {
         let text = self.path.get("id").map(String::as_str).unwrap_or_default();
         text.parse().map_err(|_| Refusal::NotFound.into())
     }
@@ -380,7 +380,7 @@ impl Call {
         text.parse().map_err(|_| Refusal::NotFound.into())
     }
 
-    fn number(&self, name: &str) -> Result<Option<u64>, Failed> {
+    pub(super) fn number(&self, name: &str) -> Result<Option<u64>, Failed> {
         self.query
             .get(name)
             .map(|v| {
@@ -391,7 +391,7 @@ impl Call {
             .transpose()
     }
 
-    fn person(&self) -> Result<&Person, Failed> {
+    pub(super) fn person(&self) -> Result<&Person, Failed> {
         self.signer
             .as_ref()
             .map(|s| &*s.person)

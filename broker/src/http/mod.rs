@@ -6,6 +6,7 @@
 pub mod api;
 mod app;
 pub mod auth;
+mod inspected;
 pub mod listen;
 pub mod openapi;
 pub mod operations;

@@ -254,8 +254,16 @@ fn look_into(desk: &Arc<Desk>, record: &Record) -> Result<(), Fault> {
                 let kept = kept.ok_or(Refusal::NotFound)?;
                 inspect::look(&desk, &claim, kept.upload.into_file()).await
             };
-            if let Err(why) = looked.await {
-                tracing::warn!(%id, %why, "there is no card of a deposit yet");
+            match looked.await {
+                // A sealed vault: it is looked at again when somebody has unsealed it.
+                Ok(()) | Err(Refusal::Fault(Fault::Sealed)) => {}
+                Err(why) => {
+                    tracing::warn!(%id, %why, "there is no card of a deposit");
+                    let failed = inspect::failed(&desk, &claim).await;
+                    if let Err(why) = failed {
+                        tracing::warn!(%id, %why, "nor can that be stored");
+                    }
+                }
             }
         });
     }

@@ -8,6 +8,7 @@ use super::{
     Refusal,
     ledger::{self, REQUESTS},
     previous::{self, Before},
+    question,
     state::{FileAt, Record},
 };
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
         Format, Inspection, Job,
         run::{NotInspected, pack},
     },
-    desk::{Desk, Fault, inspections::Busy},
+    desk::{Desk, Fault, Registry, inspections::Busy, people::Person},
     store::{Batch, Table},
 };
 use proto::{
@@ -55,14 +56,14 @@ struct Stored {
 /// Claims a file that has no card: whoever has the claim may look into it, and nobody else meanwhile.
 pub fn claim(desk: &Desk, id: RequestId, at: FileAt) -> Result<Option<Claim>, Fault> {
     let busy = desk.inspections.begin(&key(id, at));
-    Ok(match has_card(desk, id, at)? {
-        true => None,
-        false => busy.map(|busy| Claim {
-            id,
-            at,
-            _busy: busy,
-        }),
-    })
+    if has_card(desk, id, at)? {
+        return Ok(None);
+    }
+    Ok(busy.map(|busy| Claim {
+        id,
+        at,
+        _busy: busy,
+    }))
 }
 
 /// A file that is being looked into.
@@ -86,6 +87,19 @@ pub async fn look(
     store(desk, id, &key(id, at), stored).await
 }
 
+/// Stores that a file could not be had: nobody tries again, and people are told.
+pub async fn failed(desk: &Desk, claim: &Claim) -> Result<(), Refusal> {
+    let record = ledger::find(desk, claim.id)?.ok_or(Refusal::NotFound)?;
+    let (_, file) = item_and_file(&record, claim.at).ok_or(Refusal::NotFound)?;
+    let stored = Stored {
+        digest: file.digest.clone(),
+        outcome: Outcome::Failed,
+        previous: Previous::Unknown,
+        inspection: None,
+    };
+    store(desk, claim.id, &key(claim.id, claim.at), stored).await
+}
+
 /// Whether there is a card already.
 pub fn has_card(desk: &Desk, id: RequestId, at: FileAt) -> Result<bool, Fault> {
     Ok(desk.live.get(CARDS, &key(id, at))?.is_some())
@@ -98,7 +112,7 @@ async fn made(desk: &Arc<Desk>, item: &Item, file: &File, archive: SpooledTempFi
         previous: Previous::Unknown,
         inspection: None,
     };
-    let kind = desk.registries.get(&item.registry).map(|r| r.kind());
+    let kind = desk.registries.get(&item.registry).map(Registry::kind);
     let Some(format) = kind.and_then(|kind| Format::of(kind, &file.name)) else {
         return stored;
     };
@@ -252,10 +266,29 @@ fn card(at: FileAt, file: &File, stored: Stored) -> Card {
 }
 
 /// How the text of one file inside changed, if that was kept.
-pub fn diff(desk: &Desk, record: &Record, at: FileAt, name: &str) -> Result<Option<Diff>, Fault> {
-    let inspection = stored(desk, record, at)?.and_then(|s| s.inspection);
-    let mut diffs = inspection.into_iter().flat_map(|i| i.diffs);
-    Ok(diffs.find(|d| d.name == name))
+///
+/// Without a place, of the first file that has one of this name.
+pub fn diff(
+    desk: &Desk,
+    id: RequestId,
+    person: &Person,
+    at: Option<FileAt>,
+    name: &str,
+) -> Result<Diff, Refusal> {
+    let record = ledger::find(desk, id)?
+        .filter(|r| question::concerns(desk, r, person))
+        .ok_or(Refusal::NotFound)?;
+    for here in record
+        .files()
+        .filter(|here| at.is_none_or(|at| at == *here))
+    {
+        let inspection = stored(desk, &record, here)?.and_then(|s| s.inspection);
+        let mut diffs = inspection.into_iter().flat_map(|i| i.diffs);
+        if let Some(diff) = diffs.find(|d| d.name == name) {
+            return Ok(diff);
+        }
+    }
+    Err(Refusal::NotFound)
 }
 
 /// Drops the cards of a request that has ended.

@@ -202,9 +202,10 @@ fn gem(text: &str) -> Wanted {
             out.entry(shown(is.trim())).or_default();
         } else if let (Some(name), Some(version)) = (&name, line.trim().strip_prefix("version: ")) {
             let spec = out.entry(name.clone()).or_default();
-            *spec = format!("{spec} {}", version.trim_matches('\''))
-                .trim()
-                .to_owned();
+            if !spec.is_empty() {
+                spec.push(' ');
+            }
+            spec.push_str(version.trim_matches('\''));
         }
     }
     out

@@ -94,7 +94,7 @@ fn npm(tree: &Tree) -> BTreeMap<String, Hook> {
     let gyp: Vec<String> = tree
         .files
         .keys()
-        .filter(|f| !f.contains('/') && f.ends_with(".gyp"))
+        .filter(|f| !f.contains('/') && ends(f, ".gyp"))
         .cloned()
         .collect();
     let own = out.contains_key("install") || out.contains_key("preinstall");
@@ -159,7 +159,7 @@ fn wheel(tree: &Tree) -> BTreeMap<String, Hook> {
             .or(name.strip_prefix(".data/platlib/"));
         let at_root = data.unwrap_or(name);
         (!at_root.contains('/')
-            && (at_root.ends_with(".pth")
+            && (ends(at_root, ".pth")
                 || at_root == "sitecustomize.py"
                 || at_root == "usercustomize.py"))
             || name.starts_with(".data/scripts/")
@@ -202,6 +202,11 @@ fn gem(tree: &Tree) -> BTreeMap<String, Hook> {
         .map(|name| name.trim_matches(['"', '\'']).to_owned())
         .map(|name| (format!("extension {}", shown(&name)), file_hook(&name)))
         .collect()
+}
+
+/// As the tools compare that run it: the case counts.
+fn ends(name: &str, with: &str) -> bool {
+    name.ends_with(with)
 }
 
 fn file_hook(name: &str) -> Hook {

@@ -31,21 +31,19 @@ const EXAMPLES: [&[u8]; 6] = [
 /// A secret has at least so many different characters.
 const DISTINCT: usize = 8;
 
-impl Rule {
-    /// Whether what was found may be one: not what documentation shows in its place.
-    pub(super) fn is_secret(&self, found: &[u8]) -> bool {
-        let lower = found.to_ascii_lowercase();
-        let example = EXAMPLES
-            .iter()
-            .any(|word| lower.windows(word.len()).any(|w| w == *word));
-        let mut seen = [false; 256];
-        for byte in found {
-            if let Some(seen) = seen.get_mut(usize::from(*byte)) {
-                *seen = true;
-            }
+/// Whether what was found may be one: not what documentation shows in its place.
+pub(super) fn is_secret(found: &[u8]) -> bool {
+    let lower = found.to_ascii_lowercase();
+    let example = EXAMPLES
+        .iter()
+        .any(|word| lower.windows(word.len()).any(|w| w == *word));
+    let mut seen = [false; 256];
+    for byte in found {
+        if let Some(seen) = seen.get_mut(usize::from(*byte)) {
+            *seen = true;
         }
-        !example && seen.iter().filter(|s| **s).count() >= DISTINCT
     }
+    !example && seen.iter().filter(|s| **s).count() >= DISTINCT
 }
 
 const fn rule(

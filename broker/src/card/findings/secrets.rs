@@ -1,6 +1,9 @@
 //! Secrets inside: what looks like one by [`super::secret_rules`]. The secret itself stands nowhere in the card.
 
-use super::{Case, secret_rules::RULES};
+use super::{
+    Case,
+    secret_rules::{RULES, is_secret},
+};
 use proto::card::{Finding, FindingKind, Risk, shown};
 use regex_automata::{
     Input,
@@ -56,7 +59,7 @@ impl<'r> Search<'r> {
         let Some(regex) = self.rules.and_then(|r| r.0.as_ref()) else {
             return;
         };
-        let breaks = |bytes: &[u8]| bytes.iter().filter(|b| **b == b'\n').count() as u64;
+        let breaks = |bytes: &[u8]| bytes.split(|b| *b == b'\n').skip(1).count() as u64;
         let (before, new) = piece.split_at_checked(old).unwrap_or((&[], piece));
         for found in regex.find_iter(Input::new(piece)) {
             if found.end() <= old {
@@ -64,7 +67,7 @@ impl<'r> Search<'r> {
             }
             let rule = found.pattern().as_usize();
             let text = piece.get(found.range()).unwrap_or_default();
-            if RULES.get(rule).is_none_or(|r| !r.is_secret(text)) {
+            if !is_secret(text) {
                 continue;
             }
             let at = piece.get(..found.start()).unwrap_or_default();

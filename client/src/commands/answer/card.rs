@@ -1,18 +1,58 @@
 //! The card on the screen: what is inside each file, the worst first. All of it was chosen by whoever built the
 //! archive, so it passes `harmless` once more (attack 10).
 
-use crate::out::{Out, size, span};
+use crate::{
+    context::{Context, Device},
+    fail::Failure,
+    out::{Out, size, span},
+};
 use proto::{
-    card::{Card, Change, Inside, Line, Outcome, Previous, Risk},
+    card::{Card, Change, Diff, Inside, Line, Outcome, Previous, Risk},
+    ids::RequestId,
+    problem::Code,
     text::harmless,
     time::UnixTime,
 };
 use std::fmt::Write as _;
+use url::form_urlencoded;
 
 /// Files that are listed; how many there are is said in any case.
 const LISTED: usize = 15;
 /// Cards that are drawn in full; of the others what stands out.
 const FULL: usize = 20;
+
+/// Shows how the text of one file inside changed.
+pub(super) async fn diff(
+    context: &Context,
+    device: &Device,
+    id: RequestId,
+    name: &str,
+) -> Result<(), Failure> {
+    let query = form_urlencoded::Serializer::new(String::new())
+        .append_pair("name", name)
+        .finish();
+    let path = format!("/v1/requests/{id}/diff?{query}");
+    let diff: Diff = device
+        .broker
+        .get(&path, device.proof())
+        .await
+        .map_err(|f| {
+            if f.code == Some(Code::NotFound) {
+                return Failure::refused(
+                    "There is no text difference of that file.",
+                    "Name one that `countersign show` lists with a star, as it stands there.",
+                );
+            }
+            f
+        })?;
+    if context.out.json {
+        return context.out.json(&diff);
+    }
+    for line in diff.text.lines() {
+        context.out.line(&harmless(line))?;
+    }
+    Ok(())
+}
 
 /// Draws the cards of one item.
 pub(super) fn draw<'c>(
@@ -86,7 +126,7 @@ fn inspected(s: &mut String, out: &Out, card: &Card, full: bool, now: UnixTime) 
         if inside.lines.iter().take(LISTED).any(|line| line.diff) {
             let _ = writeln!(
                 s,
-                "  {:<10} * the text difference: countersign show <request> --diff <file>",
+                "  {:<10} * the text difference: countersign show REQUEST --diff FILE",
                 ""
             );
         }
