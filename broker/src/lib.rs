@@ -15,6 +15,8 @@ pub mod challenge;
 pub mod notify;
 pub mod registry;
 
+pub mod card;
+
 pub mod policy;
 
 pub mod vault;

@@ -49,6 +49,9 @@ enum Command {
         #[arg(long, default_value = "countersign.toml")]
         config: PathBuf,
     },
+    /// What the daemon starts to look into archives; of no use by hand.
+    #[command(hide = true)]
+    Inspect,
     /// Check configuration and policy; binds nothing, changes nothing.
     Check {
         /// The configuration file.
@@ -58,7 +61,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse()) {
+    let arguments = Arguments::parse();
+    if matches!(arguments.command, Command::Inspect) {
+        return broker::card::child::run();
+    }
+    match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("countersignd: {error:#}");
@@ -71,6 +78,7 @@ fn run(arguments: Arguments) -> Result<()> {
     // Before any thread starts: no core dumps, no ptrace by other processes of the same user.
     let hardening = broker::vault::harden::harden_process();
     match arguments.command {
+        Command::Inspect => Ok(()),
         Command::Check { config } => {
             let config = config::load(&config).map_err(anyhow::Error::msg)?;
             let policy = start::policy(&config)?;

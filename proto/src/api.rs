@@ -309,6 +309,9 @@ pub struct Question {
     /// The registry's own second factor, which is asked for now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub confirm: Vec<Confirm>,
+    /// What is inside the files, one card a file, as far as the broker has seen them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cards: Vec<crate::card::Card>,
 }
 
 /// `POST /v1/requests/{id}/answer`, signed by a device.

@@ -8,6 +8,7 @@ pub mod answer;
 pub mod api;
 pub mod bearer;
 pub mod canonical;
+pub mod card;
 pub mod device;
 pub mod digest;
 pub mod distribution;

@@ -364,6 +364,7 @@ answers = "10m"
         reading: Arc::new(tokio::sync::Semaphore::new(4)),
         guests: broker::desk::guests::Guests::default(),
         in_hand: broker::desk::in_hand::InHand::default(),
+        inspections: Arc::default(),
         factors: broker::desk::factors::Factors::default(),
         refusals: broker::desk::ration::Ration::default(),
         lookups: broker::desk::ration::Ration::default(),

@@ -14,10 +14,11 @@ use std::{
 };
 
 /// Rooms of broker/src by floor. A room sees itself and the floors below, never its neighbours.
-const FLOORS: [&[&str]; 10] = [
+const FLOORS: [&[&str]; 11] = [
     &["secret", "world", "telemetry"],
     &["store"],
     &["audit", "registry", "notify", "caller", "challenge"],
+    &["card"],
     &["policy"],
     &["vault"],
     &["desk"],

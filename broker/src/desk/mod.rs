@@ -5,6 +5,7 @@ pub mod bells;
 pub mod factors;
 pub mod guests;
 pub mod in_hand;
+pub mod inspections;
 pub mod people;
 pub mod pushes;
 pub mod ration;
@@ -72,6 +73,8 @@ pub struct Desk {
     pub guests: guests::Guests,
     /// Deposits that are being published.
     pub in_hand: in_hand::InHand,
+    /// Files that are being looked into.
+    pub inspections: Arc<inspections::Inspections>,
     /// Registries' own second factors that are asked for.
     pub factors: factors::Factors,
     /// Refusals that are recorded one by one.

@@ -394,7 +394,7 @@ impl Call {
         })
     }
 
-    fn id(&self) -> Result<RequestId, Failed> {
+    pub(super) fn id(&self) -> Result<RequestId, Failed> {
         let text = self.path.get("id").map(String::as_str).unwrap_or_default();
         text.parse().map_err(|_| Refusal::NotFound.into())
     }
@@ -404,7 +404,7 @@ impl Call {
         text.parse().map_err(|_| Refusal::NotFound.into())
     }
 
-    fn number(&self, name: &str) -> Result<Option<u64>, Failed> {
+    pub(super) fn number(&self, name: &str) -> Result<Option<u64>, Failed> {
         self.query
             .get(name)
             .map(|v| {

@@ -4,7 +4,7 @@
 use super::{
     api, app,
     auth::{Arrived, Signatures, Signer},
-    channels, own,
+    channels, inspected, own,
     reply::Failed,
     watched,
 };
@@ -116,6 +116,8 @@ routes! {
         "What waits for this person, what runs out first; `after` is a page's `next`.";
     GET    "/v1/requests/{id}/question" Person api::question:
         "One request, as it is judged.";
+    GET    "/v1/requests/{id}/diff" ["item", "file", "name"] Person inspected::diff:
+        "How the text of a file inside changed, by its `name` in a card.";
     POST   "/v1/requests/{id}/answer" Person api::answer:
         "A signed approval or denial.";
     POST   "/v1/challenges" Person api::challenge:

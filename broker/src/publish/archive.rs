@@ -2,7 +2,7 @@
 //! cost the same with a million old requests behind them.
 
 use super::{
-    close,
+    close, inspect,
     ledger::{self, APPROVED, CREDENTIALS, DUE, FINISHED, IDEMPOTENCY, REQUESTS},
 };
 use crate::{
@@ -57,6 +57,7 @@ async fn chunk(desk: &Desk, now: UnixTime) -> Result<usize, Fault> {
         if record.name() == StateName::Published {
             close::end_left_rivals(desk, &record, now).await?;
         }
+        drop_too = inspect::dropped(desk, drop_too, id)?;
         for item in &record.facts.items {
             // The registry itself remembers what is published; the claim of one that ended
             // otherwise frees the version.

@@ -4,7 +4,7 @@
 mod room;
 
 use super::{
-    Refusal, forward,
+    Refusal, forward, inspect,
     ledger::{self, REQUESTS},
     release, settle,
     state::{FileAt, Progress, Record, State},
@@ -210,6 +210,9 @@ pub async fn sweep(desk: &Arc<Desk>) -> Result<(), Fault> {
             desk.in_hand.forget(id);
             continue;
         };
+        if !desk.vault.is_sealed() {
+            look_into(desk, &record)?;
+        }
         let ready = matches!(
             record.state,
             State::Approved { .. } | State::Releasing { .. }
@@ -226,6 +229,50 @@ pub async fn sweep(desk: &Arc<Desk>) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// Has a card made of each file that has none, in the background: also of what a crash left without.
+fn look_into(desk: &Arc<Desk>, record: &Record) -> Result<(), Fault> {
+    let id = record.facts.id;
+    for at in record.files() {
+        let Some(item) = record.facts.items.get(at.item) else {
+            continue;
+        };
+        if !is_kept(desk, id, at)? {
+            continue;
+        }
+        let Some(claim) = inspect::claim(desk, id, at)? else {
+            continue;
+        };
+        let (desk, registry) = (Arc::clone(desk), item.registry.clone());
+        tokio::spawn(async move {
+            let Ok(_place) = desk.inspections.inspector.place().await else {
+                return;
+            };
+            let looked = async {
+                let kept = read(&desk, id, at, registry).await?;
+                let kept = kept.ok_or(Refusal::NotFound)?;
+                inspect::look(&desk, &claim, kept.upload.into_file()).await
+            };
+            match looked.await {
+                // A sealed vault: it is looked at again when somebody has unsealed it.
+                Ok(()) | Err(Refusal::Fault(Fault::Sealed)) => {}
+                Err(why) => {
+                    tracing::warn!(%id, %why, "there is no card of a deposit");
+                    let failed = inspect::failed(&desk, &claim).await;
+                    if let Err(why) = failed {
+                        tracing::warn!(%id, %why, "nor can that be stored");
+                    }
+                }
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Whether the broker keeps the bytes of a file.
+pub fn is_kept(desk: &Desk, id: RequestId, at: FileAt) -> Result<bool, Fault> {
+    Ok(desk.live.get(DEPOSITS, &key(id, at))?.is_some())
 }
 
 /// Publishes all files of an approved request in their order; what is out already is passed over.

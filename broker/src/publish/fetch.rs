@@ -200,7 +200,7 @@ async fn fetched(desk: &Desk, item: &Item, file: &File) -> Result<Fetched, Fault
         desk.world.now(),
     )?;
     let got = upstream
-        .fetch(&item.package, &item.version, file, token.as_ref())
+        .fetch(&item.package, &item.version, file, None, token.as_ref())
         .await;
     Ok(got.unwrap_or_else(|why| {
         tracing::warn!(name = %item.name(), %why, "the artifact could not be downloaded yet");

@@ -2,7 +2,7 @@
 //!
 //! Read `state` (what can happen), then the verbs in their order: [`intent`] (before any job asks), [`open`], [`answer`],
 //! [`release`] (collect), [`forward`], [`confirm`] (where the registry has a second factor of its own),
-//! [`settle`], [`fetch`], [`close`].
+//! [`settle`], [`fetch`], [`close`]. What people see of the bytes is made by [`inspect`].
 
 pub mod alarm;
 pub mod answer;
@@ -16,11 +16,13 @@ pub mod fetch;
 pub mod forward;
 pub mod inbox;
 pub mod intent;
+pub mod inspect;
 pub mod judge;
 pub mod known;
 pub mod ledger;
 pub mod open;
 pub mod outbox;
+mod previous;
 pub mod prove;
 pub mod pushes;
 pub mod question;

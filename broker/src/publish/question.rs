@@ -1,6 +1,6 @@
 //! What a maintainer is shown.
 
-use super::{Refusal, confirm, intent, judge, ledger, stages, state::Record};
+use super::{Refusal, confirm, deposit, inspect, intent, judge, ledger, stages, state::Record};
 use crate::{
     desk::{Desk, Fault, people::Person},
     registry::{Published, ReadBack},
@@ -115,6 +115,7 @@ pub async fn question(
         desk.upstream(&i.registry)
             .is_some_and(|u| u.staging().is_some())
     };
+    let cards = inspect::cards(desk, &record, |at| deposit::is_kept(desk, id, at))?;
     let will_confirm = record.facts.items.iter().any(staging);
     Ok(Question {
         request_digest: record.digest,
@@ -133,6 +134,7 @@ pub async fn question(
         warnings,
         will_confirm,
         confirm,
+        cards,
     })
 }
 

@@ -2,8 +2,7 @@
 //!
 //! That place is the registry's own word, and whoever can write there could name any address. So only
 //! the configured origins are asked, each redirect is judged like the first address, and the token
-//! never leaves for another origin than the registry's own (attack 39). Nothing of the answer is kept
-//! but its digest.
+//! never leaves for another origin than the registry's own (attack 39).
 
 use super::{
     BaseError, ReadError, Timeouts,
@@ -18,6 +17,7 @@ use reqwest::{
     header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_TYPE, LOCATION},
 };
 use std::time::Duration;
+use tokio::io::AsyncWriteExt as _;
 use url::{Origin, Url};
 
 /// Longest download.
@@ -40,6 +40,9 @@ pub enum Fetched {
     /// It lies at an origin that the configuration does not name: it was not asked.
     Elsewhere,
 }
+
+/// Where the bytes of a download go, if anybody wants them: they are the right ones if it is [`Fetched::Same`].
+pub type Keep<'a> = Option<&'a mut tokio::fs::File>;
 
 /// Fetches artifacts of one registry.
 pub(super) struct Downloads {
@@ -69,6 +72,7 @@ impl Downloads {
         &self,
         place: Url,
         file: &File,
+        keep: Keep<'_>,
         authorise: Option<Authorise<'_>>,
     ) -> Result<Fetched, ReadError> {
         let mut place = place;
@@ -89,7 +93,7 @@ impl Downloads {
             };
             let reply = request.send().await.map_err(|e| failed(&e))?;
             match reply.status() {
-                StatusCode::OK => return hashed(reply, file).await,
+                StatusCode::OK => return hashed(reply, file, keep).await,
                 StatusCode::NOT_FOUND | StatusCode::GONE => return Ok(Fetched::Absent),
                 status if status.is_redirection() => place = next(&place, &reply)?,
                 status => return Err(ReadError::Status(status.as_u16())),
@@ -112,17 +116,21 @@ fn next(from: &Url, reply: &Response) -> Result<Url, ReadError> {
 
 /// Judges a body by its bytes. A page that says "back soon" is no artifact, and no proof of a wrong one; but a
 /// page may be what was published.
-async fn hashed(reply: Response, file: &File) -> Result<Fetched, ReadError> {
+async fn hashed(reply: Response, file: &File, keep: Keep<'_>) -> Result<Fetched, ReadError> {
     let kind = reply.headers().get(CONTENT_TYPE);
     let page = kind.is_some_and(|k| k.as_bytes().to_ascii_lowercase().starts_with(b"text/html"));
-    match digest_of(reply, file).await? {
+    match digest_of(reply, file, keep).await? {
         Fetched::Other(_) if page => Err(ReadError::NotUnderstood),
         fetched => Ok(fetched),
     }
 }
 
 /// Hashes a body piece by piece, and no further than the approved length.
-async fn digest_of(mut reply: Response, file: &File) -> Result<Fetched, ReadError> {
+async fn digest_of(
+    mut reply: Response,
+    file: &File,
+    mut keep: Keep<'_>,
+) -> Result<Fetched, ReadError> {
     // Nobody told the size of what was only announced; its digest decides.
     let most = if file.is_announced() {
         ANNOUNCED_MAX
@@ -140,6 +148,12 @@ async fn digest_of(mut reply: Response, file: &File) -> Result<Fetched, ReadErro
             return Ok(Fetched::Other(None));
         }
         hasher.update(&piece);
+        if let Some(to) = keep.as_deref_mut() {
+            to.write_all(&piece).await.map_err(|_| ReadError::Disk)?;
+        }
+    }
+    if let Some(to) = keep {
+        to.flush().await.map_err(|_| ReadError::Disk)?;
     }
     let digest = hasher.finish();
     Ok(if digest == file.digest {
@@ -178,17 +192,17 @@ mod tests {
             ("the approved bytes and more", Fetched::Other(None)),
         ] {
             let (url, _) = fake(200, &[], body).await;
-            let got = only(&url).fetch(url, &file(), None).await.unwrap();
+            let got = only(&url).fetch(url, &file(), None, None).await.unwrap();
             assert_eq!(got, want, "{body}");
         }
         for status in [404, 410] {
             let (url, _) = fake(status, &[], BYTES).await;
-            let got = only(&url).fetch(url, &file(), None).await.unwrap();
+            let got = only(&url).fetch(url, &file(), None, None).await.unwrap();
             assert_eq!(got, Fetched::Absent);
         }
         for status in [401, 503, 304] {
             let (url, _) = fake(status, &[], BYTES).await;
-            let got = only(&url).fetch(url, &file(), None).await;
+            let got = only(&url).fetch(url, &file(), None, None).await;
             assert!(got.is_err(), "{status}");
         }
     }
@@ -197,7 +211,7 @@ mod tests {
     async fn attack_42_an_html_file_is_read_back_by_its_digest() {
         let html = [("content-type", "text/html; charset=utf-8".to_owned())];
         let (url, _) = fake(200, &html, BYTES).await;
-        let got = only(&url).fetch(url, &file(), None).await;
+        let got = only(&url).fetch(url, &file(), None, None).await;
         assert_eq!(got.ok(), Some(Fetched::Same));
         // Another page is no artifact, and no proof of a wrong one, whatever its length.
         for page in [
@@ -206,7 +220,7 @@ mod tests {
             "back soon, and much longer than it",
         ] {
             let (url, _) = fake(200, &html, page).await;
-            let got = only(&url).fetch(url, &file(), None).await;
+            let got = only(&url).fetch(url, &file(), None, None).await;
             assert!(got.is_err(), "{page}");
         }
     }
@@ -216,11 +230,11 @@ mod tests {
         let (other, visits) = fake(200, &[], BYTES).await;
         let (own, _) = fake(200, &[], BYTES).await;
         // The registry's word names another place: the metadata service of a cloud, say.
-        let got = only(&own).fetch(other.clone(), &file(), None).await;
+        let got = only(&own).fetch(other.clone(), &file(), None, None).await;
         assert_eq!(got.unwrap(), Fetched::Elsewhere);
         let mut with_user = own.clone();
         with_user.set_username("x").unwrap();
-        let got = only(&own).fetch(with_user, &file(), None).await;
+        let got = only(&own).fetch(with_user, &file(), None, None).await;
         assert_eq!(got.unwrap(), Fetched::Elsewhere);
         for to in [
             "http://169.254.169.254/latest",
@@ -228,7 +242,7 @@ mod tests {
             "file:///etc/passwd",
         ] {
             let (own, _) = fake(302, &[("location", to.to_owned())], "").await;
-            let got = only(&own).fetch(own.clone(), &file(), None).await;
+            let got = only(&own).fetch(own.clone(), &file(), None, None).await;
             assert_eq!(got.unwrap(), Fetched::Elsewhere, "{to}");
         }
         assert!(visits.lock().unwrap().is_empty());
@@ -237,7 +251,7 @@ mod tests {
         let (own, asked) = fake(302, &[("location", other.to_string())], "").await;
         let both = Downloads::new(&[&own], std::slice::from_ref(&other), Timeouts::default());
         let add = |r: RequestBuilder| Some(r.header("authorization", "canary"));
-        let got = both.unwrap().fetch(own, &file(), Some(&add)).await;
+        let got = both.unwrap().fetch(own, &file(), None, Some(&add)).await;
         assert_eq!(got.unwrap(), Fetched::Same);
         assert!(
             asked.lock().unwrap()[0]
@@ -252,7 +266,7 @@ mod tests {
     #[tokio::test]
     async fn redirects_end() {
         let (url, log) = fake(302, &[("location", "/r".to_owned())], "").await;
-        assert!(only(&url).fetch(url, &file(), None).await.is_err());
+        assert!(only(&url).fetch(url, &file(), None, None).await.is_err());
         assert_eq!(log.lock().unwrap().len(), REDIRECTS_MAX + 1);
     }
 }

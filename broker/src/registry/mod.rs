@@ -20,7 +20,7 @@ mod upstream;
 #[cfg(test)]
 mod fake;
 
-pub use artifact::Fetched;
+pub use artifact::{Fetched, Keep};
 pub use doors::{Door, Doors};
 pub use factor::{
     FactorAsk, FactorSaid, Inspected, NotShown, SecondFactor, StageId, Staged, Staging,
@@ -336,6 +336,11 @@ impl Publish {
             Envelope::Oci(_) | Envelope::Http => self.file,
             Envelope::Npm(_) | Envelope::PyPi(_) | Envelope::Crates(_) | Envelope::RubyGems => body,
         }
+    }
+
+    /// The file alone.
+    pub fn into_file(self) -> SpooledTempFile {
+        self.file
     }
 
     /// The file, at its start.

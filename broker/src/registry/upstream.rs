@@ -4,7 +4,7 @@
 //! goes to the configured address only, no redirect is followed and no proxy variable is read (attack
 //! 39), and no error carries a request.
 
-use super::{Doors, FactorAsk, Fetched, Publish, SecondFactor, StageId, Staging};
+use super::{Doors, FactorAsk, Fetched, Keep, Publish, SecondFactor, StageId, Staging};
 use crate::secret::Secret;
 use proto::{
     digest::{Algorithm, Digest},
@@ -91,13 +91,14 @@ pub trait Upstream: Send + Sync {
         Box::pin(async { Err(ReadError::NotUnderstood) })
     }
 
-    /// Downloads a published file from where the registry says it lies, and hashes it. An adapter that
-    /// cannot says that it lies elsewhere, which is told and never taken for a yes.
+    /// Downloads a published file from where the registry says it lies, and hashes it; `keep` gets its bytes too.
+    /// An adapter that cannot says that it lies elsewhere, which is told and never taken for a yes.
     fn fetch<'a>(
         &'a self,
         _package: &'a PackageName,
         _version: &'a VersionText,
         _file: &'a File,
+        _keep: Keep<'a>,
         _token: Option<&'a Secret<String>>,
     ) -> BoxFuture<'a, Result<Fetched, ReadError>> {
         Box::pin(async { Ok(Fetched::Elsewhere) })
@@ -217,6 +218,9 @@ pub enum ReadError {
     /// No connection, or it broke.
     #[error("the registry could not be reached")]
     Unreachable,
+    /// What it sent could not be written to the broker's own disk.
+    #[error("the broker's disk failed")]
+    Disk,
     /// It took too long.
     #[error("the registry did not answer in time")]
     TimedOut,
@@ -290,6 +294,8 @@ pub struct Published {
     pub withdrawn: BTreeSet<VersionText>,
     /// Where the tag `latest` points, on registries that have tags.
     pub latest: Option<VersionText>,
+    /// When versions were published, where the registry says so.
+    pub times: BTreeMap<VersionText, UnixTime>,
     /// Where its tags point, on registries that have tags.
     pub tags: BTreeMap<String, VersionText>,
 }

@@ -20,6 +20,7 @@ use proto::{
 };
 use std::collections::BTreeSet;
 
+mod card;
 mod screen;
 
 /// How long `approve` waits for the registry's page and for what comes of it, in seconds.
@@ -29,9 +30,16 @@ const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Show exactly what would be published, most important first.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  countersign show 0197…
+  countersign show 0197… --diff lib/index.js  # how the text of a file inside changed")]
 pub(crate) struct ShowArgs {
     /// The request
     id: RequestId,
+    /// How the text of this file inside changed, by its name in the list (those with a star have one)
+    #[arg(long, value_name = "FILE")]
+    diff: Option<String>,
 }
 
 /// Approve a request: shows it, asks for the match code from the CI job's own output, signs its digest
@@ -94,6 +102,9 @@ pub(crate) struct DenyArgs {
 /// `countersign show`
 pub(crate) async fn show(context: &Context, args: &ShowArgs) -> Result<(), Failure> {
     let device = context.device()?;
+    if let Some(name) = &args.diff {
+        return card::diff(context, &device, args.id, name).await;
+    }
     let (question, _) = question(&device, args.id).await?;
     if context.out.json {
         return context.out.json(&question);

@@ -3,9 +3,11 @@
 
 pub(super) mod names;
 pub(super) mod tar;
+mod walk;
 pub(super) mod zip;
 
 pub use names::NamesError;
+pub use walk::{Format, See, walk};
 
 use std::io;
 use thiserror::Error;

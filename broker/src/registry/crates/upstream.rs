@@ -6,7 +6,7 @@
 use super::{body, doors, index};
 use crate::{
     registry::{
-        self, Account, Address, BaseError, BoxFuture, Doors, Fetched, Publish, Published,
+        self, Account, Address, BaseError, BoxFuture, Doors, Fetched, Keep, Publish, Published,
         ReadError, Sent, Timeouts, Upstream,
         artifact::Downloads,
         pieces,
@@ -190,12 +190,13 @@ impl Crates {
         package: &PackageName,
         version: &VersionText,
         file: &File,
+        keep: Keep<'_>,
     ) -> Result<Fetched, ReadError> {
         let template = self.config().await?;
         let place = index::download(&template, package.as_str(), version.as_str(), &file.digest);
         let place = place.and_then(|p| p.parse().ok());
         let place: Url = place.ok_or(ReadError::NotUnderstood)?;
-        self.downloads.fetch(place, file, None).await
+        self.downloads.fetch(place, file, keep, None).await
     }
 
     fn at(&self, path: &str) -> Result<Url, ReadError> {
@@ -243,9 +244,10 @@ impl Upstream for Crates {
         package: &'a PackageName,
         version: &'a VersionText,
         file: &'a File,
+        keep: Keep<'a>,
         _: Option<&'a Secret<String>>,
     ) -> BoxFuture<'a, Result<Fetched, ReadError>> {
-        Box::pin(self.archive(package, version, file))
+        Box::pin(self.archive(package, version, file, keep))
     }
 
     fn whoami<'a>(&'a self, _: &'a Secret<String>) -> BoxFuture<'a, Result<Account, ReadError>> {

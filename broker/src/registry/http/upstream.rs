@@ -3,8 +3,8 @@
 use super::Shape;
 use crate::{
     registry::{
-        self, Account, Address, BaseError, BoxFuture, Fetched, Publish, Published, ReadError, Sent,
-        ShownFile, Timeouts, Upstream,
+        self, Account, Address, BaseError, BoxFuture, Fetched, Keep, Publish, Published, ReadError,
+        Sent, ShownFile, Timeouts, Upstream,
         artifact::Downloads,
         pieces::{self, Frame},
         upstream::short_reply,
@@ -47,6 +47,7 @@ impl Server {
         package: &PackageName,
         version: &VersionText,
         file: &File,
+        keep: Keep<'_>,
         token: Option<&Secret<String>>,
     ) -> Result<Fetched, ReadError> {
         let place = self
@@ -61,7 +62,9 @@ impl Server {
             }
             None => Some(request),
         };
-        self.downloads.fetch(place, file, Some(&authorise)).await
+        self.downloads
+            .fetch(place, file, keep, Some(&authorise))
+            .await
     }
 
     /// The server keeps no list: what it shows is the file, hashed.
@@ -71,7 +74,7 @@ impl Server {
         file: &File,
         token: Option<&Secret<String>>,
     ) -> Result<Published, ReadError> {
-        let fetched = self.fetched(&item.package, &item.version, file, token);
+        let fetched = self.fetched(&item.package, &item.version, file, None, token);
         let digest = match fetched.await? {
             Fetched::Absent => return Ok(Published::default()),
             Fetched::Elsewhere => return Err(ReadError::NotUnderstood),
@@ -144,9 +147,10 @@ impl Upstream for Server {
         package: &'a PackageName,
         version: &'a VersionText,
         file: &'a File,
+        keep: Keep<'a>,
         token: Option<&'a Secret<String>>,
     ) -> BoxFuture<'a, Result<Fetched, ReadError>> {
-        Box::pin(self.fetched(package, version, file, token))
+        Box::pin(self.fetched(package, version, file, keep, token))
     }
 
     fn whoami<'a>(&'a self, _: &'a Secret<String>) -> BoxFuture<'a, Result<Account, ReadError>> {

@@ -5,6 +5,7 @@ use crate::registry::{Published, ShownFile};
 use proto::{
     digest::{Algorithm, Digest},
     ids::VersionText,
+    time::UnixTime,
 };
 use std::{collections::BTreeMap, io::Read};
 
@@ -37,6 +38,14 @@ pub(super) fn read(input: impl Read, max: u64) -> Result<Published, JsonError> {
             // A tag that nobody could name in a request is of no concern either.
             if let (true, Ok(version)) = (tag.len() <= TAG_MAX, version.parse()) {
                 out.tags.insert(tag.to_owned(), version);
+            }
+            Ok(())
+        }),
+        "time" => json.object(|json, version| {
+            let time = json.text()?.parse::<jiff::Timestamp>().ok();
+            let time = time.and_then(|t| u64::try_from(t.as_second()).ok());
+            if let (Some(time), Ok(version)) = (time, version.parse()) {
+                out.times.insert(version, UnixTime(time));
             }
             Ok(())
         }),

@@ -6,7 +6,7 @@
 use super::{body, doors, json::JsonError, name, packument, stage::Via};
 use crate::{
     registry::{
-        self, Account, Address, BaseError, BoxFuture, Doors, Fetched, Publish, Published,
+        self, Account, Address, BaseError, BoxFuture, Doors, Fetched, Keep, Publish, Published,
         ReadError, SecondFactor, Sent, Staging, Timeouts, Upstream,
         artifact::Downloads,
         pieces::{self, PIECES, Pieces},
@@ -159,6 +159,7 @@ impl Npm {
         package: &PackageName,
         version: &VersionText,
         file: &File,
+        keep: Keep<'_>,
         token: Option<&Secret<String>>,
     ) -> Result<Fetched, ReadError> {
         let shown = self.shows(package, token).await?;
@@ -176,7 +177,7 @@ impl Npm {
         let ours = place.origin() == own.origin() && place.path().starts_with(own.path());
         let add = |request| authorised(request, token);
         self.downloads
-            .fetch(place, file, ours.then_some(&add))
+            .fetch(place, file, keep, ours.then_some(&add))
             .await
     }
 
@@ -264,9 +265,10 @@ impl Upstream for Npm {
         package: &'a PackageName,
         version: &'a VersionText,
         file: &'a File,
+        keep: Keep<'a>,
         token: Option<&'a Secret<String>>,
     ) -> BoxFuture<'a, Result<Fetched, ReadError>> {
-        Box::pin(self.tarball(package, version, file, token))
+        Box::pin(self.tarball(package, version, file, keep, token))
     }
 
     fn doors<'a>(

@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     registry::{
-        self, Account, Address, BaseError, BoxFuture, Fetched, Publish, Published, ReadError, Sent,
-        Timeouts, Upstream,
+        self, Account, Address, BaseError, BoxFuture, Fetched, Keep, Publish, Published, ReadError,
+        Sent, Timeouts, Upstream,
         artifact::Downloads,
         pieces::{self, Frame},
         upstream::{failed, short_reply},
@@ -259,6 +259,7 @@ impl Upstream for Oci {
         package: &'a PackageName,
         _: &'a VersionText,
         file: &'a File,
+        keep: Keep<'a>,
         token: Option<&'a Secret<String>>,
     ) -> BoxFuture<'a, Result<Fetched, ReadError>> {
         Box::pin(async move {
@@ -271,7 +272,9 @@ impl Upstream for Oci {
                     None => request,
                 })
             };
-            self.downloads.fetch(place, file, Some(&authorise)).await
+            self.downloads
+                .fetch(place, file, keep, Some(&authorise))
+                .await
         })
     }
 

@@ -2,7 +2,7 @@
 
 use super::version;
 use crate::registry::{Published, ReadError, ShownFile};
-use proto::{digest::Digest, distribution::Distribution, ids::VersionText};
+use proto::{digest::Digest, distribution::Distribution, ids::VersionText, time::UnixTime};
 use serde::Deserialize;
 
 /// What the broker asks for, best first.
@@ -25,6 +25,9 @@ struct File {
     url: String,
     #[serde(default)]
     hashes: Hashes,
+    /// PEP 700.
+    #[serde(default, rename = "upload-time")]
+    upload_time: Option<String>,
     /// `true`, or the reason in words.
     #[serde(default)]
     yanked: serde_json::Value,
@@ -48,6 +51,14 @@ pub(super) fn read(content_type: &str, page: &[u8]) -> Result<Published, ReadErr
         for file in page.files {
             let sha256 = file.hashes.sha256;
             let version = add(&mut out, &file.filename, sha256.as_deref(), &file.url);
+            let time = file
+                .upload_time
+                .and_then(|t| t.parse::<jiff::Timestamp>().ok());
+            let time = time.and_then(|t| u64::try_from(t.as_second()).ok());
+            if let (Some(version), Some(time)) = (&version, time) {
+                let first = out.times.entry(version.clone()).or_insert(UnixTime(time));
+                *first = (*first).min(UnixTime(time));
+            }
             let yanked = file.yanked.is_string() || file.yanked == true;
             out.withdrawn.extend(version.filter(|_| yanked));
         }

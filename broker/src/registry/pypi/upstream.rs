@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     registry::{
-        self, Account, Address, BaseError, BoxFuture, Doors, Fetched, Life, Narrowed, Publish,
-        Published, ReadError, Sent, Timeouts, Upstream,
+        self, Account, Address, BaseError, BoxFuture, Doors, Fetched, Keep, Life, Narrowed,
+        Publish, Published, ReadError, Sent, Timeouts, Upstream,
         artifact::Downloads,
         pieces::{self, Frame},
         upstream::{failed, short_reply},
@@ -152,6 +152,7 @@ impl PyPi {
         package: &PackageName,
         version: &VersionText,
         file: &File,
+        keep: Keep<'_>,
         token: Option<&Secret<String>>,
     ) -> Result<Fetched, ReadError> {
         let shown = self.page(package, token).await?;
@@ -163,7 +164,7 @@ impl PyPi {
         let ours = self.reads_with_token() && place.origin() == self.index.origin();
         let add = |request| self.authorised(request, token);
         self.downloads
-            .fetch(place, file, ours.then_some(&add))
+            .fetch(place, file, keep, ours.then_some(&add))
             .await
     }
 
@@ -244,9 +245,10 @@ impl Upstream for PyPi {
         package: &'a PackageName,
         version: &'a VersionText,
         file: &'a File,
+        keep: Keep<'a>,
         token: Option<&'a Secret<String>>,
     ) -> BoxFuture<'a, Result<Fetched, ReadError>> {
-        Box::pin(self.file(package, version, file, token))
+        Box::pin(self.file(package, version, file, keep, token))
     }
 
     fn whoami<'a>(&'a self, _: &'a Secret<String>) -> BoxFuture<'a, Result<Account, ReadError>> {

@@ -1,6 +1,7 @@
 //! One screen about one request, most important first. Everything passes `harmless`: the screen is
 //! where somebody decides (attack 10).
 
+use super::card;
 use crate::{
     commands::inbox::confirm_lines,
     out::{Out, size, span},
@@ -29,6 +30,8 @@ pub(crate) fn draw(out: &Out, q: &Question, now: UnixTime) -> String {
             .and_then(Option::as_ref)
             .map(VersionText::as_str);
         draw_item(&mut s, out, item, q.mode, previous, n < FULL_ITEMS);
+        let cards = q.cards.iter().filter(|c| usize::try_from(c.item) == Ok(n));
+        card::draw(&mut s, out, cards, now);
     }
     if q.mode == Mode::Deposit {
         s.push_str("  the broker holds the files already, and publishes them as soon as enough people approve\n");

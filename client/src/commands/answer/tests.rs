@@ -53,6 +53,7 @@ fn asked() -> Question {
         warnings: vec!["the workflow file changed".into()],
         will_confirm: false,
         confirm: vec![],
+        cards: vec![],
     }
 }
 

@@ -1,0 +1,247 @@
+//! Starts the process that reads archives, and believes nothing of it but a short answer in time.
+
+use super::{
+    Inspection, Job,
+    child::{JOB_MAX, Said},
+};
+use std::{
+    fs::File,
+    io::{self, Read, Seek as _, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use thiserror::Error;
+use tokio::sync::Semaphore;
+
+/// Longest answer, in bytes.
+const ANSWER_MAX: u64 = 512 << 10;
+/// Longest time for one answer.
+const WITHIN: Duration = Duration::from_secs(20);
+/// Archives that are looked into at once.
+const AT_ONCE: usize = 2;
+
+/// Why there is no card.
+#[derive(Debug, Error)]
+pub enum NotInspected {
+    /// The archive cannot be read, or programs read it differently.
+    #[error("the archive is damaged, ambiguous or too large")]
+    Refused,
+    /// It took too long.
+    #[error("it took longer than {} s", WITHIN.as_secs())]
+    TooSlow,
+    /// It broke a limit, crashed, or said what cannot be understood.
+    #[error("the process that looks into it ended without an answer")]
+    Ended,
+    /// The broker's own system.
+    #[error("it could not be started")]
+    Io(#[from] io::Error),
+}
+
+/// Starts one process for each archive.
+pub struct Inspector {
+    program: PathBuf,
+    arguments: Vec<String>,
+    within: Duration,
+    slots: Semaphore,
+}
+
+impl Default for Inspector {
+    /// This very program, also after the file on the disk was replaced by its next version.
+    fn default() -> Self {
+        Self::of("/proc/self/exe", &["inspect"], WITHIN)
+    }
+}
+
+/// Packs a job for the process: what it is, then the archives, in a file without a name.
+pub fn pack(
+    job: &Job,
+    archive: impl Read,
+    previous: Option<impl Read>,
+    folder: &Path,
+) -> io::Result<File> {
+    let head = serde_json::to_vec(job)?;
+    let length = u32::try_from(head.len()).unwrap_or(u32::MAX);
+    if head.len() > JOB_MAX {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut file = tempfile::tempfile_in(folder)?;
+    file.write_all(&length.to_be_bytes())?;
+    file.write_all(&head)?;
+    let copied = io::copy(&mut archive.take(job.length), &mut file)?;
+    let mut whole = copied == job.length;
+    if let (Some(length), Some(previous)) = (job.previous, previous) {
+        whole &= io::copy(&mut previous.take(length), &mut file)? == length;
+    }
+    if !whole {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    file.rewind()?;
+    Ok(file)
+}
+
+impl Inspector {
+    /// Another program, or another time.
+    pub fn of(program: impl Into<PathBuf>, arguments: &[&str], within: Duration) -> Self {
+        Self {
+            program: program.into(),
+            arguments: arguments.iter().map(|a| (*a).to_owned()).collect(),
+            within,
+            slots: Semaphore::new(AT_ONCE),
+        }
+    }
+
+    /// Waits for a place among those that are looked into; it is had as long as what is returned lives.
+    pub async fn place(&self) -> Result<tokio::sync::SemaphorePermit<'_>, NotInspected> {
+        self.slots.acquire().await.map_err(|_| NotInspected::Ended)
+    }
+
+    /// Looks into what [`pack`] made.
+    pub async fn inspect(&self, packed: File) -> Result<Inspection, NotInspected> {
+        let mut command = Command::new(&self.program);
+        command
+            .args(&self.arguments)
+            .env_clear()
+            .current_dir("/")
+            .stdin(packed)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let running: Arc<Mutex<Option<Child>>> = Arc::default();
+        let own = Arc::clone(&running);
+        let asked = tokio::task::spawn_blocking(move || answer(command, &own));
+        let ended = tokio::time::timeout(self.within, asked).await;
+        // Whatever came of it, nothing of it runs on: also where it closed its output and went on.
+        end(&running);
+        let (answer, whole) = ended
+            .map_err(|_| NotInspected::TooSlow)?
+            .map_err(|_| NotInspected::Ended)??;
+        if !whole {
+            return Err(NotInspected::Ended);
+        }
+        match serde_json::from_slice(&answer) {
+            Ok(Said::Inspected(inspection)) => Ok(inspection),
+            Ok(Said::Refused) => Err(NotInspected::Refused),
+            Err(_) => Err(NotInspected::Ended),
+        }
+    }
+}
+
+/// Starts it, and reads its answer to the end or to the limit. The thread that starts it must live as long as
+/// it does: the kernel ends it with that thread.
+fn answer(mut command: Command, running: &Mutex<Option<Child>>) -> io::Result<(Vec<u8>, bool)> {
+    let mut child = command.spawn()?;
+    let output = child.stdout.take();
+    *running.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
+    let mut answer = Vec::new();
+    if let Some(output) = output {
+        output.take(ANSWER_MAX + 1).read_to_end(&mut answer)?;
+    }
+    if answer.len() as u64 > ANSWER_MAX {
+        return Ok((Vec::new(), false));
+    }
+    let mut held = running.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(mut child) = held.take() else {
+        return Ok((answer, false));
+    };
+    drop(held);
+    // It closed its output; a reader that does not end then is ended.
+    for _ in 0..100 {
+        if let Some(status) = child.try_wait()? {
+            return Ok((answer, status.success()));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let _ = child.kill();
+    child.wait()?;
+    Ok((answer, false))
+}
+
+fn end(running: &Mutex<Option<Child>>) {
+    let child = running
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    if let Some(mut child) = child {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input() -> File {
+        tempfile::tempfile().unwrap()
+    }
+
+    async fn of(program: &str, arguments: &[&str]) -> Result<Inspection, NotInspected> {
+        let within = Duration::from_secs(2);
+        Inspector::of(program, arguments, within)
+            .inspect(input())
+            .await
+    }
+
+    fn sh(script: &str) -> [&str; 2] {
+        ["-c", script]
+    }
+
+    #[tokio::test]
+    async fn attack_53_a_reader_that_hangs_dies_or_talks_too_much_is_no_card() {
+        let slow = of("/bin/sleep", &["1000"]).await;
+        assert!(matches!(slow, Err(NotInspected::TooSlow)), "{slow:?}");
+        // It closes its output and stays.
+        let deaf = of("/bin/sh", &sh("exec >&-; exec sleep 1000")).await;
+        assert!(matches!(deaf, Err(NotInspected::Ended)), "{deaf:?}");
+        for script in [
+            "kill -9 $$",
+            "exit 1",
+            "exit 0",
+            "echo no json",
+            "echo '{\"inspected\":{}}'; exit 1",
+            "echo '{\"inspected\":{\"compared\":true}}'; exit 0",
+        ] {
+            let ended = of("/bin/sh", &sh(script)).await;
+            assert!(
+                matches!(ended, Err(NotInspected::Ended)),
+                "{script}: {ended:?}"
+            );
+        }
+        let loud = of(
+            "/bin/sh",
+            &sh("while :; do echo yyyyyyyyyyyyyyyyyyyyyyyyyyy; done"),
+        )
+        .await;
+        assert!(matches!(loud, Err(NotInspected::Ended)), "{loud:?}");
+        let absent = of("/nonexistent", &[]).await;
+        assert!(matches!(absent, Err(NotInspected::Io(_))), "{absent:?}");
+    }
+
+    #[tokio::test]
+    async fn attack_41_it_gets_no_environment() {
+        let script = "test -z \"$HOME$USER$CARGO$CARGO_MANIFEST_DIR\" && echo '\"refused\"'";
+        let answer = of("/bin/sh", &sh(script)).await;
+        assert!(matches!(answer, Err(NotInspected::Refused)), "{answer:?}");
+    }
+
+    #[test]
+    fn a_job_is_packed_whole_or_not_at_all() {
+        let job = Job {
+            format: super::super::Format::Npm,
+            package: "left".to_owned(),
+            version: "1.0.0".to_owned(),
+            length: 4,
+            previous: Some(2),
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let packed =
+            |archive: &[u8], previous: &[u8]| pack(&job, archive, Some(previous), folder.path());
+        let mut file = packed(b"news", b"ol").unwrap();
+        let mut all = Vec::new();
+        file.read_to_end(&mut all).unwrap();
+        assert!(all.ends_with(b"}newsol"));
+        assert!(packed(b"new", b"ol").is_err());
+        assert!(packed(b"news", b"o").is_err());
+    }
+}
