@@ -269,6 +269,79 @@ pub struct Confirm {
     pub stage: Option<String>,
 }
 
+/// `GET /v1/history`, signed by a device.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct History {
+    /// What ended, newest first.
+    pub requests: Vec<HistoryLine>,
+    /// There may be more: `GET /v1/history?after=<next>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// A request that ended.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HistoryLine {
+    /// The request.
+    pub id: RequestId,
+    /// `npm:@acme/left@1.4.2`, first of the items.
+    pub title: String,
+    /// How many items.
+    pub items: usize,
+    /// Who asked.
+    pub caller: String,
+    /// How it ended.
+    pub state: StateName,
+    /// A sentence: who denied and why, or what went wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Who approved.
+    pub approvals: Vec<PersonId>,
+    /// Opened.
+    pub opened: UnixTime,
+    /// Ended.
+    pub ended: UnixTime,
+}
+
+/// `GET /v1/packages`, signed by a device.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Packages {
+    /// By name.
+    pub packages: Vec<PackageLine>,
+    /// There may be more: `GET /v1/packages?after=<next>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// A package.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PackageLine {
+    /// `npm:@acme/left`
+    pub package: String,
+    /// Its freeze, if it is frozen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen: Option<FrozenLine>,
+    /// How many requests for it are open; counted to 100.
+    pub open: usize,
+    /// The last publishes, newest first.
+    pub published: Vec<HistoryLine>,
+}
+
+/// A freeze.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FrozenLine {
+    /// Who froze it; absent: the broker itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<PersonId>,
+    /// Since when.
+    pub since: UnixTime,
+    /// What the broker saw, where it froze the package itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<String>,
+    /// Who asked for the thaw; two are needed.
+    pub thawing: Vec<PersonId>,
+}
+
 /// `GET /v1/requests/{id}/question`, signed by a device.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Question {

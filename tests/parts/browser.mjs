@@ -52,7 +52,7 @@ const OPS = {
   fill: ({ label, text }, { page }) => page.getByLabel(label, { exact: true }).first().fill(text),
   /** Waits for a text, and gives what the page's content says then. */
   sees: async ({ text }, { page }) => {
-    await page.getByText(text, { exact: false }).first().waitFor({ state: "visible" });
+    await page.getByText(text, { exact: false }).locator("visible=true").first().waitFor();
     return page.locator("main").innerText();
   },
   text: (_, { page }) => page.locator("main").innerText(),
@@ -67,6 +67,20 @@ const OPS = {
     await authenticate(state, credentials);
   },
   offline: ({ is }, { context }) => context.setOffline(is),
+  /** Shifts what the page takes for the time, by seconds. */
+  clock: ({ seconds }, { page }) => page.clock.setFixedTime(Date.now() + seconds * 1000),
+  /** What Chromium misses before it offers to install the app. */
+  installability: async (_, { page, cdp }) => {
+    await page.evaluate(() => navigator.serviceWorker.ready.then(() => true));
+    const { installabilityErrors } = await cdp.send("Page.getInstallabilityErrors");
+    return installabilityErrors.map(({ errorId }) => errorId);
+  },
+  /** How far the page's content has jumped while it was built (layout shift, by the browser's own measure). */
+  shift: (_, { page }) => page.evaluate(() => new Promise((resolve) => {
+    const entries = [];
+    new PerformanceObserver((list) => entries.push(...list.getEntries())).observe({ type: "layout-shift", buffered: true });
+    requestAnimationFrame(() => setTimeout(() => resolve(entries.filter((e) => !e.hadRecentInput).reduce((sum, e) => sum + e.value, 0)), 50));
+  })),
   console: (_, state) => state.console.splice(0),
   requests: (_, state) => state.requests.splice(0),
   bytes: (_, state) => {
@@ -74,7 +88,14 @@ const OPS = {
     state.bytes = 0;
     return sum;
   },
-  screenshot: ({ path }, { page }) => page.screenshot({ path, fullPage: true, animations: "disabled" }).then(() => null),
+  /** The whole page, with what stays at the edge of the window at the edge of the picture. */
+  screenshot: async ({ path }, { page }) => {
+    const size = page.viewportSize();
+    const height = await page.evaluate(() => document.documentElement.scrollHeight);
+    await page.setViewportSize({ width: size.width, height: Math.max(size.height, height) });
+    await page.screenshot({ path, animations: "disabled", scale: "css" });
+    await page.setViewportSize(size);
+  },
   /** What axe finds, of the given impacts. The tool runs in the debugger's world: the page's policy stays as it is. */
   axe: async ({ impacts }, { cdp }) => {
     const world = await cdp.send("Page.getFrameTree");

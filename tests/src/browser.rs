@@ -1,6 +1,6 @@
 //! A real Chromium, with phones in it: each page has its own storage and its own virtual authenticator.
 
-use crate::parts;
+use crate::{now, parts, people::STEP as STEP_OF_CODES};
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 use std::{process::Stdio, time::Duration};
@@ -9,6 +9,7 @@ use tokio::{
     process::{Child, ChildStdin, ChildStdout},
     sync::Mutex,
 };
+use totp_rs::Totp;
 
 /// How long one step may take; the driver's own limit is shorter.
 const STEP: Duration = Duration::from_mins(1);
@@ -138,6 +139,42 @@ impl Page<'_> {
         Ok(serde_json::from_value(
             self.step("console", json!({})).await?,
         )?)
+    }
+
+    /// All that the page says now.
+    pub async fn text(&self) -> anyhow::Result<String> {
+        let said = self.step("text", json!({})).await?;
+        Ok(said.as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Cuts this page from the network, or joins it again.
+    pub async fn offline(&self, is: bool) -> anyhow::Result<()> {
+        self.step("offline", json!({ "is": is })).await.map(drop)
+    }
+
+    /// What axe finds that is serious or critical.
+    pub async fn axe(&self) -> anyhow::Result<Value> {
+        self.step("axe", json!({ "impacts": ["serious", "critical"] }))
+            .await
+    }
+
+    /// Enrols with an authenticator app by an invite's link; gives the app.
+    pub async fn enroll_with_app(&self, link: &str) -> anyhow::Result<Totp> {
+        self.goto(link).await?;
+        self.click("Go on").await?;
+        self.sees("Welcome").await?;
+        self.unfold("No passkey").await?;
+        let otpauth = self
+            .run("document.querySelector('a[href^=\"otpauth:\"]').href")
+            .await?;
+        let otpauth = otpauth.as_str().context("no otpauth address")?;
+        let app = Totp::from_url(otpauth).map_err(|e| anyhow::anyhow!("{e:?}"))?;
+        // The code of the step before is spent, so that the current one is still good.
+        let code = app.generate(now()? - STEP_OF_CODES).to_string();
+        self.fill("The code that the app shows", &code).await?;
+        self.click("Enrol with this code").await?;
+        self.sees("Nothing waits for you").await?;
+        Ok(app)
     }
 
     /// Enrols with a passkey by an invite's link.

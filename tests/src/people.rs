@@ -454,6 +454,18 @@ impl Office {
         Ok(invited["invite"].as_str().context("an invite")?.to_owned())
     }
 
+    /// Invites a person and enrols a page of his with an authenticator app; gives the app.
+    pub async fn phone_with_app(
+        &self,
+        page: Page<'_>,
+        name: &str,
+        groups: &[&str],
+    ) -> anyhow::Result<Totp> {
+        let invite = self.invite(name, groups, false, &[]).await?;
+        page.enroll_with_app(&format!("{}/enroll#{invite}", self.daemon.url))
+            .await
+    }
+
     /// Invites a person and enrols a phone of his, with a passkey.
     pub async fn phone<'a>(
         &self,

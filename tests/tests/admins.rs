@@ -6,8 +6,9 @@
     reason = "a test's helpers fail by panic, as the tests do"
 )]
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use stand::{
+    now,
     parts::Verdaccio,
     people::{Office, archive},
     team::Team,
@@ -74,6 +75,80 @@ async fn the_inbox_shows_what_runs_out_first_and_every_page_of_it() {
     assert_eq!(bad.code(), "bad-request");
     let others: Value = stranger.get("/v1/inbox").await.unwrap().ok().unwrap();
     assert_eq!(others["requests"].as_array().unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn attack_25_what_ended_is_shown_to_those_whom_it_concerns() {
+    let registry = Verdaccio::start().await.unwrap();
+    let policy = format!("[[package]]\nmatch = [\"npm:@acme/*\"]\nanswers = \"20m\"\n{CALLERS}");
+    let office = Office::start(&policy, &registry.url).await.unwrap();
+    let token = json!({"registry": "npm", "scope": "@acme/*", "token": registry.token});
+    let stored = office.admin.post("/v1/admin/tokens", token).await.unwrap();
+    assert!(stored.success(), "{}", stored.body);
+    let alice = office.hire("alice", &["release"], false, &[]).await;
+    let alice = alice.unwrap();
+    let mallory = office.hire("mallory", &["others"], false, &[]).await;
+    let mallory = mallory.unwrap();
+
+    let bytes = archive("@acme/a", "1.0.0").unwrap();
+    let job = office.open("@acme/a", "1.0.0", &bytes).await.unwrap();
+    let id = job.opened.id.to_string();
+    let waiting = format!("/v1/requests/{id}?wait=1");
+    assert_eq!(mallory.get(&waiting).await.unwrap().code(), "not-found");
+    let status: Value = alice
+        .get(&format!("/v1/requests/{id}"))
+        .await
+        .unwrap()
+        .ok()
+        .unwrap();
+    assert_eq!(status["state"], "pending");
+    let code = alice.code(0).unwrap();
+    assert!(alice.approve(&job, Some(&code)).await.unwrap().success());
+    let collected = job.collect().await.unwrap();
+    let credential = job.open(&collected).unwrap();
+    let put = job.put(&credential, &bytes).await.unwrap();
+    assert!(put.success(), "{}", put.body);
+    for name in ["@acme/b", "@acme/c"] {
+        let bytes = archive(name, "1.0.0").unwrap();
+        let job = office.open(name, "1.0.0", &bytes).await.unwrap();
+        assert!(alice.deny(&job, false).await.unwrap().success());
+    }
+
+    // Meanwhile the rows move to the history: nothing is missing and nothing comes twice at any moment.
+    let until = now().unwrap() + 6;
+    while now().unwrap() < until {
+        let (mut titles, mut path) = (Vec::new(), "/v1/history?limit=1".to_owned());
+        loop {
+            let page: Value = alice.get(&path).await.unwrap().ok().unwrap();
+            for line in page["requests"].as_array().unwrap() {
+                titles.push(line["title"].as_str().unwrap().to_owned());
+            }
+            let Some(next) = page["next"].as_str() else {
+                break;
+            };
+            path = format!("/v1/history?limit=1&after={next}");
+        }
+        titles.sort();
+        let all = [
+            "npm:@acme/a@1.0.0",
+            "npm:@acme/b@1.0.0",
+            "npm:@acme/c@1.0.0",
+        ];
+        assert_eq!(titles, all);
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let packages: Value = alice.get("/v1/packages").await.unwrap().ok().unwrap();
+    let left = &packages["packages"][0];
+    assert_eq!(left["package"], "npm:@acme/a", "{packages}");
+    assert_eq!(left["published"][0]["approvals"][0], "alice");
+    assert_eq!(left["published"][0]["state"], "published");
+
+    let others: Value = mallory.get("/v1/history").await.unwrap().ok().unwrap();
+    assert_eq!(others, json!({"requests": []}));
+    let others: Value = mallory.get("/v1/packages").await.unwrap().ok().unwrap();
+    assert_eq!(others, json!({"packages": []}));
+    let bad = alice.get("/v1/history?after=00ff").await.unwrap();
+    assert_eq!(bad.code(), "bad-request");
 }
 
 #[tokio::test]

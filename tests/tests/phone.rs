@@ -6,8 +6,14 @@
     reason = "a test's helpers fail by panic, as the tests do"
 )]
 
-use serde_json::json;
-use stand::{browser::Browser, daemon::Daemon, people::Office};
+use reqwest::Method;
+use serde_json::{Value, json};
+use stand::{
+    browser::Browser,
+    daemon::Daemon,
+    now,
+    people::{Job, Office},
+};
 
 /// A port that nothing listens on: these tests stop before anything is sent.
 const NO_REGISTRY: &str = "http://127.0.0.1:1";
@@ -25,9 +31,21 @@ answers = "30m"
 "#;
 
 async fn office() -> Office {
-    Office::start_as(Daemon::builder().named(), POLICY, NO_REGISTRY)
+    office_of(1).await
+}
+
+/// The same where so many people must say yes.
+async fn office_of(quorum: u32) -> Office {
+    let policy = POLICY.replace("quorum = 1", &format!("quorum = {quorum}"));
+    Office::start_as(Daemon::builder().named(), &policy, NO_REGISTRY)
         .await
         .unwrap()
+}
+
+/// What the job's log says about its request.
+async fn told(job: &Job) -> Value {
+    let reply = job.with(Method::GET, "", &job.opened.ticket).await;
+    reply.unwrap().ok().unwrap()
 }
 
 #[tokio::test]
@@ -56,4 +74,154 @@ async fn a_phone_enrols_with_a_passkey_and_approves_what_it_is_shown() {
     let events = office.events().await.unwrap();
     let answered = events.iter().find(|e| e["type"] == "answer-accepted");
     assert_eq!(answered.unwrap()["factor"], json!("passkey"));
+}
+
+#[tokio::test]
+async fn without_a_passkey_an_authenticator_code_approves() {
+    let office = office().await;
+    let browser = Browser::start().await.unwrap();
+    let how = json!({ "authenticator": false });
+    let phone = browser.page("alice", how).await.unwrap();
+    let app = office
+        .phone_with_app(phone, "alice", &["release"])
+        .await
+        .unwrap();
+    let job = office.open("@acme/left", "1.4.2", b"bytes").await.unwrap();
+    phone.goto(&job.opened.page).await.unwrap();
+    phone.sees("Publish exactly this?").await.unwrap();
+    let code = job.opened.match_code.as_str();
+    phone.fill("Match code", code).await.unwrap();
+    let code = app.generate(now().unwrap()).to_string();
+    phone.fill("Authenticator code", &code).await.unwrap();
+    phone.click("Approve").await.unwrap();
+    phone.sees("1 of 1 approvals: alice").await.unwrap();
+    assert_eq!(job.state().await.unwrap(), "approved");
+}
+
+#[tokio::test]
+async fn a_no_with_its_reason_reaches_the_jobs_log_and_every_open_phone() {
+    let office = office().await;
+    let browser = Browser::start().await.unwrap();
+    let alice = office.phone(&browser, "alice", &["release"]).await.unwrap();
+    let bob = office.phone(&browser, "bob", &["release"]).await.unwrap();
+    let job = office.open("@acme/left", "1.4.2", b"bytes").await.unwrap();
+    bob.goto(&job.opened.page).await.unwrap();
+    bob.sees("Publish exactly this?").await.unwrap();
+    alice.goto(&job.opened.page).await.unwrap();
+    alice.unfold("Deny").await.unwrap();
+    let why = "Why? The job's log shows it. May stay empty.";
+    alice.fill(why, "not from this branch").await.unwrap();
+    alice.click("Deny").await.unwrap();
+    let words = "enied by alice: not from this branch";
+    alice.sees(words).await.unwrap();
+    // Bob touched nothing: his page follows the request.
+    let said = bob.sees(words).await.unwrap();
+    assert!(!said.contains("Publish exactly this?"), "{said}");
+    let status = told(&job).await;
+    assert_eq!(status["state"], "denied");
+    assert_eq!(status["reason"], "denied by alice: not from this branch");
+    // And both find it again.
+    bob.goto(&format!("{}/history", office.daemon.url))
+        .await
+        .unwrap();
+    bob.sees(words).await.unwrap();
+}
+
+#[tokio::test]
+async fn deny_and_freeze_stops_the_package_and_shows_who_did_it() {
+    let office = office().await;
+    let browser = Browser::start().await.unwrap();
+    let phone = office.phone(&browser, "alice", &["release"]).await.unwrap();
+    let job = office.open("@acme/left", "1.4.2", b"bytes").await.unwrap();
+    phone.goto(&job.opened.page).await.unwrap();
+    phone.unfold("Deny").await.unwrap();
+    phone.click("Deny and freeze").await.unwrap();
+    phone.sees("enied by alice").await.unwrap();
+    let (refused, ..) = office.ask("@acme/left", "1.4.3", b"more").await.unwrap();
+    assert_eq!(refused.code(), "frozen");
+    let packages = format!("{}/packages", office.daemon.url);
+    phone.goto(&packages).await.unwrap();
+    let said = phone.sees("Nothing of it is released").await.unwrap();
+    for shown in [
+        "npm:@acme/left",
+        "frozen",
+        "Frozen by alice",
+        "admin thaw npm:@acme/left",
+    ] {
+        assert!(said.contains(shown), "{shown}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_match_code_says_how_many_tries_are_left() {
+    let office = office().await;
+    let browser = Browser::start().await.unwrap();
+    let phone = office.phone(&browser, "alice", &["release"]).await.unwrap();
+    let job = office.open("@acme/left", "1.4.2", b"bytes").await.unwrap();
+    let right = job.opened.match_code.clone();
+    let wrong = if right == "000000" {
+        "000001"
+    } else {
+        "000000"
+    };
+    phone.goto(&job.opened.page).await.unwrap();
+    phone.sees("Publish exactly this?").await.unwrap();
+    // What is no code costs no try.
+    phone.fill("Match code", "12").await.unwrap();
+    phone.click("Approve with passkey").await.unwrap();
+    phone.sees("type six digits").await.unwrap();
+    for left in ["Two tries are left", "One try is left"] {
+        phone.fill("Match code", wrong).await.unwrap();
+        phone.click("Approve with passkey").await.unwrap();
+        phone.sees(left).await.unwrap();
+    }
+    assert_eq!(job.state().await.unwrap(), "pending");
+    phone.fill("Match code", &right).await.unwrap();
+    phone.click("Approve with passkey").await.unwrap();
+    phone.sees("1 of 1 approvals: alice").await.unwrap();
+}
+
+#[tokio::test]
+async fn two_people_approve_on_two_phones_and_each_sees_the_other() {
+    let office = office_of(2).await;
+    let browser = Browser::start().await.unwrap();
+    let alice = office.phone(&browser, "alice", &["release"]).await.unwrap();
+    let bob = office.phone(&browser, "bob", &["release"]).await.unwrap();
+    let job = office.open("@acme/left", "1.4.2", b"bytes").await.unwrap();
+    let code = job.opened.match_code.as_str();
+    for phone in [alice, bob] {
+        phone.goto(&job.opened.page).await.unwrap();
+        phone.sees("Publish exactly this?").await.unwrap();
+    }
+    // Bob is typing while alice answers; what he typed stays.
+    bob.fill("Match code", code).await.unwrap();
+    alice.fill("Match code", code).await.unwrap();
+    alice.click("Approve with passkey").await.unwrap();
+    alice.sees("You have approved it").await.unwrap();
+    bob.sees("1 of 2 approvals: alice").await.unwrap();
+    assert_eq!(job.state().await.unwrap(), "pending");
+    bob.click("Approve with passkey").await.unwrap();
+    bob.sees("2 of 2 approvals: alice and bob").await.unwrap();
+    alice.sees("2 of 2 approvals: alice and bob").await.unwrap();
+    assert_eq!(job.state().await.unwrap(), "approved");
+}
+
+#[tokio::test]
+async fn offline_nothing_is_answered_and_back_nothing_old_is_shown() {
+    let office = office().await;
+    let browser = Browser::start().await.unwrap();
+    let phone = office.phone(&browser, "alice", &["release"]).await.unwrap();
+    let job = office.open("@acme/left", "1.4.2", b"bytes").await.unwrap();
+    phone.goto(&job.opened.page).await.unwrap();
+    phone.sees("Publish exactly this?").await.unwrap();
+    let code = job.opened.match_code.as_str();
+    phone.fill("Match code", code).await.unwrap();
+    phone.offline(true).await.unwrap();
+    phone.sees("You are offline").await.unwrap();
+    phone.click("Approve with passkey").await.unwrap();
+    phone.sees("Nothing was sent").await.unwrap();
+    assert!(job.cancel().await.unwrap().success());
+    phone.offline(false).await.unwrap();
+    let said = phone.sees("The job took it back").await.unwrap();
+    assert!(!said.contains("Publish exactly this?"), "{said}");
 }

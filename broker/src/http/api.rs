@@ -13,7 +13,7 @@ use crate::{
     desk::{Fault, people::Person},
     publish::{
         Refusal, answer as answers, close, inbox as inboxes, intent as intents, ledger,
-        open as opening, prove, question as questions, release, stages as staged,
+        open as opening, prove, question as questions, release, stages as staged, state::Record,
     },
     secret::Secret,
     vault::Unseal,
@@ -76,14 +76,24 @@ pub async fn open(call: Call) -> Done {
 /// Status, or a long poll until the revision is past `since`.
 pub async fn wait(call: Call) -> Done {
     let id = call.id()?;
-    let ticket = auth::ticket(&call.headers)?;
+    // Who waits is looked up at each look: somebody who is removed meanwhile is told no more.
+    let look = || -> Result<Record, Failed> {
+        match &call.signer {
+            Some(signer) => Ok(questions::of_person(&call.desk, id, &signer.person.id)?),
+            None => Ok(close::status(
+                &call.desk,
+                id,
+                &auth::ticket(&call.headers)?,
+            )?),
+        }
+    };
     let seconds = call.number("wait")?.unwrap_or(0).min(WAIT_MAX);
     let since = call.number("since")?;
-    // The ticket first; then subscribe and read, so that no change is missed between.
-    close::status(&call.desk, id, &ticket)?;
+    // The proof first; then subscribe and read, so that no change is missed between.
+    look()?;
     intents::approve(&call.desk, id, call.now).await?;
     let mut changes = call.desk.waiters.subscribe(id);
-    let record = close::status(&call.desk, id, &ticket)?;
+    let record = look()?;
     let known = since.unwrap_or(record.revision);
     if record.revision > known || record.name().is_final() || seconds == 0 {
         return encode(Ok(record.status()));
@@ -91,7 +101,7 @@ pub async fn wait(call: Call) -> Done {
     drop(record);
     let woken = changes.wait_for(|revision| *revision > known);
     let _ = tokio::time::timeout(Duration::from_secs(seconds), woken).await;
-    encode(close::status(&call.desk, id, &ticket).map(|r| r.status()))
+    encode(Ok(look()?.status()))
 }
 
 /// Collects the sealed credential or secret.

@@ -12,6 +12,7 @@ pub mod listen;
 pub mod openapi;
 pub mod operations;
 mod own;
+mod past;
 pub mod registry;
 pub mod reply;
 pub mod routes;

@@ -4,7 +4,7 @@
 use super::{
     api, app,
     auth::{Arrived, Signatures, Signer},
-    channels, inspected, own,
+    channels, inspected, own, past,
     reply::Failed,
     watched,
 };
@@ -100,7 +100,7 @@ routes! {
         "Whether the broker is sealed, its clock, and the log's key.";
     POST   "/v1/requests" Caller api::open:
         "Asks to publish `items` or to see a secret; replies with ticket and match code.";
-    GET    "/v1/requests/{id}" ["wait", "since"] Ticket api::wait:
+    GET    "/v1/requests/{id}" ["wait", "since"] TicketOrPerson api::wait:
         "A request's status; waits up to `wait` seconds for a revision after `since`.";
     POST   "/v1/requests/{id}/collect" Ticket api::collect:
         "The one-shot credential, sealed to the job's key; again the same.";
@@ -114,6 +114,10 @@ routes! {
         "The first admin's enrolment at a sealed broker, with the vault's `passphrase`.";
     GET    "/v1/inbox" ["after", "limit"] Person api::inbox:
         "What waits for this person, what runs out first; `after` is a page's `next`.";
+    GET    "/v1/history" ["after", "limit"] Person past::history:
+        "Requests that concern this person and ended, newest first; `after` is a page's `next`.";
+    GET    "/v1/packages" ["after", "limit"] Person past::packages:
+        "Packages that concern this person: frozen or not, open requests, the last publishes.";
     GET    "/v1/requests/{id}/question" Person api::question:
         "One request, as it is judged.";
     GET    "/v1/requests/{id}/diff" ["item", "file", "name"] Person inspected::diff:

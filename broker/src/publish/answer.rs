@@ -389,12 +389,17 @@ async fn charge(
     };
     let step = held.record.charge(&person.id, add, event)?;
     // Charged and durable before anybody learns that the code was wrong.
-    ledger::persist(desk, held.version, step, batch, now).await?;
+    let record = ledger::persist(desk, held.version, step, batch, now).await?;
     desk.metrics.answers_refused.inc();
-    Err(if add.totp > 0 {
-        Refusal::FactorWrong
-    } else {
-        Refusal::MatchCodeWrong
+    if add.totp > 0 {
+        return Err(Refusal::FactorWrong);
+    }
+    let used = match &record.state {
+        State::Pending { tries, .. } => tries.get(&person.id).map_or(0, |t| t.match_code),
+        _ => MATCH_TRIES,
+    };
+    Err(Refusal::MatchCodeWrong {
+        left: MATCH_TRIES.saturating_sub(used),
     })
 }
 

@@ -2,7 +2,7 @@
 //! cost the same with a million old requests behind them.
 
 use super::{
-    close, inspect,
+    close, ended, inspect,
     ledger::{self, APPROVED, CREDENTIALS, DUE, FINISHED, IDEMPOTENCY, REQUESTS},
 };
 use crate::{
@@ -75,6 +75,11 @@ async fn chunk(desk: &Desk, now: UnixTime) -> Result<usize, Fault> {
             .map(|k| (CREDENTIALS, k));
         let idempotency = unhex(&record.idempotency).map(|k| (IDEMPOTENCY, k));
         for (table, key) in [credential, idempotency].into_iter().flatten() {
+            if let Some(r) = desk.live.get(table, &key)? {
+                rows.push((table, key, r));
+            }
+        }
+        for (table, key) in ended::rows(&record, at) {
             if let Some(r) = desk.live.get(table, &key)? {
                 rows.push((table, key, r));
             }

@@ -135,7 +135,7 @@ fn packages(record: &Record) -> Vec<String> {
     packages.into_iter().collect()
 }
 
-fn caller_line(record: &Record) -> String {
+pub(super) fn caller_line(record: &Record) -> String {
     let c = &record.facts.caller;
     let name = c.claims.get("repository").unwrap_or(&c.subject);
     format!("{}: {name}", c.issuer)

@@ -1,6 +1,9 @@
 //! Requests in the store: the one place that reads and writes them.
 
-use super::state::{Record, Step};
+use super::{
+    ended,
+    state::{Record, Step},
+};
 use crate::audit::reason::FreezeCause;
 use crate::vault::{Domain, rows};
 use crate::{
@@ -166,6 +169,9 @@ fn replaced(
     let mut batch = batch.replace(REQUESTS, id.0.as_bytes(), version, encode(record)?);
     if record.name().is_final() {
         batch = batch.create(FINISHED, timed(now, id), Vec::new());
+        for (table, key) in ended::rows(record, now) {
+            batch = batch.create(table, key, Vec::new());
+        }
         // The indexes are of open requests: whoever walks them reads no finished one.
         for (table, key) in indexes(record) {
             if let Some(row) = desk.live.get(table, &key)? {

@@ -12,6 +12,7 @@ pub mod confirm;
 mod conflict;
 mod deny;
 pub mod deposit;
+pub mod ended;
 pub mod fetch;
 pub mod forward;
 pub mod inbox;
@@ -22,6 +23,7 @@ pub mod known;
 pub mod ledger;
 pub mod open;
 pub mod outbox;
+pub mod past;
 mod previous;
 pub mod prove;
 pub mod pushes;
@@ -104,7 +106,10 @@ pub enum Refusal {
     },
     /// The typed match code is another one.
     #[error("this is not the match code in the job's output")]
-    MatchCodeWrong,
+    MatchCodeWrong {
+        /// Tries that this person has left for this request.
+        left: u8,
+    },
     /// The second factor did not hold.
     #[error("the code is wrong or was used before")]
     FactorWrong,
@@ -206,9 +211,15 @@ pub fn problem(refusal: &Refusal) -> Problem {
             Code::ApprovalNeeded,
             "When it is approved, run this job again: the same bytes are published then.",
         ),
-        Refusal::MatchCodeWrong => (
+        Refusal::MatchCodeWrong { left } => (
             Code::MatchCodeWrong,
-            "Type the six digits that this job's output shows.",
+            match left {
+                0 => {
+                    "No try is left for you: another person can still approve. If you do not know the job, deny it."
+                }
+                1 => "Type the six digits that this job's output shows. One try is left.",
+                _ => "Type the six digits that this job's output shows. Two tries are left.",
+            },
         ),
         Refusal::FactorWrong => (
             Code::FactorWrong,

@@ -36,6 +36,14 @@ pub fn approves(desk: &Desk, item: &Item, groups: &[GroupName]) -> bool {
         .is_ok_and(|entry| entry.approvers.iter().any(|g| groups.contains(g)))
 }
 
+/// A request, for a person whom it concerns now; to everybody else it does not exist (attack 25).
+pub fn of_person(desk: &Desk, id: RequestId, person: &PersonId) -> Result<Record, Refusal> {
+    let person = desk.person(person)?.ok_or(Refusal::NotFound)?.value;
+    ledger::find(desk, id)?
+        .filter(|r| concerns(desk, r, &person))
+        .ok_or(Refusal::NotFound)
+}
+
 /// One request, for somebody whom it concerns; to everybody else it does not exist (attack 25).
 pub async fn question(
     desk: &Desk,

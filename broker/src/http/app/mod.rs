@@ -23,6 +23,8 @@ use std::{collections::BTreeMap, io::Write as _, sync::Arc};
 
 /// The modules, by name.
 const MODULES: &[(&str, &str)] = &[
+    ("admin.js", include_str!("js/admin.js")),
+    ("answer.js", include_str!("js/answer.js")),
     ("api.js", include_str!("js/api.js")),
     ("canonical.js", include_str!("js/canonical.js")),
     ("device.js", include_str!("js/device.js")),
@@ -30,13 +32,26 @@ const MODULES: &[(&str, &str)] = &[
     ("dom.js", include_str!("js/dom.js")),
     ("enroll.js", include_str!("js/enroll.js")),
     ("format.js", include_str!("js/format.js")),
+    ("history.js", include_str!("js/history.js")),
     ("inbox.js", include_str!("js/inbox.js")),
+    ("live.js", include_str!("js/live.js")),
     ("main.js", include_str!("js/main.js")),
+    ("more.js", include_str!("js/more.js")),
+    ("packages.js", include_str!("js/packages.js")),
     ("passkey.js", include_str!("js/passkey.js")),
     ("request.js", include_str!("js/request.js")),
+    ("states.js", include_str!("js/states.js")),
 ];
 /// Addresses of pages. All are the one document; its modules read the address.
-const PAGES: &[&str] = &["/", "/enroll", "/devices"];
+const PAGES: &[&str] = &[
+    "/",
+    "/admin",
+    "/devices",
+    "/enroll",
+    "/history",
+    "/more",
+    "/packages",
+];
 const INDEX: &str = include_str!("index.html");
 const STYLE: &str = include_str!("app.css");
 const WORKER: &str = include_str!("sw.js");
@@ -103,7 +118,7 @@ async fn file(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Resp
 }
 
 async fn page(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    app.page("<p>One moment…</p>", &headers)
+    app.page("<p class=\"lead\">One moment…</p>", &headers)
 }
 
 /// The address in a job's output. Whoever has no browser, or one that is no device, reads how to answer.
@@ -129,7 +144,10 @@ async fn request_page(
         return text.into_response();
     }
     app.page(
-        &format!("<h1>A publish waits for an answer</h1><p>In a terminal of an enrolled device:</p><pre>{commands}</pre>"),
+        &format!(
+            "<h1>A publish waits for your answer</h1><p class=\"lead\">Looking up what would be published…</p>\
+             <details><summary>Answer in a terminal</summary><p>On an enrolled device:</p><pre>{commands}</pre></details>"
+        ),
         &headers,
     )
 }

@@ -29,15 +29,30 @@ export class NotEnrolled extends Error {
 // The page itself brings a nonce, so that the first call needs no second attempt.
 let nonce = document.querySelector('meta[name="call-nonce"]')?.content ?? "";
 
-async function sent(method, path, body, headers) {
+async function sent(method, path, body, headers, signal) {
   const json = body === "" ? {} : { "content-type": "application/json" };
-  const what = { method, headers: { ...headers, ...json, accept: "application/json" }, redirect: "error" };
+  const what = { method, headers: { ...headers, ...json, accept: "application/json" }, redirect: "error", signal };
   if (body !== "") what.body = body;
   try {
-    return await fetch(path, what);
-  } catch {
+    const reply = await fetch(path, what);
+    reachable(true);
+    return reply;
+  } catch (why) {
+    if (signal?.aborted) throw why;
+    reachable(false);
     throw new Offline();
   }
+}
+
+/** Says on the page whether anything can be answered now. */
+export function reachable(is) {
+  const place = document.querySelector(".offline");
+  if (document.body.hasAttribute("data-offline") === !is) return;
+  document.body.toggleAttribute("data-offline", !is);
+  const text = "You are offline. What is shown may be old, and nothing can be answered until you are back.";
+  place.textContent = is ? "" : text;
+  // Whatever the page shows is asked for anew.
+  if (is) dispatchEvent(new Event("countersign-back"));
 }
 
 async function read(reply) {
@@ -52,13 +67,13 @@ export async function open(method, path, given) {
 }
 
 /** A call signed by this browser's device. */
-export async function signed(method, path, given) {
+export async function signed(method, path, given, signal) {
   const device = await known();
   if (!device) throw new NotEnrolled();
   const body = given === undefined ? "" : JSON.stringify(given);
   for (let attempt = 0; ; attempt++) {
     const dpop = await proof(device, method, path, body, nonce);
-    const reply = await sent(method, path, body, { dpop });
+    const reply = await sent(method, path, body, { dpop }, signal);
     const fresh = reply.headers.get("dpop-nonce");
     if (fresh && attempt === 0) {
       nonce = fresh;

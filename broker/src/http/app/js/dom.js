@@ -1,9 +1,19 @@
 // The one way onto the screen: elements and texts. Nothing here or elsewhere parses HTML, so nothing that a job or a
 // broker says can become a part of the page.
 
+const SVG = "http://www.w3.org/2000/svg";
+
 /** An element. Attributes with a function are listeners, `true` is a bare attribute, null and false are none. */
 export function h(name, attributes, ...children) {
-  const element = document.createElement(name);
+  return made(document.createElement(name), attributes, children);
+}
+
+/** The same, of a drawing. */
+export function svg(name, attributes, ...children) {
+  return made(document.createElementNS(SVG, name), attributes, children);
+}
+
+function made(element, attributes, children) {
   for (const [key, value] of Object.entries(attributes ?? {})) {
     if (typeof value === "function") element.addEventListener(key, value);
     else if (value === true) element.setAttribute(key, "");
@@ -26,9 +36,32 @@ export function fill(element, ...children) {
   return element;
 }
 
+/** One of the document's drawings; it says nothing that the words beside it do not say. */
+export function icon(name) {
+  return svg("svg", { class: "icon", "aria-hidden": "true" }, svg("use", { href: `#i-${name}` }));
+}
+
+/** Tells screen readers what changed on a page that is open. */
+export function say(text) {
+  const place = document.querySelector("#said");
+  if (place.textContent !== text) place.textContent = text;
+}
+
+/** A link to another page of the app, as large as a card. */
+export function goesTo(href, picture, title, detail) {
+  const words = h("div", {}, h("strong", {}, title), detail ? [h("br"), h("small", {}, detail)] : null);
+  return h("a", { class: "card goes", href }, icon(picture), words, icon("next"));
+}
+
+/** Nothing to show, and that is well. */
+export function nothing(picture, title, detail) {
+  return h("div", { class: "empty" }, icon(picture), h("p", {}, title), detail ? h("p", {}, h("small", {}, detail)) : null);
+}
+
 /** An error, with what to do next; announced by screen readers. */
 export function failure(why) {
-  return h("div", { class: "notice bad", role: "alert" }, h("p", {}, why.message), why.detail ? h("p", {}, why.detail) : null);
+  const detail = why.detail ? h("p", {}, why.detail) : null;
+  return h("div", { class: "notice bad", role: "alert" }, h("p", {}, why.message), detail);
 }
 
 /** A button that is busy while its work runs, and shows the error if it fails. */

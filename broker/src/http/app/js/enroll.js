@@ -52,7 +52,7 @@ async function finished(done, made, page, go) {
   const status = await open("GET", "/v1/status");
   await device.keep({ key: made.key, id: made.id, person: done.person, logKey: status.log_key });
   history.replaceState({}, "", page);
-  document.body.toggleAttribute("data-enrolled", true);
+  document.body.toggleAttribute("data-stranger", false);
   await go(page);
 }
 

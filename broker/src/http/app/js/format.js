@@ -8,7 +8,12 @@ const UNITS = [
   [3600, "hour"],
   [60, "minute"],
 ];
+/** Seconds between two looks at the times on a page. */
+const TICK = 10;
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "always", style: "long" });
+const day = { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", timeZone: "UTC" };
+const thisYear = new Intl.DateTimeFormat("en-GB", day);
+const otherYear = new Intl.DateTimeFormat("en-GB", { ...day, year: "numeric" });
 
 function distance(seconds) {
   for (const [size, unit] of UNITS) {
@@ -17,12 +22,22 @@ function distance(seconds) {
   return Math.abs(seconds) < 10 ? "now" : relative.format(Math.trunc(seconds), "second");
 }
 
-/** "12 minutes ago", with the exact time beside it. */
+/** "12 minutes ago", with the exact time beside it. It stays right while the page is open. */
 export function time(at) {
   const exact = new Date(at * 1000);
-  const text = exact.toISOString().replace("T", " ").replace(/\.\d+Z/, " UTC");
-  return h("time", { datetime: exact.toISOString() }, distance(at - now()), h("small", {}, ` (${text})`));
+  const style = exact.getUTCFullYear() === new Date().getUTCFullYear() ? thisYear : otherYear;
+  const iso = exact.toISOString();
+  const words = h("span", {}, distance(at - now()));
+  return h("time", { datetime: iso, title: iso }, words, " ", h("small", {}, `${style.format(exact)} UTC`));
 }
+
+setInterval(() => {
+  if (document.hidden) return;
+  for (const element of document.querySelectorAll("main time")) {
+    const text = distance(Math.floor(Date.parse(element.dateTime) / 1000) - now());
+    if (element.firstChild.textContent !== text) element.firstChild.textContent = text;
+  }
+}, TICK * 1000);
 
 /** Hex in groups of 8; people compare groups. */
 export function digest(text) {
@@ -32,7 +47,8 @@ export function digest(text) {
     "span",
     { class: "digest" },
     algorithm ? h("small", {}, algorithm + " ") : null,
-    groups.map((group) => h("span", {}, group)),
+    // The spaces are for those who copy or hear it.
+    groups.map((group) => [h("span", {}, group), " "]),
   );
 }
 
@@ -52,4 +68,14 @@ export function size(bytes) {
 export function name(text) {
   const pieces = text.split(/(?<=[/@:._-])/);
   return h("span", { class: "name" }, pieces.map((piece, at) => (at ? [h("wbr"), piece] : piece)));
+}
+
+/** "1 device", "2 devices". */
+export function count(n, one) {
+  return `${n} ${one}${n === 1 ? "" : "s"}`;
+}
+
+/** "alice, bob and carol" */
+export function list(words) {
+  return words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} and ${words.at(-1)}`;
 }

@@ -1,33 +1,65 @@
 // What waits for this person.
 
 import { signed } from "./api.js";
-import { fill, h } from "./dom.js";
+import { fill, h, nothing, say } from "./dom.js";
 import { name, time } from "./format.js";
+import { repeat } from "./live.js";
+
+/** Most lines that are shown. */
+const SHOWN = 200;
 
 export async function inbox(main, { signal }) {
-  const box = await signed("GET", "/v1/inbox");
+  let box = await waiting(signal);
   if (signal.aborted) return;
-  const lines = [...box.requests];
-  for (let next = box.next; next; ) {
-    const more = await signed("GET", `/v1/inbox?after=${encodeURIComponent(next)}`);
-    lines.push(...more.requests);
-    next = lines.length < 200 ? more.next : undefined;
+  const shown = h("div");
+  fill(main, h("h1", { tabindex: -1 }, "Inbox"), shown);
+  show(shown, box);
+  const look = async () => {
+    const next = await waiting(signal).catch(() => null);
+    // What has not changed is left alone: it may have the keyboard's focus.
+    if (!next || signal.aborted || JSON.stringify(next) === JSON.stringify(box)) return;
+    const fresh = next.requests.filter((line) => !box.requests.some(({ id }) => id === line.id));
+    box = next;
+    const focused = document.activeElement?.getAttribute("href");
+    show(shown, box);
+    if (focused) shown.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
+    if (fresh.length) say(`New: ${fresh.map((line) => line.title).join(", ")}`);
+  };
+  repeat(signal, look);
+}
+
+async function waiting(signal) {
+  const box = await signed("GET", "/v1/inbox", undefined, signal);
+  for (let next = box.next; next && box.requests.length < SHOWN; ) {
+    const more = await signed("GET", `/v1/inbox?after=${encodeURIComponent(next)}`, undefined, signal);
+    box.requests.push(...more.requests);
+    next = more.next;
   }
-  if (signal.aborted) return;
+  return box;
+}
+
+function show(place, box) {
+  const mine = box.requests.filter((line) => !line.answered || line.confirm?.length);
+  const others = box.requests.filter((line) => !mine.includes(line));
   const alarms = [...(box.alarms ?? []), ...(box.unseen ?? [])];
+  document.title = `${mine.length ? `(${mine.length}) ` : ""}Inbox · Countersign`;
+  navigator.setAppBadge?.(mine.length).catch(() => {});
   fill(
-    main,
-    h("h1", {}, "Inbox"),
-    alarms.length ? h("section", { class: "notice bad", "aria-label": "Alarms" }, alarms.map((text) => h("p", {}, text))) : null,
-    lines.length
-      ? h("ul", { class: "cards" }, lines.map(line))
-      : h("p", { class: "empty" }, "Nothing waits for you."),
+    place,
+    alarms.length
+      ? h("section", { class: "notice bad", "aria-label": "Alarms" }, alarms.map((text) => h("p", {}, text)))
+      : null,
+    mine.length
+      ? [h("p", { class: "lead" }, `${mine.length} to answer. What ends first comes first.`), h("ul", { class: "cards" }, mine.map(line))]
+      : nothing("inbox", "Nothing waits for you.", "Something that does shows up here by itself."),
+    others.length ? [h("h2", {}, "Waiting for others"), h("ul", { class: "cards" }, others.map(line))] : null,
   );
 }
 
 function line(request) {
   const more = request.items > 1 ? ` and ${request.items - 1} more` : "";
   const [approvals, quorum] = request.approvals;
+  const yours = request.answered ? ", one of them yours" : "";
   return h(
     "li",
     {},
@@ -35,9 +67,13 @@ function line(request) {
       "a",
       { class: "card", href: `/r/${request.id}` },
       h("strong", {}, name(request.title), more),
-      h("span", {}, "asked by ", name(request.caller), ", ", time(request.opened)),
-      h("span", {}, `${approvals} of ${quorum} approvals`, request.answered ? ", one of them yours" : "", " · ends ", time(request.expires)),
-      request.confirm?.length ? h("span", { class: "tag" }, "the registry asks for its own second factor") : null,
+      h("span", {}, "asked by ", name(request.caller)),
+      h("span", {}, "opened ", time(request.opened)),
+      h("span", {}, "ends ", time(request.expires)),
+      h("span", {}, `${approvals} of ${quorum} approvals${yours}`),
+      request.confirm?.length
+        ? h("span", { class: "tag" }, "The registry asks for its own second factor.")
+        : null,
     ),
   );
 }

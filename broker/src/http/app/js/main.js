@@ -1,19 +1,30 @@
 // Which page an address shows.
 
 import { fill, failure, h } from "./dom.js";
-import { NotEnrolled } from "./api.js";
+import { NotEnrolled, reachable } from "./api.js";
 import * as device from "./device.js";
-import { inbox } from "./inbox.js";
-import { request } from "./request.js";
-import { enroll } from "./enroll.js";
+import { admin } from "./admin.js";
 import { devices } from "./devices.js";
+import { enroll } from "./enroll.js";
+import { history } from "./history.js";
+import { inbox } from "./inbox.js";
+import { more } from "./more.js";
+import { packages } from "./packages.js";
+import { request } from "./request.js";
 
 const PAGES = [
   [/^\/$/, "Inbox", inbox],
   [/^\/r\/([0-9a-f-]{36})$/, "Request", request],
   [/^\/enroll$/, "Enrol", enroll],
-  [/^\/devices$/, "Devices", devices],
+  [/^\/history$/, "History", history],
+  [/^\/packages$/, "Packages", packages],
+  [/^\/devices$/, "My devices", devices],
+  [/^\/admin$/, "Admin", admin],
+  [/^\/more$/, "More", more],
 ];
+
+/** Pages that have no place of their own in a phone's bar. */
+const UNDER_MORE = ["/devices", "/admin"];
 
 const main = document.querySelector("main");
 let leaving = () => {};
@@ -26,7 +37,9 @@ async function show() {
   const [pattern, title, page] = PAGES.find(([pattern]) => pattern.test(location.pathname)) ?? [];
   document.title = title ? `${title} · Countersign` : "Countersign";
   for (const link of document.querySelectorAll("nav a")) {
-    if (link.pathname === location.pathname) link.setAttribute("aria-current", "page");
+    const here = link.pathname === location.pathname;
+    const above = link.pathname === "/more" && UNDER_MORE.includes(location.pathname);
+    if (here || above) link.setAttribute("aria-current", here ? "page" : "true");
     else link.removeAttribute("aria-current");
   }
   if (!page) return fill(main, h("h1", {}, "There is no such page"), h("p", {}, h("a", { href: "/" }, "To the inbox")));
@@ -37,7 +50,7 @@ async function show() {
   } catch (why) {
     if (controller.signal.aborted) return;
     if (why instanceof NotEnrolled) stranger();
-    else fill(main, h("h1", {}, title), failure(why), h("button", { type: "button", click: show }, "Try again"));
+    else fill(main, h("h1", { tabindex: -1 }, title), failure(why), h("button", { type: "button", click: show }, "Try again"));
   } finally {
     main.removeAttribute("aria-busy");
   }
@@ -48,14 +61,15 @@ function stranger() {
   fill(
     main,
     h("h1", {}, "This browser is not one of your devices"),
-    h("p", {}, "An admin invites you with a link; open it here, on the phone that you answer with. Add a further device on ", "the Devices page of one that you have."),
+    h("p", {}, "An admin invites you with a link: open it here, on the phone that you answer with."),
+    h("p", {}, "You have a device already? Its page My devices adds a further one."),
     id ? [h("p", {}, "In a terminal of an enrolled device:"), h("pre", {}, `countersign show ${id}\ncountersign approve ${id}\ncountersign deny ${id}`)] : null,
   );
 }
 
 /** Goes to another page of the app. */
 function go(path) {
-  history.pushState({}, "", path);
+  globalThis.history.pushState({}, "", path);
   return show();
 }
 
@@ -64,7 +78,9 @@ addEventListener("click", (event) => {
   const link = event.target.closest?.("a[href]");
   if (!link || link.origin !== location.origin || link.hasAttribute("download") || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
-  go(link.pathname + link.search + link.hash).then(() => main.focus({ preventScroll: true }));
+  // A screen reader goes on at the new page's heading.
+  const arrived = () => (main.querySelector("h1") ?? main).focus({ preventScroll: true });
+  go(link.pathname + link.search + link.hash).then(arrived);
   scrollTo(0, 0);
 });
 
@@ -82,8 +98,10 @@ if ("serviceWorker" in navigator) {
     if (typeof event.data?.go === "string" && event.data.go.startsWith("/")) go(event.data.go);
   });
 }
-addEventListener("online", () => document.body.removeAttribute("data-offline"));
-addEventListener("offline", () => document.body.setAttribute("data-offline", ""));
+addEventListener("online", () => reachable(true));
+addEventListener("offline", () => reachable(false));
+// Back again, what is shown may be old.
+addEventListener("countersign-back", show);
 
-device.known().then((known) => document.body.toggleAttribute("data-enrolled", Boolean(known)));
+device.known().then((known) => document.body.toggleAttribute("data-stranger", !known));
 show();

@@ -1,11 +1,13 @@
-// One request: what it is, and the answer to it.
+// One request: what it is, who asks, and how it stands. The answer to it is in answer.js.
 
-import { hex, random, requestDigest, statementBytes } from "./canonical.js";
-import { known, now, sign } from "./device.js";
+import { hex, requestDigest } from "./canonical.js";
+import { known } from "./device.js";
 import { open, signed } from "./api.js";
-import * as passkey from "./passkey.js";
-import { action, fill, h } from "./dom.js";
-import { digest, name, size, time } from "./format.js";
+import { answer } from "./answer.js";
+import { fill, h, say } from "./dom.js";
+import { digest, list, name, size, time } from "./format.js";
+import { follow } from "./live.js";
+import { chip, final, meaning } from "./states.js";
 
 /** Claims that matter most, in this order. */
 const FIRST = [
@@ -18,10 +20,19 @@ const FIRST = [
   ["environment", "Environment"],
 ];
 
+/** What a yes does, where it is not simply: the broker publishes what the job uploads. */
+const MODES = {
+  deposit: "The broker has the files, and publishes them by itself.",
+  mint: "The job gets a token of the registry's own for a few minutes.",
+  reveal: "The job gets the stored token itself.",
+};
+
 export async function request(main, { argument: id, signal, again }) {
-  const [question, me, device] = await Promise.all([
-    signed("GET", `/v1/requests/${id}/question`),
-    signed("GET", "/v1/devices"),
+  const get = (path) => signed("GET", path, undefined, signal);
+  let [question, status, me, device] = await Promise.all([
+    get(`/v1/requests/${id}/question`),
+    get(`/v1/requests/${id}`),
+    get("/v1/devices"),
     known(),
   ]);
   // What is shown and what is signed are the same bytes, whatever the broker says.
@@ -33,19 +44,42 @@ export async function request(main, { argument: id, signal, again }) {
   if (signal.aborted) return;
   const { facts } = question;
   const first = facts.items[0];
+  const more = facts.items.length > 1 ? h("small", {}, ` and ${facts.items.length - 1} more`) : null;
+  const standing = h("section", { "aria-label": "How it stands" });
+  const answering = h("div");
   fill(
     main,
-    h("h1", {}, name(`${first.package}@${first.version}`), facts.items.length > 1 ? ` and ${facts.items.length - 1} more` : ""),
-    state(question),
-    (question.warnings ?? []).length
-      ? h("section", { class: "notice warn", "aria-label": "What is unusual" }, h("ul", {}, question.warnings.map((text) => h("li", {}, text))))
-      : null,
+    h("p", { class: "eyebrow" }, first.registry),
+    h("h1", { tabindex: -1 }, name(first.package), h("span", { class: "version" }, `@${first.version}`), more),
+    standing,
+    warnings(question),
     confirm(question),
-    h("section", { "aria-label": "Packages" }, facts.items.map((item, at) => itemCard(item, question.previous[at]))),
-    caller(facts, question),
-    question.state === "pending" || question.state === "approved" ? answer(question, about, me, device, again) : null,
-    h("details", {}, h("summary", {}, "Request digest"), h("p", {}, digest(question.request_digest)), h("p", {}, "Policy ", digest(facts.policy)), h("p", {}, "Request ", h("code", {}, facts.id))),
+    h("section", { "aria-label": "Packages" }, facts.items.map((item, at) => itemCard(facts, item, question.previous[at]))),
+    caller(facts),
+    said(question),
+    answering,
+    details(question),
   );
+  const show = () => {
+    fill(standing, stands(question, status));
+    const answerable = ["pending", "approved", "releasing", "confirming"].includes(status.state);
+    fill(answering, answerable ? answer({ question, status, about, me, device, again }) : null);
+  };
+  show();
+  if (final(status.state)) return;
+  follow(id, status, signal, async (next, before) => {
+    if (next.state !== before.state) {
+      // Another state has other things to show, like a registry's page.
+      say(`Now ${next.state}. ${next.reason ?? meaning(next.state)}`);
+      return again();
+    }
+    const fresh = await get(`/v1/requests/${id}/question`);
+    status = next;
+    question = { ...question, approvals: fresh.approvals };
+    // What somebody is typing stays as it is.
+    fill(standing, stands(question, status));
+    say(`${next.approvals} of ${next.quorum} approvals`);
+  });
 }
 
 /** Another log key means another broker, or one whose history was replaced: nothing is answered there. */
@@ -56,119 +90,103 @@ async function sameLog(device) {
   }
 }
 
-function state(question) {
-  const people = question.approvals.length ? `: ${question.approvals.join(", ")}` : "";
-  const line = `${question.approvals.length} of ${question.quorum} approvals${people}`;
-  return h("p", { class: "state", "data-state": question.state }, h("strong", {}, question.state), " · ", line, " · opened ", time(question.opened), question.state === "pending" ? [" · ends ", time(question.facts.expires)] : null);
+function stands(question, status) {
+  const people = question.approvals.length ? `: ${list(question.approvals)}` : "";
+  const ended = final(status.state);
+  const told = !["denied", "cancelled"].includes(status.state);
+  // A sentence of the broker's says it better: who denied it and why, what the registry said.
+  const words = status.reason ? sentence(status.reason) : "";
+  return [
+    h("p", { class: "row" }, chip(status.state), told ? `${status.approvals} of ${question.quorum} approvals${people}` : null),
+    status.state === "pending" ? null : h("p", {}, words, " ", meaning(status.state)),
+    h("p", { class: "dim" }, "opened ", time(question.opened), ended ? null : [h("br"), "ends ", time(status.expires)]),
+  ];
+}
+
+function warnings(question) {
+  const mode = MODES[question.mode];
+  const all = [...(question.warnings ?? [])];
+  return [
+    all.length
+      ? h("section", { class: "notice warn", "aria-label": "What is unusual" }, h("ul", {}, all.map((text) => h("li", {}, sentence(text)))))
+      : null,
+    mode ? h("p", { class: "dim" }, mode) : null,
+  ];
+}
+
+function sentence(text) {
+  const end = /[.!?]$/.test(text) ? "" : ".";
+  // A package's name stays as it is.
+  const word = /^[a-z]+ /.test(text) ? text[0].toUpperCase() + text.slice(1) : text;
+  return word + end;
 }
 
 function confirm(question) {
   return (question.confirm ?? []).map((wanted) =>
-    h("section", { class: "notice warn" }, h("p", {}, "The registry wants its own second factor for ", name(wanted.item), ", until ", time(wanted.until), "."), wanted.page ? h("p", {}, h("a", { class: "button", href: wanted.page, rel: "noreferrer", target: "_blank" }, "Open the registry's page")) : h("p", {}, "Its page is being asked for.")),
+    h(
+      "section",
+      { class: "notice warn", "aria-label": "The registry's own second factor" },
+      h("p", {}, "The registry wants its own second factor for ", name(wanted.item), ", until ", time(wanted.until), "."),
+      wanted.page
+        ? h("a", { class: "button", href: wanted.page, rel: "noreferrer", target: "_blank" }, "Open the registry's page")
+        : h("p", {}, "Its page is being asked for."),
+    ),
   );
 }
 
-function itemCard(item, previous) {
+function itemCard(facts, item, previous) {
+  const before = previous ? ["after ", name(previous)] : "nothing of it is known to be published";
+  const title = [name(`${item.registry}:${item.package}`), " ", h("b", {}, name(item.version))];
   return h(
     "article",
     { class: "card" },
-    h("h2", {}, name(`${item.registry}:${item.package}`), " ", h("b", {}, name(item.version))),
-    h("p", {}, previous ? ["after ", name(previous)] : "nothing of it is known to be published", item.tag ? [" · tag ", h("b", {}, name(item.tag))] : null),
-    h("ul", { class: "files" }, (item.files ?? []).map((file) => h("li", {}, name(file.name), " ", h("small", {}, file.size ? size(file.size) : "announced only"), h("br"), digest(file.digest)))),
+    // Of one alone, the page's heading has said it.
+    h("h2", {}, facts.items.length > 1 ? title : item.files?.length === 1 ? "The file" : "The files"),
+    h("p", {}, before, item.tag ? [" · tag ", h("b", {}, name(item.tag))] : null),
+    h("ul", { class: "files" }, (item.files ?? []).map(file)),
   );
 }
 
-function caller(facts, question) {
+function file(file) {
+  const bytes = file.size ? size(file.size) : "announced only";
+  return h("li", {}, h("strong", {}, name(file.name)), " ", h("small", {}, bytes), digest(file.digest));
+}
+
+function caller(facts) {
   const claims = { ...facts.caller.claims };
   const rows = FIRST.filter(([key]) => key in claims).map(([key, label]) => {
     const value = claims[key];
     delete claims[key];
     return [label, value];
   });
-  const row = ([label, value]) => [h("dt", {}, label), h("dd", {}, name(value))];
+  const shown = (label, value) => (label === "Commit" ? digest(value) : name(value));
+  const row = ([label, value]) => [h("dt", {}, label), h("dd", {}, shown(label, value))];
+  const rest = Object.entries(claims);
+  const run = facts.caller.run_url;
   return h(
     "section",
     { class: "card", "aria-label": "Who asks" },
     h("h2", {}, "Who asks"),
-    h("dl", {}, row(["Issuer", `${facts.caller.issuer} ${facts.caller.subject}`]), rows.map(row)),
-    facts.caller.run_url ? h("p", {}, h("a", { href: facts.caller.run_url, rel: "noreferrer", target: "_blank" }, "The run that asks")) : null,
-    question.note ? h("p", {}, h("small", {}, "the job says (unverified): "), question.note) : null,
-    Object.keys(claims).length ? h("details", {}, h("summary", {}, "All verified claims"), h("dl", {}, Object.entries(claims).map(row))) : null,
+    h("dl", {}, rows.map(row), row(["Verified by", facts.caller.issuer])),
+    run ? h("p", { class: "lines" }, h("a", { href: run, rel: "noreferrer", target: "_blank" }, "The run that asks")) : null,
+    h("details", {}, h("summary", {}, "All verified claims"), h("dl", {}, row(["subject", facts.caller.subject]), rest.map(row))),
   );
 }
 
-/** The form. Whatever it sends is signed by this device and proved by a passkey or a code, each time anew. */
-function answer(question, about, me, device, again) {
-  const hasPasskey = passkey.available && me.passkeys.length > 0;
-  const match = digits("match", "Match code", "Six digits, from the output of the job that you started yourself.");
-  const totp = digits("totp", "Authenticator code", "Six digits, from your authenticator app.");
-  const reason = h("textarea", { id: "reason", rows: 2, maxlength: 300 });
-  const proofs = {
-    passkey: async (decision) => ({ passkey: await passkey.prove(decision, about, question.request_digest) }),
-    totp: async () => ({ totp: totp.value() }),
-  };
-  const send = async (decision, proof) => {
-    const approving = decision === "approve";
-    const matchCode = approving ? match.value() : "";
-    const factor = await proofs[proof](decision);
-    const statement = {
-      decision,
-      request_digest: question.request_digest,
-      device: device.id,
-      time: now(),
-      nonce: hex(random(16)),
-    };
-    const body = { statement, signature: await sign(device, statementBytes(statement)), match_code: matchCode, ...factor };
-    if (!approving && reason.value.trim()) body.reason = reason.value.trim();
-    await signed("POST", `/v1/requests/${question.facts.id}/answer`, body);
-    await again();
-  };
-  const yes = [
-    hasPasskey && question.factors.includes("passkey") ? "passkey" : null,
-    me.totp && question.factors.includes("totp") ? "totp" : null,
-  ].filter(Boolean);
-  const no = hasPasskey ? "passkey" : me.totp ? "totp" : null;
-  const approve = (proof, label) => action(label, { class: "yes" }, () => send("approve", proof));
-  const approving = () => [
-    h("h2", {}, "Publish exactly this?"),
-    yes.length ? match.field : null,
-    yes[0] === "passkey" ? approve("passkey", "Approve with passkey") : null,
-    yes[0] === "totp" ? [totp.field, approve("totp", "Approve")] : null,
-    yes[1] === "totp" ? h("details", {}, h("summary", {}, "Use an authenticator code instead"), totp.field, approve("totp", "Approve with code")) : null,
-    yes.length ? null : h("p", {}, `The policy wants ${question.factors.join(" or ")} here, which this browser cannot give. In a terminal: `, h("code", {}, `countersign approve ${question.facts.id}`)),
-  ];
+/** Words of the job. Whoever controls the workflow writes them. */
+function said(question) {
+  if (!question.note) return null;
+  const label = h("small", {}, "The job says this. Nobody has verified it.");
+  return h("section", { class: "unverified", "aria-label": "Unverified words of the job" }, label, h("p", {}, question.note));
+}
+
+function details({ facts, request_digest }) {
+  const row = (label, value) => [h("dt", {}, label), h("dd", {}, value)];
   return h(
-    "section",
-    { class: "answer", "aria-label": "Your answer", "data-errors": true },
-    question.state === "pending" ? approving() : null,
-    no
-      ? h(
-          "details",
-          { class: "no" },
-          h("summary", {}, "Deny"),
-          h("label", { for: "reason" }, "Why? The job's log shows it. May stay empty."),
-          reason,
-          no === "totp" && !yes.includes("totp") ? totp.field : null,
-          no === "totp" && yes.includes("totp") ? h("p", {}, "Type your authenticator code above first.") : null,
-          action("Deny", { class: "bad" }, () => send("deny", no)),
-          action("Deny and freeze", { class: "bad" }, () => send("deny-and-freeze", no)),
-          h("p", {}, h("small", {}, "Frozen, nothing of these packages is published until two people thaw them.")),
-        )
-      : null,
+    "details",
+    {},
+    h("summary", {}, "Request digest"),
+    h("p", { class: "dim" }, "This phone has computed it from what is shown above. The terminal shows the same."),
+    h("dl", {}, row("Digest", digest(request_digest)), row("Policy", digest(facts.policy)), row("Request", h("code", {}, facts.id))),
   );
-}
-
-/** A field for six digits: typed by a person, never filled in. */
-function digits(id, label, help) {
-  const input = h("input", { id, name: id, inputmode: "numeric", autocomplete: "off", maxlength: 9, "aria-describedby": `${id}-help` });
-  return {
-    field: h("div", { class: "digits" }, h("label", { for: id }, label), h("small", { id: `${id}-help` }, help), input),
-    // A typing error must not cost one of three tries.
-    value: () => {
-      const text = input.value.replaceAll(/\s/g, "");
-      if (/^[0-9]{6}$/.test(text)) return text;
-      input.focus();
-      throw new Error(`${label}: ${help}`);
-    },
-  };
 }
