@@ -32,11 +32,12 @@ const MODULES: &[(&str, &str)] = &[
     ("format.js", include_str!("js/format.js")),
     ("inbox.js", include_str!("js/inbox.js")),
     ("main.js", include_str!("js/main.js")),
+    ("notify.js", include_str!("js/notify.js")),
     ("passkey.js", include_str!("js/passkey.js")),
     ("request.js", include_str!("js/request.js")),
 ];
 /// Addresses of pages. All are the one document; its modules read the address.
-const PAGES: &[&str] = &["/", "/enroll", "/devices"];
+const PAGES: &[&str] = &["/", "/enroll", "/devices", "/notifications"];
 const INDEX: &str = include_str!("index.html");
 const STYLE: &str = include_str!("app.css");
 const WORKER: &str = include_str!("sw.js");

@@ -7,12 +7,14 @@ import { inbox } from "./inbox.js";
 import { request } from "./request.js";
 import { enroll } from "./enroll.js";
 import { devices } from "./devices.js";
+import { notify, renew } from "./notify.js";
 
 const PAGES = [
   [/^\/$/, "Inbox", inbox],
   [/^\/r\/([0-9a-f-]{36})$/, "Request", request],
   [/^\/enroll$/, "Enrol", enroll],
   [/^\/devices$/, "Devices", devices],
+  [/^\/notifications$/, "Notifications", notify],
 ];
 
 const main = document.querySelector("main");
@@ -85,5 +87,8 @@ if ("serviceWorker" in navigator) {
 addEventListener("online", () => document.body.removeAttribute("data-offline"));
 addEventListener("offline", () => document.body.setAttribute("data-offline", ""));
 
-device.known().then((known) => document.body.toggleAttribute("data-enrolled", Boolean(known)));
+device.known().then((known) => {
+  document.body.toggleAttribute("data-enrolled", Boolean(known));
+  if (known) return renew();
+}).catch(() => {});
 show();
