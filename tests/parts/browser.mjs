@@ -106,12 +106,16 @@ const OPS = {
     return JSON.parse(result.value).filter(([impact]) => impacts.includes(impact));
   },
   /** Delivers a push message to the page's service worker, as a push service would; gives the notifications that it shows. */
-  push: async ({ data }, { page, context, cdp }) => {
+  push: async ({ data }, state) => {
+    const { page, context, cdp } = state;
     const origin = new URL(page.url()).origin;
     await context.grantPermissions(["notifications"], { origin });
-    const registered = new Promise((resolve) => cdp.on("ServiceWorker.workerRegistrationUpdated", ({ registrations }) => registrations[0] && resolve(registrations[0].registrationId)));
-    await cdp.send("ServiceWorker.enable");
-    const registrationId = await registered;
+    if (!state.registration) {
+      const registered = new Promise((resolve) => cdp.on("ServiceWorker.workerRegistrationUpdated", ({ registrations }) => registrations[0] && resolve(registrations[0].registrationId)));
+      await cdp.send("ServiceWorker.enable");
+      state.registration = await registered;
+    }
+    const registrationId = state.registration;
     await page.evaluate(() => navigator.serviceWorker.ready.then(() => true));
     await cdp.send("ServiceWorker.deliverPushMessage", { origin, registrationId, data });
     const shown = () => page.evaluate(() => navigator.serviceWorker.ready.then((r) => r.getNotifications()).then((all) => all.map((n) => ({ title: n.title, body: n.body, data: n.data, tag: n.tag }))));
@@ -121,6 +125,14 @@ const OPS = {
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
     return [];
+  },
+  /** Taps the notification that is shown. */
+  tap: async (_, { context }) => {
+    const [worker] = context.serviceWorkers();
+    await worker.evaluate(async () => {
+      const [notification] = await registration.getNotifications();
+      dispatchEvent(new NotificationEvent("notificationclick", { notification }));
+    });
   },
   close: async (_, state) => state.context.close(),
 };

@@ -62,7 +62,7 @@ new WebSocketServer({ server }).on("connection", (socket) => {
     if (asked.messageType === "hello") return say({ messageType: "hello", status: 200, uaid: asked.uaid || randomUUID().replaceAll("-", ""), use_webpush: true });
     if (asked.messageType === "register") {
       const path = randomUUID();
-      channels.set(path, { socket, id: asked.channelID, key: asked.key });
+      channels.set(path, { socket, id: asked.channelID, key: asked.key?.replace(/=+$/, "") });
       return say({ messageType: "register", status: 200, channelID: asked.channelID, pushEndpoint: `${origin}/push/${path}` });
     }
     if (asked.messageType === "unregister") {
@@ -103,7 +103,7 @@ const OPS = {
   goto: async ({ url }) => void (await page.goto(url)),
   click: async ({ name }) => void (await page.locator(`::-p-aria([name="${name}"][role="button"])`).click()),
   summary: async ({ name }) => void (await page.locator(`summary ::-p-text(${name})`).click()),
-  fill: async ({ id, text }) => void (await page.locator(`#${id}`).fill(text)),
+  fill: async ({ field, text }) => void (await page.locator(`#${field}`).fill(text)),
   sees: async ({ text }) => {
     await page.waitForFunction((text) => document.querySelector("main").innerText.includes(text), {}, text);
     return page.evaluate(() => document.querySelector("main").innerText);

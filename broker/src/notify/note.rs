@@ -12,6 +12,8 @@ pub enum About {
     Waits,
     /// Something was frozen, denied, or is published that nobody approved.
     Alarm,
+    /// A registry asks the people of a package for its own second factor.
+    Factor,
     /// An admin wants a package thawed; a second one is needed.
     Thaw,
     /// The person pressed the test button.
@@ -24,6 +26,7 @@ impl About {
         match self {
             Self::Waits => "waits",
             Self::Alarm => "alarm",
+            Self::Factor => "factor",
             Self::Thaw => "thaw",
             Self::Test => "test",
         }
@@ -34,6 +37,7 @@ impl About {
         match self {
             Self::Waits => "Something waits for your answer.",
             Self::Alarm => "An alarm: look at the inbox.",
+            Self::Factor => "A registry asks for its own second factor: look at the inbox.",
             Self::Thaw => "A thaw waits for a second admin.",
             Self::Test => "This is a test: you would be rung like this.",
         }

@@ -5,11 +5,12 @@
 //! registry holds the publish back, and until when it is waited for: after a restart it is asked anew.
 
 use super::{
-    Refusal, forward, ledger, settle, stages,
+    Refusal, forward, ledger, ring, settle, stages,
     state::{FileAt, Hold, Progress, Record},
 };
 use crate::{
     desk::{Desk, Fault},
+    notify::About,
     registry::{FactorAsk, FactorSaid, StageId},
     secret::Secret,
     store::{Batch, Table},
@@ -70,6 +71,11 @@ pub(super) async fn hold(
                 None => with_owner.create(CONFIRMING, key(id, at), row),
                 Some(old) => with_owner.replace(CONFIRMING, key(id, at), old.version, row),
             };
+        }
+        // Without a stage the registry has asked: its page does not wait long.
+        let item = held.record.facts.items.get(at.item);
+        if let Some(item) = item.filter(|_| stage.is_none()) {
+            batch = ring::notice(desk, batch, About::Factor, &item.package_key(), None)?;
         }
         let Ok(step) = held.record.hold(at, stage.clone(), now) else {
             return Ok(());

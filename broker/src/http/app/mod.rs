@@ -37,6 +37,7 @@ const MODULES: &[(&str, &str)] = &[
     ("live.js", include_str!("js/live.js")),
     ("main.js", include_str!("js/main.js")),
     ("more.js", include_str!("js/more.js")),
+    ("notify.js", include_str!("js/notify.js")),
     ("packages.js", include_str!("js/packages.js")),
     ("passkey.js", include_str!("js/passkey.js")),
     ("request.js", include_str!("js/request.js")),
@@ -50,6 +51,7 @@ const PAGES: &[&str] = &[
     "/enroll",
     "/history",
     "/more",
+    "/notifications",
     "/packages",
 ];
 const INDEX: &str = include_str!("index.html");

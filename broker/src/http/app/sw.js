@@ -33,3 +33,46 @@ addEventListener("fetch", (event) => {
     event.respondWith(caches.match(url.pathname, { cacheName: VERSION }).then((kept) => kept ?? fetch(event.request)));
   }
 });
+
+// Whatever a message says, what is shown are these sentences: a push service, or who took it over, cannot speak here.
+const SENTENCES = new Map([
+  ["waits", "Something waits for your answer."],
+  ["alarm", "An alarm: look at the inbox."],
+  ["factor", "A registry asks for its own second factor: look at the inbox."],
+  ["thaw", "A thaw waits for a second admin."],
+  ["test", "This is a test: you would be rung like this."],
+]);
+
+addEventListener("push", (event) => {
+  let told = {};
+  try {
+    told = event.data?.json() ?? {};
+  } catch {
+    // Not ours; a browser wants something to be shown all the same.
+  }
+  const about = SENTENCES.has(told.about) ? told.about : "waits";
+  const id = typeof told.id === "string" && /^[0-9a-f-]{36}$/.test(told.id) ? told.id : null;
+  const shown = registration.showNotification("Countersign", {
+    body: SENTENCES.get(about),
+    // A second message about the same replaces the first.
+    tag: id ?? about,
+    icon: "/icon-192.png",
+    badge: "/icon-192.png",
+    data: { path: id ? `/r/${id}` : "/" },
+  });
+  event.waitUntil(shown);
+});
+
+addEventListener("notificationclick", (event) => {
+  event.notification.close();
+  event.waitUntil(opened(event.notification.data?.path ?? "/"));
+});
+
+/** Leads an open window to the page, or opens one. */
+async function opened(path) {
+  const windows = await clients.matchAll({ type: "window", includeUncontrolled: true });
+  const open = windows.find((client) => new URL(client.url).origin === location.origin);
+  if (!open) return clients.openWindow(path);
+  await open.focus().catch(() => {});
+  open.postMessage({ go: path });
+}

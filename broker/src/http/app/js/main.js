@@ -9,6 +9,7 @@ import { enroll } from "./enroll.js";
 import { history } from "./history.js";
 import { inbox } from "./inbox.js";
 import { more } from "./more.js";
+import { notify, renew } from "./notify.js";
 import { packages } from "./packages.js";
 import { request } from "./request.js";
 
@@ -19,6 +20,7 @@ const PAGES = [
   [/^\/history$/, "History", history],
   [/^\/packages$/, "Packages", packages],
   [/^\/devices$/, "My devices", devices],
+  [/^\/notifications$/, "Notifications", notify],
   [/^\/admin$/, "Admin", admin],
   [/^\/more$/, "More", more],
 ];
@@ -103,5 +105,11 @@ addEventListener("offline", () => reachable(false));
 // Back again, what is shown may be old.
 addEventListener("countersign-back", show);
 
-device.known().then((known) => document.body.toggleAttribute("data-stranger", !known));
+device
+  .known()
+  .then((known) => {
+    document.body.toggleAttribute("data-stranger", !known);
+    if (known) return renew();
+  })
+  .catch(() => {});
 show();
