@@ -26,7 +26,7 @@ const PAGES = [
 ];
 
 /** Pages that have no place of their own in a phone's bar. */
-const UNDER_MORE = ["/devices", "/admin"];
+const UNDER_MORE = ["/devices", "/notifications", "/admin"];
 
 const main = document.querySelector("main");
 let leaving = () => {};

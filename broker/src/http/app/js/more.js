@@ -12,6 +12,7 @@ export async function more(main, { signal }) {
     h("h1", { tabindex: -1 }, me.person),
     h("p", { class: "lead" }, me.admin ? "Admin. " : "", groups),
     goesTo("/devices", "devices", "My devices", "Phones, terminals, passkeys"),
+    goesTo("/notifications", "more", "Notifications", "How you are told that something waits"),
     me.admin ? goesTo("/admin", "admin", "Admin", "Tokens and their age, people, alarms") : null,
   );
 }
