@@ -123,6 +123,10 @@ pub struct Status {
     /// A sentence for the job's log: who denied and why, what the registry said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Approved, and to be collected from then on: people may still deny it, or it is outside the policy's
+    /// hours. The reason says which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<UnixTime>,
     /// Per item: what is published and read back.
     #[serde(default)]
     pub items: Vec<ItemStatus>,
@@ -243,6 +247,9 @@ pub struct InboxLine {
     pub expires: UnixTime,
     /// Approvals so far and needed.
     pub approvals: (u32, u32),
+    /// Approved, and let out from then on: it can be denied until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<UnixTime>,
     /// Whether this person has answered.
     pub answered: bool,
     /// Who announced it.
@@ -368,6 +375,9 @@ pub struct Question {
     /// The intents that it fits: what people announced before it was asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub intents: Vec<Intended>,
+    /// Approved, and let out from then on: it can be denied until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<UnixTime>,
     /// Approvals needed.
     pub quorum: u32,
     /// Per item: the newest version the registry serves, if it was read.

@@ -74,6 +74,8 @@ codes! {
     Cancelled = "cancelled", 410, Expired;
     /// Nobody answered yet.
     NotApproved = "not-approved", 409, Expired;
+    /// Approved, and not let out at this time.
+    NotYet = "not-yet", 409, Expired;
     /// People have been asked; the same upload works when they have approved.
     ApprovalNeeded = "approval-needed", 403, Expired;
     /// The typed match code is another one.

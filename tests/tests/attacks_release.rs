@@ -786,10 +786,14 @@ requester_may_approve = false
 version = "semver-release"
 tags = ["latest", "next"]
 answers = "10m"
+intent = "commit"
+veto = "10m"
+hours = "Mon-Fri 08:00-18:00 Europe/Berlin"
+unsolicited = "refuse"
 mode = "forward"
 "#;
     // Without these lines less or the same is allowed: no tag, the defaults.
-    let harmless = ["requester_may_approve", "tags", "answers", "mode"];
+    let harmless = ["requester_may_approve", "tags", "answers", "intent", "mode"];
     for (number, line, rest) in without_each_line(strict) {
         let checked = check(&office, None, Some(&rest)).await.unwrap();
         let key = line.split(' ').next().unwrap_or_default();

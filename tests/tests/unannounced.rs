@@ -456,6 +456,19 @@ async fn attack_54_one_account_takes_neither_all_guests_nor_all_uploads_of_its_p
     assert_eq!(status, 403, "{text}");
     assert!(text.contains("waits for approval"), "{text}");
     drop(held);
+
+    // The rest of the project's places goes to further accounts; an announced release finds one nonetheless.
+    let more: Vec<_> = (0..60).map(|n| format!("@acme/y{n}")).collect();
+    let others = guest_of(&team, "667", "3", &more).await;
+    assert_eq!(others.last(), Some(&Err(429)));
+    let right = "@acme/right".to_owned();
+    let late = guest_of(&team, "9", "4", std::slice::from_ref(&right)).await;
+    assert_eq!(late[0], Err(429));
+    let announced = ["npm:@acme/right@1.0.0"];
+    let announced = team.intend(&team.maintainers[0], &announced).await.unwrap();
+    announced.ok().unwrap();
+    let late = guest_of(&team, "9", "5", std::slice::from_ref(&right)).await;
+    assert!(late[0].is_ok(), "{late:?}");
 }
 
 #[tokio::test]

@@ -96,12 +96,16 @@ pub async fn wait(call: Call) -> Done {
     let record = look()?;
     let known = since.unwrap_or(record.revision);
     if record.revision > known || record.name().is_final() || seconds == 0 {
-        return encode(Ok(record.status()));
+        return encode(Ok(record.status_at(call.now)));
     }
+    // What is approved and held back becomes free by time alone.
+    let held_back = record.later(call.now).map(|l| l.until.since(call.now));
+    let seconds = held_back.map_or(seconds, |left| seconds.min(left));
     drop(record);
     let woken = changes.wait_for(|revision| *revision > known);
     let _ = tokio::time::timeout(Duration::from_secs(seconds), woken).await;
-    encode(Ok(look()?.status()))
+    let now = call.desk.world.now();
+    encode(Ok(look()?.status_at(now)))
 }
 
 /// Collects the sealed credential or secret.

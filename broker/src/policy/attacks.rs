@@ -2,7 +2,9 @@
 
 use super::{
     evaluate::Verdict,
-    file::Policy,
+    file::{Policy, Unsolicited},
+    hours::Hours,
+    rules::Why,
     stage_set::{EXAMPLE, OPENED, Set, github, item, outcome, person, text},
 };
 use proto::{answer::Factor, api::Mode};
@@ -263,6 +265,95 @@ fn attack_28_too_late_and_attack_48_the_clock_set_back() {
         Set::npm().with(|s| s.now = OPENED - 3600).refused(),
         "clock"
     );
+}
+
+/// Until when it is held back, in seconds from the opening, and why.
+fn held_back(set: &Set) -> Option<(u64, Why)> {
+    match set.release() {
+        Verdict::Later(later) => Some((later.until.0 - OPENED, later.why)),
+        Verdict::Permit(_) => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_approved_waits_for_the_veto_and_for_the_hours() {
+    let at = |now: u64, approved: Option<u64>| {
+        Set::npm().with(|s| {
+            s.now = OPENED + now;
+            s.expires = s.now + 10;
+            s.approved = approved.map(|a| OPENED + a);
+        })
+    };
+    // The example: ten minutes, and 08:00 to 18:00 in Berlin; it is opened at 09:00 on a Friday.
+    assert_eq!(held_back(&at(100, Some(100))), Some((700, Why::Veto)));
+    assert_eq!(held_back(&at(699, Some(100))), Some((700, Why::Veto)));
+    assert_eq!(held_back(&at(700, Some(100))), None);
+    assert_eq!(
+        held_back(&at(100, None)),
+        Some((700, Why::Veto)),
+        "as with the last answer"
+    );
+    // Until 18:00 are nine hours; until Monday 08:00 are 71.
+    let (evening, monday) = (9 * 3600, 71 * 3600);
+    assert_eq!(held_back(&at(evening - 1, Some(0))), None);
+    assert_eq!(held_back(&at(evening, Some(0))), Some((monday, Why::Hours)));
+    assert_eq!(held_back(&at(monday, Some(0))), None);
+    // A veto that ends in the evening goes out on Monday.
+    let late = at(evening - 60, Some(evening - 60));
+    assert_eq!(held_back(&late), Some((monday, Why::Hours)));
+    // Opening and too few answers are another matter: nobody is told to wait for the clock.
+    assert!(late.open().is_ok());
+    assert_eq!(outcome(&late.with(|s| s.answers.clear()).release()), "wait");
+}
+
+#[test]
+fn attack_29_what_the_policy_said_of_time_when_people_were_asked_is_never_weakened() {
+    let weaker = EXAMPLE
+        .replace("veto = \"10m\"", "veto = \"none\"")
+        .replace(
+            "hours = \"Mon-Fri 08:00-18:00 Europe/Berlin\"",
+            "hours = \"always\"",
+        );
+    let opened = Set::npm().open().unwrap();
+    assert_eq!(opened.terms.veto_seconds, 600);
+    let set = Set::npm().with(|s| {
+        s.policy = weaker.clone();
+        s.at_open.terms = opened.terms.clone();
+        s.approved = Some(s.now);
+    });
+    assert_eq!(held_back(&set), Some((700, Why::Veto)));
+    let sunday = set.with(|s| {
+        s.now = OPENED + 2 * 24 * 3600;
+        s.expires = s.now + 10;
+        s.approved = Some(OPENED);
+    });
+    assert_eq!(held_back(&sunday), Some((71 * 3600, Why::Hours)));
+    // Hours that are never open together let nothing out.
+    let never = sunday.with(|s| {
+        s.at_open.terms.hours = vec![
+            Hours::parse(&["Mon 08:00-09:00 UTC"]).unwrap(),
+            Hours::parse(&["Tue 08:00-09:00 UTC"]).unwrap(),
+        ];
+    });
+    assert_eq!(outcome(&never.release()), "never-open");
+}
+
+#[test]
+fn attack_24_what_nobody_announced_is_refused_where_the_policy_says_so() {
+    let refuses = EXAMPLE.replace("unsolicited = \"ring\"", "unsolicited = \"refuse\"");
+    let set = Set::npm().with(|s| s.policy = refuses.clone());
+    assert_eq!(set.open().unwrap_err().reason.name(), "unsolicited");
+    assert!(set.clone().with(|s| s.intended = true).open().is_ok());
+    let stranger = set.with(|s| s.caller = github(&[("repository_id", "999")]));
+    assert_eq!(
+        stranger.refused(),
+        "not-allowed",
+        "a stranger learns nothing of it"
+    );
+    let queues = EXAMPLE.replace("unsolicited = \"ring\"", "unsolicited = \"queue\"");
+    let set = Set::npm().with(|s| s.policy = queues);
+    assert_eq!(set.open().unwrap().terms.unsolicited, Unsolicited::Queue);
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! All that a rule can see. No store, no clock, no network: what is not in here decides nothing.
 
-use super::file::Entry;
+use super::{
+    file::{Entry, Unsolicited},
+    hours::{self, Hours},
+};
 use crate::challenge::approval::Approval;
 use proto::{
     answer::Factor,
@@ -60,6 +63,31 @@ pub struct Terms {
     /// Whether an intent that names the commit, and no digests, counts as an approval.
     #[serde(default)]
     pub commit_counts: bool,
+    /// Seconds after the approval in which anybody who approves may still deny: the most of all items.
+    #[serde(default)]
+    pub veto_seconds: u64,
+    /// The hours of each item that has some.
+    #[serde(default)]
+    pub hours: Vec<Hours>,
+    /// What becomes of a request that nobody announced.
+    #[serde(default)]
+    pub unsolicited: Unsolicited,
+}
+
+impl Terms {
+    /// Both at once: the stricter of each.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.commit_counts &= other.commit_counts;
+        self.veto_seconds = self.veto_seconds.max(other.veto_seconds);
+        for hours in other.hours {
+            if !self.hours.contains(&hours) {
+                self.hours.push(hours);
+            }
+        }
+        self.unsolicited = self.unsolicited.max(other.unsolicited);
+        self
+    }
 }
 
 /// What is known about one item from outside the request.
@@ -86,6 +114,10 @@ pub struct Now<'a> {
     pub actor: Option<&'a str>,
     /// Packages that the client key was registered for (`npm:@acme/left`), if a client key asks.
     pub client_key_packages: Option<&'a [String]>,
+    /// When enough people had approved; `None` before.
+    pub approved: Option<UnixTime>,
+    /// Whether it fits what somebody announced.
+    pub intended: bool,
     /// Approvals of exactly this request, verified just now.
     pub approvals: &'a [Approval],
     /// Everybody who is enrolled.
@@ -135,9 +167,29 @@ impl Case<'_> {
             && self.at_open.is_none_or(|a| a.factors.contains(&factor))
     }
 
-    /// Whether an intent that names a commit alone counts: now, and when people were asked.
-    pub fn commit_counts(&self) -> bool {
-        self.entry.commit_counts && self.at_open.is_none_or(|a| a.terms.commit_counts)
+    /// What holds beside the quorum: now and, never less, when people were asked (attack 29).
+    pub fn terms(&self) -> Terms {
+        let now = Terms {
+            commit_counts: self.entry.commit_counts,
+            veto_seconds: self.entry.veto_seconds,
+            hours: self.entry.hours.iter().cloned().collect(),
+            unsolicited: self.entry.unsolicited,
+        };
+        match self.at_open {
+            None => now,
+            Some(at_open) => now.and(at_open.terms.clone()),
+        }
+    }
+
+    /// When the time for a veto is over: counted from the approval, or from now while there is none.
+    pub fn veto_ends(&self) -> UnixTime {
+        let approved = self.around.approved.unwrap_or(self.around.now);
+        approved.after(self.terms().veto_seconds)
+    }
+
+    /// The first moment from this one on in which the hours let it out; `None` if they never do.
+    pub fn opens(&self, from: UnixTime) -> Option<UnixTime> {
+        hours::all_open(&self.terms().hours, from)
     }
 
     /// Whether an approval is of a kind that counts here.
@@ -147,7 +199,7 @@ impl Case<'_> {
                 // What a job gets from a mint or a reveal is good for other bytes than the announced ones.
                 Some(_) if !matches!(self.entry.mode, Mode::Forward | Mode::Deposit) => false,
                 None | Some(Names::Bytes) => true,
-                Some(Names::Commit) => self.commit_counts(),
+                Some(Names::Commit) => self.terms().commit_counts,
                 Some(Names::Versions) => false,
             }
     }

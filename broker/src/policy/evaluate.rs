@@ -1,10 +1,10 @@
 //! The decision about a whole request. A leaf: only what stands in this file can make a [`Permit`].
 
 use super::{
-    case::{Admitted, Case, Now, Stage, Terms},
+    case::{Admitted, Case, Now, Stage},
     file::Policy,
     reason::Reason,
-    rules::{Finding, Missing, RULES},
+    rules::{Finding, Later, Missing, RULES},
 };
 use proto::{
     api::Mode,
@@ -66,8 +66,10 @@ impl Permit {
 pub enum Verdict {
     /// Everything holds.
     Permit(Permit),
-    /// Not yet.
+    /// Not enough people yet.
     Wait(Missing),
+    /// Enough people, but not at this time.
+    Later(Later),
     /// No.
     Deny(Refusal),
 }
@@ -98,12 +100,12 @@ pub fn admissible(
     policy: &Policy,
     around: &Now<'_>,
 ) -> Result<Admitted, Refusal> {
-    judge(Stage::Open, request, policy, None, around).map(|(admitted, _)| admitted)
+    judge(Stage::Open, request, policy, None, around).map(|(admitted, ..)| admitted)
 }
 
 /// Whether it may be released: taken when an answer comes in, and again when it is collected,
 /// against the policy, people, freezes and clock of that moment. `at_open` is what [`admissible`]
-/// returned when the request was opened. Deny wins over wait, wait over permit.
+/// returned when the request was opened. Deny wins over wait, wait over later, later over permit.
 ///
 /// Take it before the first item leaves: an item that is out is a version that exists.
 pub fn evaluate(
@@ -114,8 +116,9 @@ pub fn evaluate(
 ) -> Verdict {
     match judge(Stage::Release, request, policy, Some(at_open), around) {
         Err(refusal) => Verdict::Deny(refusal),
-        Ok((_, Some(missing))) => Verdict::Wait(missing),
-        Ok((admitted, None)) => Verdict::Permit(Permit {
+        Ok((_, Some(missing), _)) => Verdict::Wait(missing),
+        Ok((_, None, Some(later))) => Verdict::Later(later),
+        Ok((admitted, None, None)) => Verdict::Permit(Permit {
             id: request.id,
             digest: request.digest(),
             items: request.items.iter().map(Item::name).collect(),
@@ -125,17 +128,21 @@ pub fn evaluate(
     }
 }
 
-/// Every rule over every item. What it returns beside [`Admitted`] is the largest gap, if any.
+/// What all rules found: what was admitted, the largest gap, and the latest time.
+type Judged = (Admitted, Option<Missing>, Option<Later>);
+
+/// Every rule over every item. What it returns beside [`Admitted`] is the largest gap, and the latest time, if any.
 fn judge(
     stage: Stage,
     request: &RequestFacts,
     policy: &Policy,
     at_open: Option<&Admitted>,
     around: &Now<'_>,
-) -> Result<(Admitted, Option<Missing>), Refusal> {
+) -> Result<Judged, Refusal> {
     whole(request, around).map_err(|reason| Refusal { item: None, reason })?;
     let mut all: Option<Admitted> = None;
     let mut gap: Option<Missing> = None;
+    let mut latest: Option<Later> = None;
     for (item, here) in request.items.iter().zip(around.items) {
         let refuse = |reason| Refusal {
             item: Some(item.name()),
@@ -159,13 +166,15 @@ fn judge(
             match rule(&case) {
                 Finding::Pass => {}
                 Finding::Wait(missing) => gap = Some(wider(gap, missing)),
+                Finding::Later(later) if latest.is_some_and(|l| l.until >= later.until) => {}
+                Finding::Later(later) => latest = Some(later),
                 Finding::Deny(reason) => return Err(refuse(reason)),
             }
         }
         all = Some(join(all, &case).map_err(refuse)?);
     }
     // No item, no permit: absence is a no.
-    all.map(|admitted| (admitted, gap)).ok_or(Refusal {
+    all.map(|admitted| (admitted, gap, latest)).ok_or(Refusal {
         item: None,
         reason: Reason::Empty,
     })
@@ -222,9 +231,7 @@ fn join(all: Option<Admitted>, case: &Case<'_>) -> Result<Admitted, Reason> {
             answers_seconds: entry.answers_seconds,
             mode: entry.mode,
             mint_seconds: case.mint_seconds(),
-            terms: Terms {
-                commit_counts: case.commit_counts(),
-            },
+            terms: case.terms(),
         });
     };
     if all.mode != entry.mode {
@@ -244,8 +251,6 @@ fn join(all: Option<Admitted>, case: &Case<'_>) -> Result<Admitted, Reason> {
         answers_seconds: all.answers_seconds.min(entry.answers_seconds),
         mode: all.mode,
         mint_seconds: all.mint_seconds.min(case.mint_seconds()),
-        terms: Terms {
-            commit_counts: all.terms.commit_counts && case.commit_counts(),
-        },
+        terms: all.terms.and(case.terms()),
     })
 }

@@ -3,6 +3,7 @@
 use super::{
     callers::{CallerEntry, Match},
     case::Person,
+    hours::Hours,
     pattern::{Closeness, PackagePattern},
     read::{PolicyError, Source, Table, Value},
     reason::Reason,
@@ -29,7 +30,12 @@ pub const MINT_MIN: u64 = 2 * 60;
 /// Longest life of a minted token, in seconds.
 const MINT_MAX: u64 = 15 * 60;
 
-const KEYS: [&str; 12] = [
+/// Shortest time for a veto, in seconds.
+const VETO_MIN: u64 = 60;
+/// Longest time for a veto, in seconds.
+const VETO_MAX: u64 = 24 * 60 * 60;
+
+const KEYS: [&str; 15] = [
     "match",
     "callers",
     "approvers",
@@ -42,16 +48,12 @@ const KEYS: [&str; 12] = [
     "mint_life",
     "answers",
     "intent",
-];
-/// Keys that are designed but not built: better refused than believed to work.
-const LATER: [&str; 6] = [
     "veto",
     "hours",
-    "scan",
     "unsolicited",
-    "require",
-    "totp_digits",
 ];
+/// Keys that are designed but not built: better refused than believed to work.
+const LATER: [&str; 3] = ["scan", "require", "totp_digits"];
 
 /// The policy in force.
 #[derive(Debug)]
@@ -87,6 +89,36 @@ pub struct Entry {
     pub answers_seconds: u64,
     /// Whether an intent that names the commit, and no digests, counts as an approval.
     pub commit_counts: bool,
+    /// Seconds after the approval in which anybody who approves may still deny.
+    pub veto_seconds: u64,
+    /// When it may be let out; absent: always.
+    pub hours: Option<Hours>,
+    /// What becomes of a request that nobody announced.
+    pub unsolicited: Unsolicited,
+}
+
+/// What becomes of a request that nobody announced; the later, the stricter.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unsolicited {
+    /// People are rung for it.
+    #[default]
+    Ring,
+    /// It waits silently until somebody looks.
+    Queue,
+    /// It is refused.
+    Refuse,
 }
 
 /// What versions may look like.
@@ -258,6 +290,10 @@ impl Entry {
                 .map_or(Ok(MINT_MIN), mint_life)?,
             answers_seconds: table.optional("answers").map_or(Ok(ANSWERS_MIN), answers)?,
             commit_counts: table.optional("intent").map_or(Ok(false), intent)?,
+            veto_seconds: together(table, "veto")?.map_or(Ok(0), veto)?,
+            hours: together(table, "hours")?.map_or(Ok(None), hours)?,
+            unsolicited: together(table, "unsolicited")?
+                .map_or(Ok(Unsolicited::Ring), unsolicited)?,
         })
     }
 }
@@ -314,6 +350,59 @@ fn mode(value: Value<'_, '_>) -> Result<Mode, PolicyError> {
         "reveal" => Ok(Mode::Reveal),
         "mint" => Ok(Mode::Mint),
         _ => Err(value.error("must be \"forward\", \"deposit\", \"mint\" or \"reveal\"")),
+    }
+}
+
+/// Keys whose absence is the weaker choice: who writes one of them writes all, so that a line that is lost is
+/// an error and never a weaker policy (attack 49).
+const TOGETHER: [(&str, &str); 3] = [
+    ("veto", "none"),
+    ("hours", "always"),
+    ("unsolicited", "ring"),
+];
+
+fn together<'t, 'a>(table: Table<'t, 'a>, key: &str) -> Result<Option<Value<'t, 'a>>, PolicyError> {
+    let value = table.optional(key);
+    let other = TOGETHER.iter().find(|(k, _)| table.optional(k).is_some());
+    if let (None, Some((other, _))) = (value, other) {
+        let none = TOGETHER.iter().find(|(k, _)| *k == key);
+        let none = none.map_or("", |(_, none)| none);
+        return Err(table.error(
+            key,
+            format!("is missing beside `{other}`; write {key} = \"{none}\" if that is meant"),
+        ));
+    }
+    Ok(value)
+}
+
+/// `10m`, or `none`.
+fn veto(value: Value<'_, '_>) -> Result<u64, PolicyError> {
+    match value.text()? {
+        "none" => Ok(0),
+        text => seconds(text)
+            .filter(|s| (VETO_MIN..=VETO_MAX).contains(s))
+            .ok_or_else(|| value.error("must be \"1m\" to \"24h\", like \"10m\", or \"none\"")),
+    }
+}
+
+/// One window, several, or `always`.
+fn hours(value: Value<'_, '_>) -> Result<Option<Hours>, PolicyError> {
+    let windows = value.list_or_one()?;
+    let windows = windows.into_iter().map(Value::text);
+    match windows.collect::<Result<Vec<_>, _>>()?.as_slice() {
+        ["always"] => Ok(None),
+        windows => Hours::parse(windows)
+            .map(Some)
+            .map_err(|why| value.error(why)),
+    }
+}
+
+fn unsolicited(value: Value<'_, '_>) -> Result<Unsolicited, PolicyError> {
+    match value.text()? {
+        "ring" => Ok(Unsolicited::Ring),
+        "queue" => Ok(Unsolicited::Queue),
+        "refuse" => Ok(Unsolicited::Refuse),
+        _ => Err(value.error("must be \"ring\", \"queue\" or \"refuse\"")),
     }
 }
 
@@ -429,7 +518,25 @@ mod tests {
             ("answers = \"1h\"", "answers = \"0m\"", "answers"),
             ("answers = \"1h\"", "answers = \"9m\"", "answers"),
             ("answers = \"1h\"", "answers = \"+5m\"", "answers"),
-            ("answers = \"1h\"", "veto = \"10m\"", "veto"),
+            ("veto = \"10m\"", "veto = \"30s\"", "veto"),
+            ("veto = \"10m\"", "veto = \"25h\"", "veto"),
+            ("veto = \"10m\"", "veto = \"0m\"", "veto"),
+            ("veto = \"10m\"\n", "", "veto"),
+            ("hours = \"Mon-Fri", "hours = \"Mo-Fr", "hours"),
+            ("hours = \"Mon-Fri", "hours = [] #", "hours"),
+            (
+                "hours = \"Mon-Fri",
+                "hours = [\"always\", \"always\"] #",
+                "hours",
+            ),
+            ("hours = \"Mon-Fri", "xours = \"Mon-Fri", "xours"),
+            ("unsolicited = \"ring\"\n", "", "unsolicited"),
+            (
+                "unsolicited = \"ring\"",
+                "unsolicited = \"never\"",
+                "unsolicited",
+            ),
+            ("intent = \"files\"", "intent = \"tag\"", "intent"),
             ("answers = \"1h\"", "scan = \"block\"", "scan"),
             ("answers = \"1h\"", "mode = \"mintage\"", "mode"),
             ("answers = \"1h\"", "mint_life = \"16m\"", "mint_life"),
@@ -451,7 +558,7 @@ mod tests {
             assert_eq!(error(from, to).key(), Some(key), "{to}");
         }
         assert!(
-            error("answers = \"1h\"", "hours = \"Mon\"")
+            error("answers = \"1h\"", "require = \"x\"")
                 .to_string()
                 .contains("not in this version")
         );

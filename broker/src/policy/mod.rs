@@ -9,6 +9,7 @@ pub mod callers;
 pub mod case;
 pub mod evaluate;
 pub mod file;
+pub mod hours;
 pub mod pattern;
 mod read;
 pub mod reason;
@@ -23,6 +24,7 @@ mod stage_set;
 
 pub use case::{Admitted, ItemNow, Now, Person, Terms};
 pub use evaluate::{Permit, Refusal, Verdict, admissible, evaluate};
-pub use file::Policy;
+pub use file::{Policy, Unsolicited};
 pub use read::PolicyError;
 pub use reason::Reason;
+pub use rules::{Later, Why};

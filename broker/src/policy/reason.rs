@@ -115,6 +115,16 @@ pub enum Reason {
     /// The registry has no tags.
     #[error("this registry has no tags; remove it")]
     TagUnknown,
+    /// Nobody announced it, and the policy takes nothing else.
+    #[error(
+        "nobody announced this release, and the policy takes only announced ones; a maintainer announces it with `countersign intend`"
+    )]
+    Unsolicited,
+    /// The hours of the items are never open together.
+    #[error(
+        "the policy's hours for these packages are never open together; ask for them in separate requests"
+    )]
+    NeverOpen,
     /// What is known does not fit the request: a fault of the broker.
     #[error(
         "the broker does not know enough about this request; open it again, and tell an admin if it happens twice"
@@ -152,6 +162,8 @@ impl Reason {
             Self::NoTag => "no-tag",
             Self::Tag => "tag-not-allowed",
             Self::TagUnknown => "tag-unknown",
+            Self::Unsolicited => "unsolicited",
+            Self::NeverOpen => "never-open",
             Self::Facts => "facts",
         }
     }

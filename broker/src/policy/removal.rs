@@ -3,7 +3,7 @@
 use super::{
     evaluate::Verdict,
     file::Policy,
-    stage_set::{EXAMPLE, Set, github, person, text},
+    stage_set::{EXAMPLE, OPENED, Set, github, person, text},
 };
 use crate::challenge::approval::Approval;
 use proptest::prelude::*;
@@ -41,6 +41,11 @@ fn cases() -> Vec<Set> {
         |s| s.at_open.mode = Mode::Reveal,
         |s| s.at_open.mode = Mode::Forward,
         |s| s.key_packages = None,
+        |s| s.approved = Some(s.now),
+        |s| {
+            s.now = OPENED + 12 * 3600;
+            s.expires = s.now + 1800;
+        },
         |s| s.items[0].package = "other".parse().unwrap(),
     ];
     let mut all = Vec::new();

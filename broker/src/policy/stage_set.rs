@@ -36,6 +36,8 @@ pub(super) struct Set {
     pub(super) has_tags: bool,
     pub(super) now: u64,
     pub(super) expires: u64,
+    pub(super) approved: Option<u64>,
+    pub(super) intended: bool,
     pub(super) at_open: Admitted,
 }
 
@@ -60,6 +62,8 @@ impl Set {
             has_tags: true,
             now: OPENED + 100,
             expires: OPENED + 1800,
+            approved: Some(OPENED - 3600),
+            intended: false,
             at_open: Admitted {
                 quorum: 1,
                 factors: vec![Factor::Device, Factor::Totp],
@@ -172,6 +176,8 @@ impl Set {
             expires: UnixTime(self.expires),
             actor: self.actor.as_deref(),
             client_key_packages: self.key_packages.as_deref(),
+            approved: self.approved.map(UnixTime),
+            intended: self.intended,
             approvals,
             people: &self.people,
             items: &vec![here; self.items.len()],
@@ -194,6 +200,7 @@ pub(super) fn outcome(verdict: &Verdict) -> &'static str {
     match verdict {
         Verdict::Permit(_) => "permit",
         Verdict::Wait(_) => "wait",
+        Verdict::Later(_) => "later",
         Verdict::Deny(refusal) => refusal.reason.name(),
     }
 }

@@ -280,7 +280,7 @@ async fn accept(
     };
     let enough = match (&verdict, matches!(verdict, Verdict::Wait(_)).then(before)) {
         (Verdict::Deny(reason), _) => return Err(Refusal::Policy(reason.clone())),
-        (Verdict::Permit(_), _) => true,
+        (Verdict::Permit(_) | Verdict::Later(_), _) => true,
         (_, Some(Err(refusal))) => return Err(refusal),
         // An answer that brings the request no nearer (not an approver, the requester, the wrong
         // factor) is told so instead of being stored.
@@ -295,8 +295,12 @@ async fn accept(
         batch = claim(desk, batch, &held.record)?;
         batch = intent::spend(desk, batch, &held.record, now)?;
     }
+    let later = match verdict {
+        Verdict::Later(later) => Some(later),
+        _ => None,
+    };
     let id = held.record.facts.id;
-    let step = held.record.approve(evidence, enough, now)?;
+    let step = held.record.approve(evidence, enough, later, now)?;
     let record = match ledger::persist(desk, held.version, step, batch, now).await {
         Err(fault) => return Err(taken(desk, fault, id)?),
         Ok(record) => record,

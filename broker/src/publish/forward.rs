@@ -451,6 +451,7 @@ pub(super) async fn send(
     let permit = match judge::judge(desk, &held.record, held.record.evidence(), &published, now)? {
         Verdict::Permit(permit) => permit,
         Verdict::Wait(missing) => return Err(Refusal::NotApproved(missing.to_string())),
+        Verdict::Later(later) => return Err(Refusal::NotYet(later)),
         Verdict::Deny(reason) => return Err(Refusal::Policy(reason)),
     };
     let mode = match held.record.mode {

@@ -57,13 +57,14 @@ pub fn inbox(
             .flatten();
         last = Some(hex(&key));
         if let Some(r) = held.map(|h| h.record)
-            && matches!(r.name(), StateName::Pending | StateName::Confirming)
+            && (matches!(r.name(), StateName::Pending | StateName::Confirming)
+                || r.later(now).is_some())
             && !r.overdue(now)
             && concerns(desk, &r, person)
             // One that was approved has a row for its new deadline beside the first.
             && !requests.iter().any(|l: &InboxLine| l.id == r.facts.id)
         {
-            requests.push(line(desk, &r, person));
+            requests.push(line(desk, &r, person, now));
         }
     }
     let next = last.filter(|_| more);
@@ -108,7 +109,7 @@ pub(super) fn answers_for(desk: &Desk, package: &str, person: &Person) -> bool {
     person.admin || approvers.is_some_and(|a| a.iter().any(|g| person.groups.contains(g)))
 }
 
-fn line(desk: &Desk, r: &Record, person: &Person) -> InboxLine {
+fn line(desk: &Desk, r: &Record, person: &Person, now: UnixTime) -> InboxLine {
     InboxLine {
         id: r.facts.id,
         title: r.facts.items.first().map(Item::name).unwrap_or_default(),
@@ -119,6 +120,7 @@ fn line(desk: &Desk, r: &Record, person: &Person) -> InboxLine {
         opened: r.opened,
         expires: r.expires(),
         approvals: (r.status().approvals, r.quorum),
+        not_before: r.later(now).map(|l| l.until),
         answered: r.evidence().iter().any(|e| e.person == person.id),
         intended_by: r
             .intents

@@ -82,6 +82,9 @@ pub enum Refusal {
     /// Not enough answers yet.
     #[error("{0}")]
     NotApproved(String),
+    /// Approved, and not let out at this time.
+    #[error("{0}")]
+    NotYet(policy::Later),
     /// A client that announced nothing: people have just been asked.
     #[error("this waits for approval: {page} (match code {match_code}, request {id})")]
     Asked {
@@ -203,6 +206,10 @@ pub fn problem(refusal: &Refusal) -> Problem {
             (Code::AlreadySettled, "Look at its status.")
         }
         Refusal::NotApproved(_) => (Code::NotApproved, "Wait until enough people have approved."),
+        Refusal::NotYet(_) => (
+            Code::NotYet,
+            "Nothing is lost: wait until then (countersign wait), and collect within 15 minutes.",
+        ),
         Refusal::HandedOver { .. } => (
             Code::ApprovalNeeded,
             "Nothing is left for this job to do; nothing is published yet.",

@@ -118,6 +118,7 @@ pub async fn question(
     if record.overdue(now) {
         warnings.insert(0, "the time for answers is over".to_owned());
     }
+    warnings.extend(record.later(now).map(|l| l.to_string()));
     let confirm = confirm::lines(desk, &record);
     let staging = |i: &Item| {
         desk.upstream(&i.registry)
@@ -135,6 +136,7 @@ pub async fn question(
         factors: record.factors.clone(),
         approvals: approved_by(&record),
         intents: intent::shown(&record),
+        not_before: record.later(now).map(|l| l.until),
         quorum: record.quorum,
         facts: record.facts,
         previous,

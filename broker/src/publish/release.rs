@@ -108,6 +108,7 @@ async fn once(desk: &Desk, held: Held, now: UnixTime) -> Result<Collected, Refus
     let permit = match judge::judge(desk, record, record.evidence(), &unknown, now)? {
         Verdict::Permit(permit) => permit,
         Verdict::Wait(missing) => return Err(Refusal::NotApproved(missing.to_string())),
+        Verdict::Later(later) => return Err(Refusal::NotYet(later)),
         Verdict::Deny(reason) => return Err(Refusal::Policy(reason)),
     };
     match record.mode {

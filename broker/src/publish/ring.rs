@@ -68,8 +68,8 @@ fn announced(record: &Record) -> bool {
 }
 
 /// Whether the policy lets it wait silently, since nobody announced it.
-fn queued(_record: &Record) -> bool {
-    false
+fn queued(record: &Record) -> bool {
+    record.terms.unsolicited != policy::Unsolicited::Ring
 }
 
 /// Something that people are told beside requests.

@@ -9,7 +9,7 @@
 mod files;
 
 use super::{
-    Refusal, deposit, forward,
+    Refusal, deposit, forward, intent,
     ledger::{self, BY_PACKAGE_ASKER, Held},
     open::{self, Door, Terms},
     release,
@@ -107,7 +107,9 @@ pub async fn exchange(
         request: OnceLock::new(),
         over: AtomicBool::new(false),
     };
-    match desk.guests.enter(token.hash(), guest, now) {
+    let place = (registry, guest.package.as_ref());
+    let announced = intent::about(desk, place, guest.caller.facts(), now)?;
+    match desk.guests.enter(token.hash(), guest, announced, now) {
         Entered::Yes => Ok((token, until)),
         Entered::Full => Err(Refusal::Busy),
         Entered::Over => Err(Refusal::TokenReplayed),

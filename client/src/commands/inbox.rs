@@ -62,6 +62,12 @@ pub(crate) async fn inbox(context: &Context, args: &InboxArgs) -> Result<(), Fai
                 .out
                 .line(&format!("    announced by {}", by.join(", ")))?;
         }
+        if let Some(until) = r.not_before {
+            context.out.line(&format!(
+                "    approved, and held back for {}: it can still be denied",
+                span(until.since(now))
+            ))?;
+        }
         context.out.line(&format!(
             "    asked by {}, {} of {} approvals{mine}, {} left",
             harmless(&r.caller),

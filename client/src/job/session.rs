@@ -161,7 +161,9 @@ impl Session {
                     status: &status,
                 })?;
             }
-            if status.state != StateName::Pending {
+            // Approved, and held back for a veto or by the policy's hours: it is waited for as before.
+            let held_back = status.state == StateName::Approved && status.not_before.is_some();
+            if status.state != StateName::Pending && !held_back {
                 if context.out.rewrites() {
                     context.out.progress("");
                 }
@@ -277,6 +279,10 @@ pub(crate) struct Event<'a> {
 }
 
 fn progress(status: &Status, now: UnixTime) -> String {
+    if let Some(from) = status.not_before {
+        let why = status.reason.as_deref().map(harmless).unwrap_or_default();
+        return format!("waiting, {} left: {why}", span(from.since(now)));
+    }
     format!(
         "waiting: {} of {} approvals, {} left",
         status.approvals,

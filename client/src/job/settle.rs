@@ -235,6 +235,7 @@ mod tests {
             quorum: 1,
             expires: UnixTime(0),
             reason: None,
+            not_before: None,
             items: items.collect(),
         }
     }
@@ -285,6 +286,7 @@ mod tests {
                 quorum: 1,
                 expires: UnixTime(0),
                 reason: None,
+                not_before: None,
                 items: vec![ItemStatus {
                     name: "npm:left@1.0.0".into(),
                     state: StateName::Published,

@@ -51,7 +51,7 @@ pub fn router(desk: &Arc<Desk>, registry: RegistryId) -> Option<Router> {
         Kind::PyPi => Some(Router::new().fallback(move |request: Request| {
             let (desk, registry) = (Arc::clone(&desk), registry.clone());
             async move {
-                pypi::serve(desk, registry, request)
+                Box::pin(pypi::serve(desk, registry, request))
                     .await
                     .unwrap_or_else(|failed| pypi::error(&failed))
             }

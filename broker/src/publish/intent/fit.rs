@@ -18,9 +18,9 @@ use crate::{
 };
 use proto::{
     api::Mode,
-    ids::{IntentId, PersonId, RequestId},
-    intent::{Intended, IntentEvidence, Names},
-    request::RequestFacts,
+    ids::{IntentId, PackageName, PersonId, RegistryId, RequestId},
+    intent::{COMMIT_CLAIM, Intended, IntentEvidence, Names},
+    request::{CallerFacts, RequestFacts},
     time::UnixTime,
 };
 
@@ -31,6 +31,8 @@ const LOOK_MAX: usize = 1000;
 /// Open requests outside every quota for one intent. An intent that names no digests can be fitted by a thief
 /// of the CI account too, and what he opens beyond these places is counted as everybody's.
 const PLACES: usize = 20;
+/// Bytes of an id at a key's end.
+const ID_BYTES: usize = 16;
 /// Attempts to approve when others answer at the same moment.
 const RACES_MAX: usize = 100;
 
@@ -117,6 +119,37 @@ pub fn described(
     Ok(fits)
 }
 
+/// Whether somebody announced a release of this package (or of any, where a registry's exchange names none) from the
+/// commit of this caller: what he will upload is not known yet.
+pub fn about(
+    desk: &Desk,
+    (registry, package): (&RegistryId, Option<&PackageName>),
+    caller: &CallerFacts,
+    now: UnixTime,
+) -> Result<bool, Fault> {
+    let prefix = match package {
+        Some(package) => ledger::prefix(&[&format!("{registry}:{package}")]),
+        None => format!("{registry}:").into_bytes(),
+    };
+    for (key, _) in desk.live.range(OF_PACKAGE, &prefix, None, LOOK_MAX)? {
+        let at = key.len().saturating_sub(ID_BYTES);
+        let id = key.get(at..).and_then(intent_of);
+        let Some(row) = id.map(|id| kept(desk, id)).transpose()?.flatten() else {
+            continue;
+        };
+        let evidence = &row.value.evidence;
+        let commit = evidence.statement.commit.as_ref();
+        if evidence.lived_at(now)
+            && row.value.end.is_none()
+            && commit.is_none_or(|c| caller.claims.get(COMMIT_CLAIM) == Some(c))
+            && stands_for(desk, evidence)?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Whether one of these intents has a place left for a request outside every quota (attack 54).
 pub fn outside_quotas(desk: &Desk, fitting: &[IntentEvidence]) -> Result<bool, Fault> {
     for evidence in fitting {
@@ -173,8 +206,10 @@ pub async fn approve(desk: &Desk, id: RequestId, now: UnixTime) -> Result<(), Re
         }
         let unknown = vec![None; record.facts.items.len()];
         let verdict = judge::judge(desk, record, record.evidence(), &unknown, now)?;
-        let Verdict::Permit(_) = verdict else {
-            return Ok(());
+        let later = match verdict {
+            Verdict::Permit(_) => None,
+            Verdict::Later(later) => Some(later),
+            Verdict::Wait(_) | Verdict::Deny(_) => return Ok(()),
         };
         let batch = match answer::claim(desk, Batch::new(), record) {
             Ok(batch) => batch,
@@ -184,7 +219,7 @@ pub async fn approve(desk: &Desk, id: RequestId, now: UnixTime) -> Result<(), Re
         };
         let batch = spend(desk, batch, record, now)?;
         let version = held.version;
-        let step = held.record.approve_intended(now)?;
+        let step = held.record.approve_intended(later, now)?;
         match ledger::persist(desk, version, step, batch, now).await {
             // Somebody answered, took it back or froze it: it is judged again.
             Err(Fault::Conflict(..)) => {}

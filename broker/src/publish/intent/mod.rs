@@ -10,7 +10,8 @@ mod fit;
 mod make;
 
 pub use fit::{
-    approvals, approve, described, ended_by_denial, fitting, outside_quotas, shown, spend, unlike,
+    about, approvals, approve, described, ended_by_denial, fitting, outside_quotas, shown, spend,
+    unlike,
 };
 pub use make::{intend, list, withdraw};
 

@@ -4,7 +4,7 @@ use super::{COLLECT_SECONDS, Fit, NotFrom, Record, State, Step, Tries};
 use crate::{
     audit::{event::Event, reason::DenyCause},
     caller::Caller,
-    policy::Admitted,
+    policy::{Admitted, Later},
 };
 use proto::{
     answer::Evidence,
@@ -36,6 +36,16 @@ pub struct Opening<'a> {
     pub intents: Vec<Fit>,
     /// Now.
     pub now: UnixTime,
+}
+
+/// The time for collecting counts from when it works.
+fn approved(evidence: Vec<Evidence>, later: Option<Later>, now: UnixTime) -> State {
+    let from = later.map_or(now, |l| l.until.max(now));
+    State::Approved {
+        evidence,
+        collect_by: from.after(COLLECT_SECONDS),
+        later,
+    }
 }
 
 impl Record {
@@ -82,6 +92,7 @@ impl Record {
             mint_seconds: admitted.mint_seconds,
             terms: admitted.terms.clone(),
             intents,
+            approved: None,
             bound: String::new(),
             leaf_from: None,
             unclear: BTreeSet::new(),
@@ -97,7 +108,11 @@ impl Record {
     }
 
     /// The intents alone are enough.
-    pub fn approve_intended(mut self, now: UnixTime) -> Result<Step, NotFrom> {
+    pub fn approve_intended(
+        mut self,
+        later: Option<Later>,
+        now: UnixTime,
+    ) -> Result<Step, NotFrom> {
         let State::Pending { evidence, .. } = &self.state else {
             return Err(self.not_from());
         };
@@ -106,15 +121,19 @@ impl Record {
             request: self.facts.id,
             digest: self.digest,
         };
-        self.state = State::Approved {
-            evidence,
-            collect_by: now.after(COLLECT_SECONDS),
-        };
+        self.approved = Some(now);
+        self.state = approved(evidence, later, now);
         Ok(self.step(vec![event]))
     }
 
-    /// Another approval. `enough` says that policy would permit with it.
-    pub fn approve(mut self, new: Evidence, enough: bool, now: UnixTime) -> Result<Step, NotFrom> {
+    /// Another approval. `enough` says that policy would permit with it, now or `later`.
+    pub fn approve(
+        mut self,
+        new: Evidence,
+        enough: bool,
+        later: Option<Later>,
+        now: UnixTime,
+    ) -> Result<Step, NotFrom> {
         let State::Pending { evidence, tries } = &self.state else {
             return Err(self.not_from());
         };
@@ -133,10 +152,8 @@ impl Record {
                 request: self.facts.id,
                 digest: self.digest,
             });
-            State::Approved {
-                evidence,
-                collect_by: now.after(COLLECT_SECONDS),
-            }
+            self.approved = Some(now);
+            approved(evidence, later, now)
         } else {
             State::Pending { evidence, tries }
         };

@@ -17,7 +17,7 @@ pub use asked::Opening;
 
 use crate::{
     audit::{event::Event, reason::DenyCause},
-    policy::Terms,
+    policy::{Later, Terms, Unsolicited},
     registry::StageId,
 };
 use proto::{
@@ -82,6 +82,9 @@ pub struct Record {
     /// The intents that it fitted when it was opened.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub intents: Vec<Fit>,
+    /// When enough people had approved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved: Option<UnixTime>,
     /// MAC of what decides beside the digest, hex; made when it is opened.
     #[serde(default)]
     pub bound: String,
@@ -126,6 +129,9 @@ pub enum State {
         evidence: Vec<Evidence>,
         /// Collecting works until then.
         collect_by: UnixTime,
+        /// Until when it does not work yet, as far as was known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        later: Option<Later>,
     },
     /// The credential is out.
     Releasing {
@@ -349,7 +355,13 @@ impl Record {
         }
         // Rows from before these keys have none, and their MAC holds still.
         if self.terms != Terms::default() || !self.intents.is_empty() {
-            c = c.number(u64::from(self.terms.commit_counts));
+            c = c
+                .number(u64::from(self.terms.commit_counts))
+                .number(self.terms.veto_seconds)
+                .number(self.terms.hours.len() as u64);
+            for hours in &self.terms.hours {
+                c = c.text(&hours.text());
+            }
             c = c.number(self.intents.len() as u64);
             for fit in &self.intents {
                 c = c.bytes(fit.evidence.id.0.as_bytes());
@@ -415,6 +427,27 @@ impl Record {
             | State::Conflict { evidence, .. }
             | State::Expired { evidence, .. } => evidence,
             State::Denied { .. } | State::Cancelled => &[],
+        }
+    }
+
+    /// Whether people are rung for it: it was announced, or nobody has to announce it.
+    pub fn rings(&self) -> bool {
+        !self.intents.is_empty() || self.terms.unsolicited == Unsolicited::Ring
+    }
+
+    /// When enough people had approved: not before the last of them signed, nor before it was asked for. So
+    /// much can be told without believing the row (attack 44).
+    pub fn approved_at(&self) -> Option<UnixTime> {
+        let signed = self.evidence().iter().map(|e| e.statement.time).max();
+        let least = signed.unwrap_or(self.opened).max(self.opened);
+        self.approved.map(|approved| approved.max(least))
+    }
+
+    /// Until when it is approved and cannot be collected yet.
+    pub fn later(&self, now: UnixTime) -> Option<Later> {
+        match &self.state {
+            State::Approved { later, .. } => later.filter(|l| now < l.until),
+            _ => None,
         }
     }
 

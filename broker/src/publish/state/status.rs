@@ -6,6 +6,7 @@ use proto::{
     api::{FileStatus, ItemStatus, Mode, StateName, Status},
     digest::Digest,
     request::Item,
+    time::UnixTime,
 };
 
 /// What a ticket holder is told while the registry holds a publish back. Not the page: that is for those
@@ -31,8 +32,22 @@ impl Record {
             quorum: self.quorum,
             expires: self.expires(),
             reason: self.reason(),
+            not_before: match &self.state {
+                State::Approved { later, .. } => later.map(|l| l.until),
+                _ => None,
+            },
             items: items.collect(),
         }
+    }
+
+    /// The same at a moment: what was not to be collected before it may be now.
+    pub fn status_at(&self, now: UnixTime) -> Status {
+        let mut status = self.status();
+        if self.name() == StateName::Approved && self.later(now).is_none() {
+            status.not_before = None;
+            status.reason = None;
+        }
+        status
     }
 
     /// What nobody knows the outcome of, for people; nothing before the alarm was given.
@@ -109,6 +124,7 @@ impl Record {
                 }
                 (None, _, _) => "another request for this version was approved".to_owned(),
             }),
+            State::Approved { later, .. } => later.map(|l| l.to_string()),
             State::Expired { was, progress, .. } => Some(
                 match was {
                     StateName::Pending => "nobody approved in time",

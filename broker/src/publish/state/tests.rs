@@ -58,6 +58,7 @@ fn releasing() -> Record {
         mode: Mode::Forward,
         mint_seconds: 0,
         terms: Terms::default(),
+        approved: None,
         intents: Vec::new(),
         bound: String::new(),
         leaf_from: None,
@@ -67,6 +68,7 @@ fn releasing() -> Record {
         state: State::Approved {
             evidence: vec![],
             collect_by: NOW.after(60),
+            later: None,
         },
     };
     after(record.collect(BearerHash([0; 32]), "sealed".into(), NOW))
@@ -231,6 +233,7 @@ fn what_was_announced_ends_by_what_the_registry_shows() {
     record.state = State::Approved {
         evidence: vec![],
         collect_by: NOW.after(60),
+        later: None,
     };
     record.mode = Mode::Reveal;
     record.facts.items.truncate(1);

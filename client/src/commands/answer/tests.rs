@@ -47,6 +47,7 @@ fn asked() -> Question {
         factors: vec![Factor::Totp],
         approvals: vec!["bob".parse().unwrap()],
         intents: Vec::new(),
+        not_before: None,
         quorum: 2,
         previous: vec![Some("1.4.1".parse().unwrap())],
         rivals: vec!["00000000-0000-7000-8000-000000000002".parse().unwrap()],

@@ -151,6 +151,7 @@ fn status_reply(f: &mut Fake) -> String {
         quorum: 1,
         expires: facts.expires,
         reason: Some("bob: not today".into()),
+        not_before: None,
         items: vec![ItemStatus {
             name: asked.items[0].name(),
             state,

@@ -10,6 +10,7 @@ fn every_end_but_success_has_its_exit_code() {
         quorum: 1,
         expires: UnixTime(0),
         reason: Some("bob: no\u{1b}[2J".into()),
+        not_before: None,
         items: vec![],
     };
     for (state, exit) in [
