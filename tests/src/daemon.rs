@@ -360,6 +360,22 @@ impl Daemon {
         Ok(())
     }
 
+    /// Puts another policy in force, and waits until it is.
+    pub async fn change_policy(&self, toml: &str) -> anyhow::Result<()> {
+        let reloads = || self.log().matches("policy reloaded").count();
+        let before = reloads();
+        fs::write(self.policy_path(), toml)?;
+        self.reload().await?;
+        let start = Instant::now();
+        while reloads() == before {
+            if start.elapsed() > READY_LIMIT {
+                bail!("the policy was not reloaded:\n{}", self.log());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
     /// Everything it has logged, over all restarts.
     pub fn log(&self) -> String {
         fs::read(self.log_path())

@@ -189,8 +189,7 @@ async fn a_commit_counts_where_the_policy_says_so_and_said_so_when_people_were_a
 
     // A weaker policy does not weaken what is open (attack 29).
     let weaker = one.replacen("quorum = 1", "quorum = 1\nintent = \"commit\"", 1);
-    std::fs::write(small.daemon.policy_path(), weaker).unwrap();
-    small.daemon.reload().await.unwrap();
+    small.daemon.change_policy(&weaker).await.unwrap();
     assert_eq!(before.state().await.unwrap(), "pending");
     let after = small.open(std::slice::from_ref(&wish)).await.unwrap();
     assert_eq!(after.state().await.unwrap(), "approved");

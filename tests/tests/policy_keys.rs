@@ -130,14 +130,12 @@ async fn attack_29_hours_and_veto_that_people_were_asked_under_are_never_weakene
     let refused = job.collect_raw().await.unwrap();
     assert_eq!(refused.code(), Some(Code::NotYet), "{}", refused.text);
 
-    std::fs::write(small.daemon.policy_path(), policy_of_one()).unwrap();
-    small.daemon.reload().await.unwrap();
+    small.daemon.change_policy(&policy_of_one()).await.unwrap();
     assert_eq!(job.collect_raw().await.unwrap().code(), Some(Code::NotYet));
     // What is asked for from now on is judged by the new one; a stricter one holds at once.
     let next = small.open(&[item("1.0.1")]).await.unwrap();
     assert!(small.alice.approve(&next).await.unwrap().good());
-    std::fs::write(small.daemon.policy_path(), policy(&hours)).unwrap();
-    small.daemon.reload().await.unwrap();
+    small.daemon.change_policy(&policy(&hours)).await.unwrap();
     assert_eq!(next.collect_raw().await.unwrap().code(), Some(Code::NotYet));
 }
 
