@@ -25,6 +25,9 @@ pub(crate) use transport::{build, cause, is_loopback, read, web_address};
 const REPLY_MAX: usize = 4 << 20;
 /// Most bytes of one page of the log, or of a receipt.
 pub(crate) const LOG_MAX: usize = 64 << 20;
+const JSON: &str = "application/json";
+/// How long a file may take, with what the broker does with it.
+const FILE_TIME: Duration = Duration::from_mins(6);
 /// How long an ordinary call may take.
 const CALL_TIME: Duration = Duration::from_secs(30);
 /// Pauses before an idempotent call is repeated that could not connect, in milliseconds.
@@ -54,6 +57,8 @@ pub(crate) struct Broker {
 struct Sending<'a> {
     method: Method,
     path: &'a str,
+    /// The body's media type.
+    kind: &'static str,
     body: Option<Vec<u8>>,
     proof: Proof<'a>,
     again: bool,
@@ -120,6 +125,7 @@ impl Broker {
         self.send(Sending {
             method: Method::GET,
             path,
+            kind: JSON,
             body: None,
             proof,
             again: true,
@@ -179,6 +185,26 @@ impl Broker {
         done(&self.write(Method::PUT, path, body, proof, false).await?)
     }
 
+    /// `PUT` of a file; the broker looks into it before it answers.
+    pub(crate) async fn put_file(
+        &self,
+        path: &str,
+        bytes: Vec<u8>,
+        proof: Proof<'_>,
+    ) -> Result<(), Failure> {
+        let sending = Sending {
+            method: Method::PUT,
+            path,
+            kind: "application/octet-stream",
+            body: Some(bytes),
+            proof,
+            again: true,
+            time: FILE_TIME,
+            max: REPLY_MAX,
+        };
+        done(&self.send(sending).await?)
+    }
+
     /// `DELETE`.
     pub(crate) async fn delete(&self, path: &str, proof: Proof<'_>) -> Result<(), Failure> {
         done(&self.write(Method::DELETE, path, None, proof, false).await?)
@@ -195,6 +221,7 @@ impl Broker {
         self.send(Sending {
             method,
             path,
+            kind: JSON,
             body,
             proof,
             again,
@@ -285,7 +312,7 @@ impl Broker {
         }
         if let Some(body) = &call.body {
             request = request
-                .header(header::CONTENT_TYPE, "application/json")
+                .header(header::CONTENT_TYPE, call.kind)
                 .body(body.clone());
         }
         Ok(request)

@@ -10,6 +10,7 @@ pub(crate) mod distribution;
 pub(crate) mod files;
 pub(crate) mod gem;
 pub(crate) mod idtoken;
+pub(crate) mod inspect;
 pub(crate) mod oci;
 pub(crate) mod open;
 pub(crate) mod order;

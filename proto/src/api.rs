@@ -52,6 +52,10 @@ pub struct Opened {
     /// Deposit: the credential by which the registry's client hands the files over, now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deposit: Option<String>,
+    /// Files that the broker would like to look into, so that people see what is in them:
+    /// `PUT /v1/requests/{id}/files/{digest}` with the ticket.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inspect: Vec<Digest>,
 }
 
 /// A request's state in one word.

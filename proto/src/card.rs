@@ -7,6 +7,8 @@ use crate::time::UnixTime;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
+/// Largest file that a job hands over to be looked into, in bytes.
+pub const FILE_MAX: u64 = 64 << 20;
 /// Most lines about single files; the counts beside them are of all.
 pub const LINES_MAX: usize = 200;
 /// Longest name in a card, in characters.

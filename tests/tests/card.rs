@@ -12,6 +12,7 @@ use proto::{
 };
 use serde_json::json;
 use stand::{
+    api::{self, Job, Packed, Reply, Small},
     packages,
     team::{POLICY, Team, Waiting},
 };
@@ -133,4 +134,253 @@ async fn a_deposit_is_looked_into_and_compared_with_what_is_published() {
         "{text}"
     );
     assert_eq!(diff("README.md").await.status, Some(5), "it did not change");
+}
+
+/// A broker with one maintainer's answer, and this line in its policy.
+async fn small(line: &str) -> Small {
+    let policy = api::policy_of_one().replacen("quorum = 1", &format!("quorum = 1\n{line}"), 1);
+    Small::start(&policy).await.unwrap()
+}
+
+/// Hands bytes over to be looked into, in the place of a file of the request.
+async fn hand_in(job: &Job, ticket: &str, bytes: &[u8]) -> Reply {
+    let digest = &job.facts.items[0].files[0].digest;
+    let path = job.path(&format!("/files/{digest}"));
+    let bearer = format!("Bearer {ticket}");
+    let headers = [("authorization", bearer.as_str())];
+    job.api
+        .call("PUT", &path, &headers, bytes.to_vec())
+        .await
+        .unwrap()
+}
+
+async fn only_card(small: &Small, job: &Job) -> Card {
+    let question: Question = small.alice.question(job.id).await.unwrap().ok().unwrap();
+    let [card] = question.cards.try_into().unwrap();
+    card
+}
+
+/// A secret of no registry: made here, so that no scanner takes this file for a leak.
+fn secret() -> String {
+    format!("npm{}{}", "_", "aB3dE6gH9jK2mN5pQ8sT1vW4yZ7cF0xLaB3d")
+}
+
+#[tokio::test]
+async fn a_forwarded_file_is_handed_in_by_the_client_and_looked_into() {
+    let team = team("").await;
+    let dir = team.package("@acme/left", "1.0.0").unwrap();
+    let mut job = team.publish(&[&dir.display().to_string()]).await.unwrap();
+    let start = Instant::now();
+    let seen = loop {
+        let seen = card(&team, &job.id).await;
+        if seen.outcome != Outcome::NotGiven {
+            break seen;
+        }
+        assert!(start.elapsed() < LIMIT, "{}", job.text());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!(
+        (seen.outcome, &seen.previous),
+        (Outcome::Inspected, &Previous::First)
+    );
+    // Nothing of it stays on the disk.
+    let spool = std::fs::read_dir(team.daemon.dir().join("data/spool")).unwrap();
+    assert_eq!(spool.count(), 0);
+    team.approve_both(&job).await.unwrap();
+    assert_eq!(job.end().await.unwrap(), Some(0), "{}", job.text());
+}
+
+#[tokio::test]
+async fn attack_12_only_the_bytes_of_the_request_are_looked_into() {
+    let small = small("").await;
+    let package = Packed::new("@acme/left", "1.0.0").unwrap();
+    let job = small
+        .open(&[package.item("latest").unwrap()])
+        .await
+        .unwrap();
+    let mut other = package.tgz.clone();
+    let last = other.len() - 1;
+    other[last] ^= 1;
+    for bad in [&other[..], &package.tgz[..last], b""] {
+        let refused = hand_in(&job, &job.ticket, bad).await;
+        assert!((400..500).contains(&refused.status), "{}", refused.text);
+        assert_eq!(only_card(&small, &job).await.outcome, Outcome::NotGiven);
+    }
+    let right = Packed::new("@acme/right", "1.0.0").unwrap();
+    let stranger = small.open(&[right.item("latest").unwrap()]).await.unwrap();
+    assert_eq!(
+        hand_in(&job, &stranger.ticket, &package.tgz).await.status,
+        404
+    );
+    let path = stranger.path(&format!("/files/{}", job.facts.items[0].files[0].digest));
+    let bearer = format!("Bearer {}", stranger.ticket);
+    let headers = [("authorization", bearer.as_str())];
+    let reply = job
+        .api
+        .call("PUT", &path, &headers, package.tgz.clone())
+        .await
+        .unwrap();
+    assert_eq!(reply.status, 400, "no file of that request: {}", reply.text);
+    // The right ones; and again, which changes nothing.
+    for _ in 0..2 {
+        hand_in(&job, &job.ticket, &package.tgz)
+            .await
+            .ok_status()
+            .unwrap();
+        assert_eq!(only_card(&small, &job).await.outcome, Outcome::Inspected);
+    }
+}
+
+#[tokio::test]
+async fn attack_53_a_bomb_is_no_card_and_holds_up_nobody() {
+    let small = small("scan = \"block\"").await;
+    let zeros = vec![0; 40 << 20];
+    let json = br#"{"name":"@acme/left","version":"1.0.0"}"#;
+    let bomb = packages::tarball(&[("package/package.json", json), ("package/z", &zeros)]).unwrap();
+    let files: [(&str, &[u8]); 2] = [("package/package.json", json), ("package/l", b"")];
+    let mut after_end = packages::stored_tarball(&files).unwrap();
+    after_end.push(0);
+    let deep = format!("package/{}x", "d/".repeat(45));
+    let deep = packages::tarball(&[("package/package.json", json), (&deep, b"x")]).unwrap();
+    let escaping =
+        packages::tarball(&[("package/package.json", json), ("package/../../x", b"x")]).unwrap();
+    let mut jobs = Vec::new();
+    for (n, bytes) in [bomb, after_end, deep, escaping, b"not an archive".to_vec()]
+        .iter()
+        .enumerate()
+    {
+        let item = api::item("npm", "@acme/left", &format!("1.0.{n}"), "latest", bytes).unwrap();
+        jobs.push((small.open(&[item]).await.unwrap(), bytes.clone()));
+    }
+    let hand_all_in = async {
+        for (job, bytes) in &jobs {
+            hand_in(job, &job.ticket, bytes).await.ok_status().unwrap();
+        }
+    };
+    let mut hand_all_in = std::pin::pin!(hand_all_in);
+    let mut slowest = Duration::ZERO;
+    loop {
+        let start = Instant::now();
+        tokio::select! {
+            () = &mut hand_all_in => break,
+            inbox = small.alice.inbox() => inbox.unwrap().ok_status().unwrap(),
+        }
+        slowest = slowest.max(start.elapsed());
+    }
+    eprintln!("the slowest look at the inbox meanwhile took {slowest:?}");
+    for (n, (job, _)) in jobs.iter().enumerate() {
+        let outcome = only_card(&small, job).await.outcome;
+        // Forty-five folders deep is unusual and unambiguous: its package.json is another matter.
+        let want = if n == 2 {
+            Outcome::Inspected
+        } else {
+            Outcome::Failed
+        };
+        assert_eq!(outcome, want, "{n}");
+        if n != 2 {
+            let refused = small.alice.approve(job).await.unwrap();
+            assert!(
+                refused.text.contains("cannot look into them"),
+                "{}",
+                refused.text
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_secret_is_not_approved_and_what_nobody_saw_is_not_where_the_policy_says_so() {
+    let small = small("scan = \"block\"").await;
+    let leak = json!({"left": {"token": secret()}});
+    let leak = Packed::with("@acme/left", "1.0.0", &leak).unwrap();
+    let job = small.open(&[leak.item("latest").unwrap()]).await.unwrap();
+    let unseen = small.alice.approve(&job).await.unwrap();
+    assert!(unseen.text.contains("they are not yet"), "{}", unseen.text);
+    hand_in(&job, &job.ticket, &leak.tgz)
+        .await
+        .ok_status()
+        .unwrap();
+    let refused = small.alice.approve(&job).await.unwrap();
+    assert!(
+        refused
+            .text
+            .contains("looks like an npm token: package.json line 1"),
+        "{}",
+        refused.text
+    );
+    assert!(!refused.text.contains(&secret()));
+    assert_eq!(job.state().await.unwrap(), "pending");
+
+    let clean = Packed::new("@acme/left", "1.0.1").unwrap();
+    let job = small.open(&[clean.item("latest").unwrap()]).await.unwrap();
+    hand_in(&job, &job.ticket, &clean.tgz)
+        .await
+        .ok_status()
+        .unwrap();
+    small
+        .alice
+        .approve(&job)
+        .await
+        .unwrap()
+        .ok_status()
+        .unwrap();
+    let credential = job.credential().await.unwrap();
+    let document = clean.document("latest").unwrap();
+    let put = small
+        .endpoint()
+        .unwrap()
+        .put("@acme/left", &credential, document)
+        .await
+        .unwrap();
+    assert_eq!(put.status, 201, "{}", put.text);
+}
+
+#[tokio::test]
+async fn what_must_be_unchanged_is_and_a_risk_raises_the_factor() {
+    let small =
+        small("require_unchanged = [\"install-scripts\"]\nrisky_factors = [\"totp\"]").await;
+    let first = Packed::new("@acme/left", "1.0.0").unwrap();
+    let job = small.open(&[first.item("latest").unwrap()]).await.unwrap();
+    let question: Question = small.alice.question(job.id).await.unwrap().ok().unwrap();
+    assert_eq!(
+        question.factors,
+        [proto::answer::Factor::Totp],
+        "nobody has seen it"
+    );
+    hand_in(&job, &job.ticket, &first.tgz)
+        .await
+        .ok_status()
+        .unwrap();
+    let question: Question = small.alice.question(job.id).await.unwrap().ok().unwrap();
+    assert_eq!(question.factors.len(), 2, "nothing stands out");
+    small
+        .alice
+        .approve(&job)
+        .await
+        .unwrap()
+        .ok_status()
+        .unwrap();
+    let credential = job.credential().await.unwrap();
+    let document = first.document("latest").unwrap();
+    let put = small
+        .endpoint()
+        .unwrap()
+        .put("@acme/left", &credential, document)
+        .await
+        .unwrap();
+    assert_eq!(put.status, 201, "{}", put.text);
+
+    let hook = json!({"scripts": {"postinstall": "node index.js"}});
+    let second = Packed::with("@acme/left", "1.0.1", &hook).unwrap();
+    let job = small.open(&[second.item("latest").unwrap()]).await.unwrap();
+    hand_in(&job, &job.ticket, &second.tgz)
+        .await
+        .ok_status()
+        .unwrap();
+    let refused = small.alice.approve(&job).await.unwrap();
+    assert!(
+        refused.text.contains("`install-scripts` unchanged"),
+        "{}",
+        refused.text
+    );
 }

@@ -296,14 +296,14 @@ fn attack_10_names_inside_cannot_mislead() {
 
 #[test]
 fn attack_53_a_card_is_small_whatever_is_inside() {
-    let names: Vec<String> = (0..1500)
+    let names: Vec<String> = (0..400)
         .map(|n| format!("{}/{n}.node", "d".repeat(90)))
         .collect();
     let json = package_json("1.1.0", "");
     let mut files: Vec<(&str, &[u8])> = vec![("package.json", json.as_bytes())];
     files.extend(names.iter().map(|n| (n.as_str(), &b"\x7fELF\0"[..])));
     let seen = npm(&tgz("package", &files), None);
-    assert_eq!(seen.inside.files, 1501);
+    assert_eq!(seen.inside.files, 401);
     let length = serde_json::to_vec(&seen).unwrap().len();
     assert!(length < 100 << 10, "{length}");
     // A bomb is refused by the reader.

@@ -413,7 +413,7 @@ impl Call {
         text.parse().map_err(|_| Refusal::NotFound.into())
     }
 
-    fn named<T: FromStr>(&self, name: &str) -> Result<T, Failed> {
+    pub(super) fn named<T: FromStr>(&self, name: &str) -> Result<T, Failed> {
         let text = self.path.get(name).map(String::as_str).unwrap_or_default();
         text.parse().map_err(|_| Refusal::NotFound.into())
     }

@@ -18,7 +18,13 @@ use axum::{
 };
 use http::{HeaderMap, Method, Uri, header};
 use proto::{problem::Code, time::UnixTime};
-use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 /// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +59,8 @@ pub struct Call {
     pub headers: HeaderMap,
     /// Body.
     pub body: Bytes,
+    /// The body of a route that takes a file: not read yet.
+    pub file: Mutex<Option<Body>>,
     /// The signer, on routes of people and admins.
     pub signer: Option<Signer>,
     /// Read once, at the edge.
@@ -104,6 +112,8 @@ routes! {
         "A request's status; waits up to `wait` seconds for a revision after `since`.";
     POST   "/v1/requests/{id}/collect" Ticket api::collect:
         "The one-shot credential, sealed to the job's key; again the same.";
+    PUT    "/v1/requests/{id}/files/{digest}" Ticket inspected::take:
+        "Hands a file over to be looked into, as bytes; the reply comes when its card is there.";
     POST   "/v1/requests/{id}/cancel" Ticket api::cancel:
         "Takes the request back.";
     GET    "/v1/requests/{id}/receipt" TicketOrPerson api::receipt:
@@ -212,6 +222,8 @@ routes! {
 const BODY_MAX: usize = 32 * 1024;
 /// Largest body that opens a request: 200 items with their files, in bytes.
 const OPEN_MAX: usize = 256 * 1024;
+/// Where a route's body is a file.
+const TAKES_FILE: &str = "/files/{digest}";
 /// Time for a body to arrive.
 const BODY_TIME: Duration = Duration::from_secs(15);
 
@@ -237,6 +249,12 @@ pub fn router(desk: &Arc<Desk>, signatures: &Arc<Signatures>) -> Router {
                           body: Body| {
             let (desk, signatures) = (Arc::clone(&desk), Arc::clone(&signatures));
             async move {
+                // A file is read by its verb, once it is known whose it is.
+                let (file, body) = if path.ends_with(TAKES_FILE) {
+                    (Some(body), Body::empty())
+                } else {
+                    (None, body)
+                };
                 let body = match taken(who, &headers, body).await {
                     Ok(body) => body,
                     Err(failed) => return failed.into_response(),
@@ -263,6 +281,7 @@ pub fn router(desk: &Arc<Desk>, signatures: &Arc<Signatures>) -> Router {
                     query,
                     headers,
                     body,
+                    file: Mutex::new(file),
                     signer,
                     now,
                 };

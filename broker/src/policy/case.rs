@@ -8,6 +8,7 @@ use crate::challenge::approval::Approval;
 use proto::{
     answer::Factor,
     api::Mode,
+    card::{Card, Outcome, Risk},
     digest::Digest,
     ids::{GroupName, PersonId, VersionText},
     intent::Names,
@@ -99,6 +100,8 @@ pub struct ItemNow<'a> {
     pub has_tags: bool,
     /// Versions that the registry shows; `None` when it has not been read.
     pub published: Option<&'a [VersionText]>,
+    /// What is known of the bytes: one card a file, once people are asked.
+    pub cards: &'a [Card],
 }
 
 /// What is known right now, beside the request and the policy.
@@ -161,10 +164,13 @@ impl Case<'_> {
         self.at_open.map_or(now, |a| now.min(a.mint_seconds))
     }
 
-    /// Whether a proof is accepted: now, and when people were asked.
+    /// Whether a proof is accepted: now, when people were asked, and for the risk that is in the bytes.
     pub fn accepts(&self, factor: Factor) -> bool {
+        let risky = self.entry.risky_factors.as_ref();
+        let risky = risky.filter(|_| self.stage == Stage::Release && is_risky(self.here.cards));
         self.entry.factors.contains(&factor)
             && self.at_open.is_none_or(|a| a.factors.contains(&factor))
+            && risky.is_none_or(|strong| strong.contains(&factor))
     }
 
     /// What holds beside the quorum: now and, never less, when people were asked (attack 29).
@@ -208,4 +214,12 @@ impl Case<'_> {
     pub fn may_approve(&self, person: &Person) -> bool {
         self.entry.may_be_approved_by(person, self.around.actor)
     }
+}
+
+/// Whether the bytes are a risk: something of high risk stands out, or nobody has looked into them.
+pub fn is_risky(cards: &[Card]) -> bool {
+    let calm = |card: &Card| {
+        card.outcome == Outcome::Inspected && card.findings.iter().all(|f| f.risk < Risk::High)
+    };
+    cards.is_empty() || !cards.iter().all(calm)
 }

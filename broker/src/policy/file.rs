@@ -11,6 +11,7 @@ use super::{
 use proto::{
     answer::Factor,
     api::Mode,
+    card::FindingKind,
     digest::{Algorithm, Digest},
     ids::{GroupName, PackageName, RegistryId, VersionText},
     request::CallerFacts,
@@ -35,7 +36,7 @@ const VETO_MIN: u64 = 60;
 /// Longest time for a veto, in seconds.
 const VETO_MAX: u64 = 24 * 60 * 60;
 
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 18] = [
     "match",
     "callers",
     "approvers",
@@ -51,9 +52,12 @@ const KEYS: [&str; 15] = [
     "veto",
     "hours",
     "unsolicited",
+    "scan",
+    "require_unchanged",
+    "risky_factors",
 ];
 /// Keys that are designed but not built: better refused than believed to work.
-const LATER: [&str; 3] = ["scan", "require", "totp_digits"];
+const LATER: [&str; 2] = ["require", "totp_digits"];
 
 /// The policy in force.
 #[derive(Debug)]
@@ -95,6 +99,12 @@ pub struct Entry {
     pub hours: Option<Hours>,
     /// What becomes of a request that nobody announced.
     pub unsolicited: Unsolicited,
+    /// What becomes of secrets in the files.
+    pub scan: Scan,
+    /// What must be as in the version before.
+    pub unchanged: Vec<FindingKind>,
+    /// Proofs that are accepted where the bytes are a risk; `None`: all of `factors`.
+    pub risky_factors: Option<Vec<Factor>>,
 }
 
 /// What becomes of a request that nobody announced; the later, the stricter.
@@ -121,6 +131,21 @@ pub enum Unsolicited {
     Refuse,
 }
 
+/// What becomes of secrets in the files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scan {
+    /// A secret that was seen is a no; nothing waits until somebody has looked. It is so where the policy says
+    /// nothing: a secret that is published cannot be taken back.
+    #[default]
+    IfSeen,
+    /// A secret is a no, and so is a file that nobody could look into.
+    Block,
+    /// People are shown what was seen.
+    Show,
+    /// Nobody looks into the files for that.
+    Off,
+}
+
 /// What versions may look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VersionForm {
@@ -140,6 +165,17 @@ impl Entry {
         let in_group = person.groups.iter().any(|g| self.approvers.contains(g));
         let is_requester = actor.is_some_and(|actor| person.actors.iter().any(|a| a == actor));
         in_group && (self.requester_may_approve || !is_requester)
+    }
+
+    /// Whether anybody wants to see what is in the files.
+    pub fn wants_cards(&self) -> bool {
+        self.scan != Scan::Off || self.looks_at_cards()
+    }
+
+    /// Whether any of its rules looks at cards.
+    pub fn looks_at_cards(&self) -> bool {
+        let scans = matches!(self.scan, Scan::IfSeen | Scan::Block);
+        scans || !self.unchanged.is_empty() || self.risky_factors.is_some()
     }
 
     /// Whether one of its callers is this one, in all that the entry says of it.
@@ -294,6 +330,11 @@ impl Entry {
             hours: together(table, "hours")?.map_or(Ok(None), hours)?,
             unsolicited: together(table, "unsolicited")?
                 .map_or(Ok(Unsolicited::Ring), unsolicited)?,
+            scan: table.optional("scan").map_or(Ok(Scan::IfSeen), scan)?,
+            unchanged: table
+                .optional("require_unchanged")
+                .map_or(Ok(Vec::new()), |v| v.distinct(unchanged))?,
+            risky_factors: risky_factors(table)?,
         })
     }
 }
@@ -330,6 +371,41 @@ fn factor(value: Value<'_, '_>) -> Result<Factor, PolicyError> {
         "totp" => Ok(Factor::Totp),
         "passkey" => Ok(Factor::Passkey),
         _ => Err(value.error("must be \"passkey\", \"device\" or \"totp\"")),
+    }
+}
+
+fn scan(value: Value<'_, '_>) -> Result<Scan, PolicyError> {
+    match value.text()? {
+        "block" => Ok(Scan::Block),
+        "show" => Ok(Scan::Show),
+        "off" => Ok(Scan::Off),
+        _ => Err(value.error("must be \"block\", \"show\" or \"off\"")),
+    }
+}
+
+/// A kind of finding that says what changed; a secret is a matter of `scan`.
+fn unchanged(value: Value<'_, '_>) -> Result<FindingKind, PolicyError> {
+    let kind = value.text()?.parse().ok();
+    kind.filter(|k| *k != FindingKind::Secrets).ok_or_else(|| {
+        let kinds = FindingKind::ALL
+            .iter()
+            .filter(|k| **k != FindingKind::Secrets);
+        let names: Vec<_> = kinds.map(|k| format!("\"{k}\"")).collect();
+        value.error(format!("must be one of {}", names.join(", ")))
+    })
+}
+
+/// Some of `factors`: people are asked by those, and some of them do not count.
+fn risky_factors(table: Table<'_, '_>) -> Result<Option<Vec<Factor>>, PolicyError> {
+    let Some(value) = table.optional("risky_factors") else {
+        return Ok(None);
+    };
+    let all = table.required("factors")?.distinct(factor)?;
+    let risky = value.distinct(factor)?;
+    if risky.iter().all(|f| all.contains(f)) {
+        Ok(Some(risky))
+    } else {
+        Err(value.error("must be some of `factors`"))
     }
 }
 
@@ -537,7 +613,17 @@ mod tests {
                 "unsolicited",
             ),
             ("intent = \"files\"", "intent = \"tag\"", "intent"),
-            ("answers = \"1h\"", "scan = \"block\"", "scan"),
+            ("answers = \"1h\"", "scan = \"maybe\"", "scan"),
+            (
+                "answers = \"1h\"",
+                "require_unchanged = [\"secrets\"]",
+                "require_unchanged",
+            ),
+            (
+                "answers = \"1h\"",
+                "risky_factors = [\"device\"]",
+                "risky_factors",
+            ),
             ("answers = \"1h\"", "mode = \"mintage\"", "mode"),
             ("answers = \"1h\"", "mint_life = \"16m\"", "mint_life"),
             ("answers = \"1h\"", "mint_life = \"1m\"", "mint_life"),

@@ -22,9 +22,9 @@ mod removal;
 #[cfg(test)]
 mod stage_set;
 
-pub use case::{Admitted, ItemNow, Now, Person, Terms};
+pub use case::{Admitted, ItemNow, Now, Person, Terms, is_risky};
 pub use evaluate::{Permit, Refusal, Verdict, admissible, evaluate};
-pub use file::{Policy, Unsolicited};
+pub use file::{Entry, Policy, Unsolicited};
 pub use read::PolicyError;
 pub use reason::Reason;
 pub use rules::{Later, Why};

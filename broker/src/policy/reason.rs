@@ -1,5 +1,6 @@
 //! Why a request is refused: a closed list, with a stable short name and a sentence that says what to do.
 
+use proto::card::FindingKind;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -125,6 +126,39 @@ pub enum Reason {
         "the policy's hours for these packages are never open together; ask for them in separate requests"
     )]
     NeverOpen,
+    /// A secret lies in the files.
+    #[error(
+        "a secret lies in the files ({what}); revoke it, take it out and build again; if it is none, an admin sets `scan`"
+    )]
+    Secret {
+        /// What and where.
+        what: String,
+    },
+    /// The policy wants the files looked into, and nobody has (yet).
+    #[error(
+        "the policy wants the files inspected, and they are not yet; wait a moment, or hand them over with a current `countersign publish`"
+    )]
+    NotInspected,
+    /// The policy wants the files looked into, and they cannot be.
+    #[error(
+        "the policy wants the files inspected, and the broker cannot look into them; build them again, or ask an admin to compare `scan`"
+    )]
+    NotInspectable,
+    /// Nobody could compare the files with the version before.
+    #[error(
+        "the policy wants some things unchanged, and the version before could not be had for comparing; see that the registry answers, and open it again"
+    )]
+    NotCompared,
+    /// Something changed that the policy wants unchanged.
+    #[error(
+        "the policy wants `{kind}` unchanged, and it is not ({what}); an admin changes `require_unchanged` for a release that is meant so"
+    )]
+    Changed {
+        /// The kind.
+        kind: FindingKind,
+        /// What changed.
+        what: String,
+    },
     /// What is known does not fit the request: a fault of the broker.
     #[error(
         "the broker does not know enough about this request; open it again, and tell an admin if it happens twice"
@@ -164,6 +198,11 @@ impl Reason {
             Self::TagUnknown => "tag-unknown",
             Self::Unsolicited => "unsolicited",
             Self::NeverOpen => "never-open",
+            Self::Secret { .. } => "secret",
+            Self::NotInspected => "not-inspected",
+            Self::NotInspectable => "not-inspectable",
+            Self::NotCompared => "not-compared",
+            Self::Changed { .. } => "changed",
             Self::Facts => "facts",
         }
     }

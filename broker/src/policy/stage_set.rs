@@ -9,6 +9,7 @@ use crate::challenge::approval::{Approval, Enrolled};
 use proto::{
     answer::{Decision, Evidence, Factor, Statement},
     api::Mode,
+    card::Card,
     device::DeviceKey,
     digest::{Algorithm, Digest, hex},
     ids::{PersonId, RequestId, VersionText},
@@ -34,6 +35,7 @@ pub(super) struct Set {
     pub(super) published: Option<Vec<VersionText>>,
     pub(super) frozen: bool,
     pub(super) has_tags: bool,
+    pub(super) cards: Vec<Card>,
     pub(super) now: u64,
     pub(super) expires: u64,
     pub(super) approved: Option<u64>,
@@ -60,6 +62,7 @@ impl Set {
             published: Some(vec![text("1.4.1"), text("1.0.0")]),
             frozen: false,
             has_tags: true,
+            cards: Vec::new(),
             now: OPENED + 100,
             expires: OPENED + 1800,
             approved: Some(OPENED - 3600),
@@ -169,6 +172,7 @@ impl Set {
             frozen: self.frozen,
             has_tags: self.has_tags,
             published: self.published.as_deref(),
+            cards: &self.cards,
         };
         f(&Now {
             now: UnixTime(self.now),

@@ -238,7 +238,7 @@ fn look_into(desk: &Arc<Desk>, record: &Record) -> Result<(), Fault> {
         let Some(item) = record.facts.items.get(at.item) else {
             continue;
         };
-        if !is_kept(desk, id, at)? {
+        if !is_kept(desk, id, at)? || !inspect::is_wanted(desk, item) {
             continue;
         }
         let Some(claim) = inspect::claim(desk, id, at)? else {

@@ -17,23 +17,25 @@ use crate::{
         run::{NotInspected, pack},
     },
     desk::{Desk, Fault, Registry, inspections::Busy, people::Person},
+    policy::Entry,
     store::{Batch, Table},
 };
 use proto::{
-    api::StateName,
-    card::{Card, Diff, Inside, Outcome, Previous},
-    digest::Digest,
+    api::{Mode, StateName},
+    card::{Card, Diff, FILE_MAX, Inside, Outcome, Previous},
+    digest::{Algorithm, Digest, Hasher},
     ids::RequestId,
     request::{File, Item},
 };
 use serde::{Deserialize, Serialize};
-use std::{io::Seek as _, sync::Arc};
+use std::{
+    io::{Read as _, Seek as _},
+    sync::Arc,
+};
 use tempfile::SpooledTempFile;
 
 /// Cards: id, item and file (both big-endian); authenticated.
 pub const CARDS: Table = Table("card");
-/// Largest file that is looked into, in bytes.
-pub const FILE_MAX: u64 = 256 << 20;
 /// Room that the cards of one request take with lists and differences, in bytes; what comes then is stored
 /// with its findings alone.
 const ROOM: usize = 4 << 20;
@@ -98,6 +100,96 @@ pub async fn failed(desk: &Desk, claim: &Claim) -> Result<(), Refusal> {
         inspection: None,
     };
     store(desk, claim.id, &key(claim.id, claim.at), stored).await
+}
+
+/// Whether anybody wants to see what is in an item's files.
+pub fn is_wanted(desk: &Desk, item: &Item) -> bool {
+    let policy = desk.policy.load();
+    let entry = policy.entry(&item.registry, &item.package);
+    entry.is_ok_and(Entry::wants_cards)
+}
+
+/// The files that the job should hand over to be looked into: the archives that the broker would not get before the
+/// approval otherwise.
+pub fn asked_for(desk: &Desk, record: &Record) -> Vec<Digest> {
+    let mode = matches!(record.mode, Mode::Forward | Mode::Mint);
+    if !mode || record.name() != StateName::Pending {
+        return Vec::new();
+    }
+    let mut all = Vec::new();
+    for item in record.facts.items.iter().filter(|i| is_wanted(desk, i)) {
+        let kind = desk.registries.get(&item.registry).map(Registry::kind);
+        let archive = |f: &&File| {
+            let format = kind.and_then(|kind| Format::of(kind, &f.name));
+            format.is_some() && !f.is_announced() && f.size <= FILE_MAX
+        };
+        all.extend(item.files.iter().filter(archive).map(|f| f.digest.clone()));
+    }
+    all
+}
+
+/// A file of a request that its ticket's holder may hand over, with its size; nothing where it has a card already.
+pub fn wanted(
+    desk: &Desk,
+    record: &Record,
+    digest: &Digest,
+) -> Result<Option<(Claim, File)>, Refusal> {
+    if !asked_for(desk, record).contains(digest) {
+        return Err(Refusal::BadRequest(
+            "this file is not wanted for inspection".to_owned(),
+        ));
+    }
+    for at in record.files() {
+        let found = item_and_file(record, at).filter(|(_, f)| f.digest == *digest);
+        let Some((_, file)) = found else { continue };
+        if let Some(claim) = claim(desk, record.facts.id, at)? {
+            return Ok(Some((claim, file.clone())));
+        }
+        if !has_card(desk, record.facts.id, at)? {
+            // Somebody hands it over at this very moment.
+            return Err(Refusal::Busy);
+        }
+    }
+    Ok(None)
+}
+
+/// Looks into a file that the job has handed over, if it is the one that it says (attack 12).
+pub async fn handed_over(
+    desk: &Arc<Desk>,
+    claim: &Claim,
+    file: &File,
+    mut body: SpooledTempFile,
+) -> Result<(), Refusal> {
+    let algorithm = file.digest.algorithm();
+    let hashed = tokio::task::spawn_blocking(move || {
+        let digest = digest_of(&mut body, algorithm)?;
+        Ok::<_, std::io::Error>((digest, body))
+    });
+    let hashed = hashed.await.map_err(|_| Fault::Damaged("an upload"))?;
+    let ((size, digest), body) = hashed.map_err(|_| Fault::Damaged("an upload"))?;
+    if digest != file.digest || size != file.size {
+        return Err(Refusal::BytesDiffer(
+            "these are not the bytes of the request's file".to_owned(),
+        ));
+    }
+    let place = desk.inspections.inspector.place().await;
+    let _place = place.map_err(|_| Refusal::Busy)?;
+    look(desk, claim, body).await
+}
+
+fn digest_of(body: &mut SpooledTempFile, algorithm: Algorithm) -> std::io::Result<(u64, Digest)> {
+    body.rewind()?;
+    let mut hasher = Hasher::new(algorithm);
+    let mut buffer = vec![0; 64 << 10];
+    let mut size = 0;
+    loop {
+        let n = body.read(&mut buffer)?;
+        let Some(piece) = buffer.get(..n).filter(|p| !p.is_empty()) else {
+            return Ok((size, hasher.finish()));
+        };
+        hasher.update(piece);
+        size += n as u64;
+    }
 }
 
 /// Whether there is a card already.
@@ -244,6 +336,27 @@ pub fn cards(
         }
     }
     Ok(cards)
+}
+
+/// The cards that the policy judges by, for each item; none where it does not look at them.
+pub fn cards_by_item(desk: &Desk, record: &Record) -> Result<Vec<Vec<Card>>, Fault> {
+    let policy = desk.policy.load();
+    let looks = |item: &Item| {
+        let entry = policy.entry(&item.registry, &item.package).ok();
+        entry.is_some_and(Entry::looks_at_cards)
+    };
+    let mut by_item = vec![Vec::new(); record.facts.items.len()];
+    if !record.facts.items.iter().any(looks) {
+        return Ok(by_item);
+    }
+    // What is kept and not looked into yet is as unknown as what is not kept.
+    for card in cards(desk, record, |_| Ok(false))? {
+        let item = usize::try_from(card.item).ok();
+        if let Some(of_item) = item.and_then(|n| by_item.get_mut(n)) {
+            of_item.push(card);
+        }
+    }
+    Ok(by_item)
 }
 
 fn stored(desk: &Desk, record: &Record, at: FileAt) -> Result<Option<Stored>, Fault> {

@@ -2,7 +2,7 @@
 //! when the credential is collected, and again before bytes leave.
 
 use super::{
-    Refusal, intent,
+    Refusal, inspect, intent,
     ledger::{self, FROZEN},
     state::Record,
 };
@@ -13,15 +13,16 @@ use crate::{
         passkey::Passkeys,
     },
     desk::{Desk, Fault, people::Person},
-    policy::{self, Admitted, ItemNow, Now, Verdict},
+    policy::{self, Admitted, ItemNow, Now, Verdict, is_risky},
     registry::Published,
     store::Batch,
     vault::{Domain, release as vault},
 };
 use futures_util::StreamExt as _;
 use proto::{
-    answer::Evidence,
+    answer::{Evidence, Factor},
     canonical::Canonical,
+    card::Card,
     device::DeviceKind,
     digest::unhex,
     ids::{DeviceId, VersionText},
@@ -111,7 +112,8 @@ fn admit_knowing(
     published: &[Option<Vec<VersionText>>],
     now: UnixTime,
 ) -> Result<Admitted, Refusal> {
-    let items = items_now(desk, facts, published)?;
+    // Nobody has the bytes yet.
+    let items = items_now(desk, facts, published, &[])?;
     policy::admissible(
         facts,
         &desk.policy.load(),
@@ -171,7 +173,8 @@ pub fn judge(
         mint_seconds: record.mint_seconds,
         terms: record.terms.clone(),
     };
-    let items = items_now(desk, &record.facts, published)?;
+    let cards = inspect::cards_by_item(desk, record)?;
+    let items = items_now(desk, &record.facts, published, &cards)?;
     Ok(policy::evaluate(
         &record.facts,
         &desk.policy.load(),
@@ -208,6 +211,23 @@ pub(super) fn enrolled<'a>(
     })
 }
 
+/// The proofs that count for a request as it is now: fewer where the bytes are a risk.
+pub fn factors(desk: &Desk, record: &Record) -> Result<Vec<Factor>, Fault> {
+    let cards = inspect::cards_by_item(desk, record)?;
+    let policy = desk.policy.load();
+    let mut factors = record.factors.clone();
+    for (item, cards) in record.facts.items.iter().zip(&cards) {
+        let entry = policy.entry(&item.registry, &item.package).ok();
+        if let Some(strong) = entry
+            .and_then(|e| e.risky_factors.as_ref())
+            .filter(|_| is_risky(cards))
+        {
+            factors.retain(|f| strong.contains(f));
+        }
+    }
+    Ok(factors)
+}
+
 /// People who can count: enrolled before the request was opened, so that nobody is made up for it.
 pub(super) fn people(desk: &Desk, opened: UnixTime) -> Result<Vec<policy::Person>, Fault> {
     let people = desk.people()?;
@@ -226,12 +246,14 @@ fn items_now<'a>(
     desk: &Desk,
     facts: &RequestFacts,
     published: &'a [Option<Vec<VersionText>>],
+    cards: &'a [Vec<Card>],
 ) -> Result<Vec<ItemNow<'a>>, Fault> {
     facts
         .items
         .iter()
         .zip(published)
-        .map(|(item, published)| {
+        .enumerate()
+        .map(|(n, (item, published))| {
             Ok(ItemNow {
                 frozen: ledger::freeze(desk, &item.package_key())?.is_some(),
                 has_tags: desk
@@ -239,6 +261,7 @@ fn items_now<'a>(
                     .get(&item.registry)
                     .is_some_and(|r| r.kind().row().tags),
                 published: published.as_deref(),
+                cards: cards.get(n).map_or(&[], Vec::as_slice),
             })
         })
         .collect()

@@ -1,7 +1,7 @@
 //! Opening: a verified caller's wish becomes a pending request, or a recorded refusal.
 
 use super::{
-    Refusal, deposit, intent, judge,
+    Refusal, deposit, inspect, intent, judge,
     ledger::{self, BURNT, BY_ACTOR, BY_SUBJECT, CREDENTIALS, Held, IDEMPOTENCY},
     release, ring,
     state::{Opening, Record},
@@ -281,6 +281,7 @@ fn opened(desk: &Desk, record: &Record) -> Result<Opened, Refusal> {
             .transpose()
             .map_err(Fault::from)?
             .map(|credential| credential.expose()),
+        inspect: inspect::asked_for(desk, record),
     })
 }
 

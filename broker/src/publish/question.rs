@@ -133,7 +133,7 @@ pub async fn question(
         state: record.name(),
         opened: record.opened,
         note: record.note.clone(),
-        factors: record.factors.clone(),
+        factors: judge::factors(desk, &record)?,
         approvals: approved_by(&record),
         intents: intent::shown(&record),
         not_before: record.later(now).map(|l| l.until),

@@ -5,12 +5,13 @@ use crate::{
     context::Context,
     fail::Failure,
     job::{
+        inspect::hand_in,
         prepare::{What, prepare},
         release::{hand_over, release},
         signals::Signals,
     },
 };
-use std::path::PathBuf;
+use std::{path::PathBuf, pin::pin};
 
 /// Ask for approval of exactly these bytes, print the match code, wait, and publish them through the
 /// broker. Exits 0 only when the broker has read the approved bytes back from the registry.
@@ -86,9 +87,15 @@ pub(crate) async fn publish(context: &Context, args: &Args) -> Result<(), Failur
         )
         .await?;
     }
-    session
-        .wait_or_cancel(context, &broker, args.timeout, &mut signals)
-        .await?;
+    // Beside the waiting: nobody's answer waits for it.
+    {
+        let waiting = session.wait_or_cancel(context, &broker, args.timeout, &mut signals);
+        let mut waiting = pin!(waiting);
+        tokio::select! {
+            waited = &mut waiting => drop(waited?),
+            () = hand_in(context, &broker, &session) => drop(waiting.await?),
+        }
+    }
     release(
         context,
         &broker,

@@ -5,6 +5,7 @@ use crate::{
     context::Context,
     fail::Failure,
     job::{
+        inspect::hand_in,
         prepare::{What, prepare},
         release::hand_over,
         signals::Signals,
@@ -59,6 +60,7 @@ pub(crate) async fn request(context: &Context, args: &RequestArgs) -> Result<(),
     }
     ticket::keep(&mut session, ready.packed.path(), &args.out)?;
     session.show(context, &shown)?;
+    hand_in(context, &broker, &session).await;
     if args.hand_over {
         let mut signals = Signals::new();
         let folder = ready.folder.as_deref();

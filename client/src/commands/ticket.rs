@@ -196,6 +196,7 @@ pub(crate) fn load(context: &Context, args: &Args) -> Result<(Session, Broker), 
         paths: Vec::new(),
         plain: false,
         deposit: None,
+        inspect: Vec::new(),
         registry_url: std::collections::BTreeMap::default(),
         // Unknown until the first answer; a broker that is away now is a failure now.
         expires: UnixTime(0),

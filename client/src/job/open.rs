@@ -87,6 +87,7 @@ pub(crate) async fn open(
         paths: Vec::new(),
         plain: false,
         deposit: opened.deposit,
+        inspect: opened.inspect,
         registry_url: opened.registry_url,
         expires: opened.facts.expires,
         kept: None,

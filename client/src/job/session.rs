@@ -10,6 +10,7 @@ use crate::{
 };
 use proto::{
     api::{Collected, Mode, SealedRelease, StateName, Status},
+    digest::Digest,
     ids::{RegistryId, RequestId},
     problem::Exit,
     request::Item,
@@ -55,6 +56,9 @@ pub(crate) struct Session {
     /// Deposit: the credential by which the files are handed over before the approval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) deposit: Option<String>,
+    /// Files that the broker would like to look into.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) inspect: Vec<Digest>,
     /// The registry endpoint of each registry.
     pub(crate) registry_url: BTreeMap<RegistryId, String>,
     /// Answers are taken until.

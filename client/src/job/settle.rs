@@ -215,6 +215,7 @@ mod tests {
             paths: vec![],
             plain: false,
             deposit: None,
+            inspect: Vec::new(),
             registry_url: std::collections::BTreeMap::default(),
             expires: UnixTime(0),
             kept: None,

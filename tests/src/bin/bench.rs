@@ -11,6 +11,8 @@
 
 #[path = "../bench/broker.rs"]
 mod broker_process;
+#[path = "../bench/card.rs"]
+mod card;
 #[path = "../bench/cycle.rs"]
 mod cycle;
 #[path = "../bench/discard.rs"]
@@ -74,6 +76,8 @@ struct Arguments {
 enum Only {
     /// Uploads through the broker beside a plain reverse proxy
     Upload(upload::Arguments),
+    /// The card on real published packages, fetched by npm and pip
+    Card(card::Arguments),
 }
 
 /// A broker that is set up, with what drives it.
@@ -114,6 +118,10 @@ async fn main() -> anyhow::Result<()> {
     } else {
         arguments.seconds
     });
+
+    if let Some(Only::Card(cards)) = &arguments.only {
+        return card::run(cards, &daemon);
+    }
 
     println!("cores: {}", std::thread::available_parallelism()?);
     let disk = Stand::make(&daemon, &arguments.folder).await?;

@@ -388,6 +388,7 @@ async fn attack_26_every_route_asks_who_is_calling() {
         let path = route
             .path
             .replace("{id}", &id)
+            .replace("{digest}", &item("@acme/left").files[0].digest.to_string())
             .replace("{person}", "bob")
             .replace("{name}", "old-ci");
         let body = match method {

@@ -6,8 +6,10 @@ mod freeze;
 mod hours;
 mod mode;
 mod quorum;
+mod scan;
 mod tag;
 mod time;
+mod unchanged;
 mod unsolicited;
 mod version;
 mod veto;
@@ -99,6 +101,8 @@ pub const RULES: &[(&str, Rule)] = &[
     ("mode", mode::rule),
     ("version", version::rule),
     ("tag", tag::rule),
+    ("scan", scan::rule),
+    ("unchanged", unchanged::rule),
     ("factor", factor::rule),
     ("quorum", quorum::rule),
     ("veto", veto::rule),

@@ -125,6 +125,7 @@ fn open_reply(f: &mut Fake, body: &[u8]) -> String {
         page: format!("{}/r/1", f.base),
         registry_url: BTreeMap::from([("npm".parse().unwrap(), format!("{}/npm/", f.base))]),
         deposit: None,
+        inspect: Vec::new(),
     };
     serde_json::to_string(&opened).unwrap()
 }

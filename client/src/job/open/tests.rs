@@ -52,6 +52,7 @@ fn honest() -> (OpenRequest, Opened) {
             "https://b.example:8444/npm/".into(),
         )]),
         deposit: None,
+        inspect: Vec::new(),
     };
     (asked, opened)
 }

@@ -1,0 +1,41 @@
+//! Hands files over to the broker to be looked into, so that people see what is in them before they approve.
+
+use super::session::Session;
+use crate::{
+    context::Context,
+    edge,
+    fail::Failure,
+    http::{Broker, Proof},
+};
+use proto::{card::FILE_MAX, request::Item, text::harmless};
+use std::path::Path;
+
+/// Hands over what the broker asked for. A file that cannot be handed over is told and no failure: people then see
+/// that nobody has looked into it, and where the policy needs that, they cannot approve it.
+pub(crate) async fn hand_in(context: &Context, broker: &Broker, session: &Session) {
+    let files = session.items.iter().flat_map(|item: &Item| &item.files);
+    for (file, path) in files.zip(&session.paths) {
+        if !session.inspect.contains(&file.digest) || file.size > FILE_MAX {
+            continue;
+        }
+        let address = format!("/v1/requests/{}/files/{}", session.id, file.digest);
+        if let Err(why) = one(broker, session, &address, path).await {
+            context.out.note(&format!(
+                "  the broker could not look into {}: {}",
+                harmless(&file.name),
+                why.what
+            ));
+        }
+    }
+}
+
+async fn one(
+    broker: &Broker,
+    session: &Session,
+    address: &str,
+    path: &Path,
+) -> Result<(), Failure> {
+    let bytes = edge::read_capped(path, FILE_MAX)?;
+    let proof = Proof::Bearer(&session.secrets.ticket);
+    broker.put_file(address, bytes, proof).await
+}
