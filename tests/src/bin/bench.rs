@@ -23,6 +23,8 @@ mod http;
 mod machine;
 #[path = "../bench/nginx.rs"]
 mod nginx;
+#[path = "../bench/phone.rs"]
+mod phone;
 #[path = "../bench/sink.rs"]
 mod sink;
 #[path = "../bench/upload.rs"]
@@ -74,6 +76,8 @@ struct Arguments {
 enum Only {
     /// Uploads through the broker beside a plain reverse proxy
     Upload(upload::Arguments),
+    /// From the ring to done on a phone
+    Phone(phone::Arguments),
 }
 
 /// A broker that is set up, with what drives it.
@@ -97,8 +101,10 @@ struct Run {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    if let Some(Only::Upload(uploads)) = &arguments.only {
-        return upload::run(uploads).await;
+    match &arguments.only {
+        Some(Only::Upload(uploads)) => return upload::run(uploads).await,
+        Some(Only::Phone(phones)) => return phone::run(phones).await,
+        None => {}
     }
     let beside = std::env::current_exe()?;
     let beside = beside.parent().context("a folder")?;
