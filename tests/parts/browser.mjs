@@ -7,7 +7,7 @@ import { createRequire } from "node:module";
 import { chromium, devices } from "playwright-core";
 
 const executablePath = process.env.COUNTERSIGN_CHROMIUM ?? "/usr/bin/chromium";
-const flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+const flags = ["--no-sandbox", "--disable-gpu", "--disable-lcd-text", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 const browser = await chromium.launch({ executablePath, args: flags });
 const pages = new Map();
 const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
@@ -67,8 +67,14 @@ const OPS = {
     await authenticate(state, credentials);
   },
   offline: ({ is }, { context }) => context.setOffline(is),
-  /** Shifts what the page takes for the time, by seconds. */
-  clock: ({ seconds }, { page }) => page.clock.setFixedTime(Date.now() + seconds * 1000),
+  /** A slower processor and network from now on. */
+  slow: async ({ cpu, latency, kilobits }, { cdp }) => {
+    const rate = (kilobits * 1000) / 8;
+    await cdp.send("Emulation.setCPUThrottlingRate", { rate: cpu });
+    await cdp.send("Network.emulateNetworkConditions", { offline: false, latency, downloadThroughput: rate, uploadThroughput: rate });
+  },
+  /** When something was first shown, in milliseconds from the click on the link. */
+  paint: (_, { page }) => page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0]?.startTime ?? null),
   /** What Chromium misses before it offers to install the app. */
   installability: async (_, { page, cdp }) => {
     await page.evaluate(() => navigator.serviceWorker.ready.then(() => true));

@@ -225,3 +225,25 @@ async fn offline_nothing_is_answered_and_back_nothing_old_is_shown() {
     let said = phone.sees("The job took it back").await.unwrap();
     assert!(!said.contains("Publish exactly this?"), "{said}");
 }
+
+#[tokio::test]
+async fn a_release_is_announced_from_the_phone_and_its_request_says_so() {
+    let office = office().await;
+    let browser = Browser::start().await.unwrap();
+    let phone = office.phone(&browser, "alice", &["release"]).await.unwrap();
+    let intents = format!("{}/intents", office.daemon.url);
+    phone.goto(&intents).await.unwrap();
+    phone.sees("Nothing is announced").await.unwrap();
+    phone.unfold("Announce a release").await.unwrap();
+    let item = "npm:@acme/left@1.4.2";
+    phone.fill("Package and version", item).await.unwrap();
+    phone.click("Announce with passkey").await.unwrap();
+    let said = phone.sees("by you").await.unwrap();
+    assert!(said.contains(item) && said.contains("live"), "{said}");
+    let job = office.open("@acme/left", "1.4.2", b"bytes").await.unwrap();
+    phone.goto(&job.opened.page).await.unwrap();
+    phone.sees("alice announced this version").await.unwrap();
+    phone.goto(&intents).await.unwrap();
+    phone.click("Withdraw 1.4.2").await.unwrap();
+    phone.sees("withdrawn").await.unwrap();
+}

@@ -87,6 +87,7 @@ async fn nobody_is_shut_out_of_any_page() {
             ("/", "npm:@acme/left@1.4.2"),
             ("/history", "denied by bob"),
             ("/packages", "Frozen by bob"),
+            ("/intents", "Say what is about to be released"),
             ("/devices", "Passkeys"),
             ("/admin", "Registry tokens"),
             ("/more", "My devices"),

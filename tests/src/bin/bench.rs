@@ -25,6 +25,8 @@ mod http;
 mod machine;
 #[path = "../bench/nginx.rs"]
 mod nginx;
+#[path = "../bench/phone.rs"]
+mod phone;
 #[path = "../bench/sink.rs"]
 mod sink;
 #[path = "../bench/upload.rs"]
@@ -78,6 +80,8 @@ enum Only {
     Upload(upload::Arguments),
     /// The card on real published packages, fetched by npm and pip
     Card(card::Arguments),
+    /// From the ring to done on a phone
+    Phone(phone::Arguments),
 }
 
 /// A broker that is set up, with what drives it.
@@ -101,8 +105,10 @@ struct Run {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    if let Some(Only::Upload(uploads)) = &arguments.only {
-        return upload::run(uploads).await;
+    match &arguments.only {
+        Some(Only::Upload(uploads)) => return upload::run(uploads).await,
+        Some(Only::Phone(phones)) => return phone::run(phones).await,
+        None => {}
     }
     let beside = std::env::current_exe()?;
     let beside = beside.parent().context("a folder")?;

@@ -101,6 +101,18 @@ export function statementBytes(statement) {
     .finish();
 }
 
+/** What a device signs to announce a release. */
+export function intentBytes(statement) {
+  const c = new Canonical("countersign/intent/v1").number(statement.items.length);
+  for (const item of statement.items) {
+    const files = item.files ?? [];
+    c.text(item.registry).text(item.package).text(item.version).maybe(item.tag).number(files.length);
+    for (const file of files) c.text(file.name).text(file.digest);
+  }
+  c.maybe(statement.commit).number(statement.expires).text(statement.device).number(statement.time);
+  return c.text(statement.nonce).finish();
+}
+
 /** What a passkey signs for one act about one digest. */
 export async function passkeyChallenge(act, digest, nonce) {
   const c = new Canonical("countersign/passkey/v1").text(act).bytes(digest).bytes(nonce);

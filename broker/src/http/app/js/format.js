@@ -17,7 +17,8 @@ const otherYear = new Intl.DateTimeFormat("en-GB", { ...day, year: "numeric" });
 
 function distance(seconds) {
   for (const [size, unit] of UNITS) {
-    if (Math.abs(seconds) >= size) return relative.format(Math.trunc(seconds / size), unit);
+    // "90 minutes", not "1 hour".
+    if (Math.abs(seconds) >= (unit === "minute" ? size : 2 * size)) return relative.format(Math.trunc(seconds / size), unit);
   }
   return Math.abs(seconds) < 10 ? "now" : relative.format(Math.trunc(seconds), "second");
 }

@@ -8,6 +8,7 @@ import { devices } from "./devices.js";
 import { enroll } from "./enroll.js";
 import { history } from "./history.js";
 import { inbox } from "./inbox.js";
+import { intents } from "./intents.js";
 import { more } from "./more.js";
 import { notify, renew } from "./notify.js";
 import { packages } from "./packages.js";
@@ -19,6 +20,7 @@ const PAGES = [
   [/^\/enroll$/, "Enrol", enroll],
   [/^\/history$/, "History", history],
   [/^\/packages$/, "Packages", packages],
+  [/^\/intents$/, "Announced releases", intents],
   [/^\/devices$/, "My devices", devices],
   [/^\/notifications$/, "Notifications", notify],
   [/^\/admin$/, "Admin", admin],
@@ -26,7 +28,7 @@ const PAGES = [
 ];
 
 /** Pages that have no place of their own in a phone's bar. */
-const UNDER_MORE = ["/devices", "/notifications", "/admin"];
+const UNDER_MORE = ["/intents", "/devices", "/notifications", "/admin"];
 
 const main = document.querySelector("main");
 let leaving = () => {};

@@ -11,6 +11,7 @@ export async function more(main, { signal }) {
     main,
     h("h1", { tabindex: -1 }, me.person),
     h("p", { class: "lead" }, me.admin ? "Admin. " : "", groups),
+    goesTo("/intents", "intents", "Announced releases", "Say what is meant before its job asks"),
     goesTo("/devices", "devices", "My devices", "Phones, terminals, passkeys"),
     goesTo("/notifications", "more", "Notifications", "How you are told that something waits"),
     me.admin ? goesTo("/admin", "admin", "Admin", "Tokens and their age, people, alarms") : null,

@@ -53,6 +53,7 @@ export async function request(main, { argument: id, signal, again }) {
     h("h1", { tabindex: -1 }, name(first.package), h("span", { class: "version" }, `@${first.version}`), more),
     standing,
     warnings(question),
+    announced(question),
     confirm(question),
     h("section", { "aria-label": "Packages" }, facts.items.map((item, at) => itemCard(facts, item, question.previous[at]))),
     caller(facts),
@@ -119,6 +120,15 @@ function sentence(text) {
   // A package's name stays as it is.
   const word = /^[a-z]+ /.test(text) ? text[0].toUpperCase() + text.slice(1) : text;
   return word + end;
+}
+
+/** Who said beforehand that this was meant. */
+function announced(question) {
+  return (question.intents ?? []).map((intent) => {
+    const counts = intent.counts ? " It counts as a yes." : "";
+    const named = { versions: "this version", commit: "this commit", bytes: "these very bytes" }[intent.names];
+    return h("p", { class: "notice good" }, `${intent.person} announced ${named} `, time(intent.made), `.${counts}`);
+  });
 }
 
 function confirm(question) {

@@ -1,0 +1,153 @@
+//! Pictures of every page of the phone app, at 360 and 1280 pixels: `cargo run --bin screens -- docs/screens`.
+//!
+//! A real broker with a real registry behind it, and a real Chromium. Build the workspace first.
+
+use anyhow::{Context as _, bail};
+use serde_json::json;
+use stand::{
+    browser::{Browser, Page},
+    daemon::Daemon,
+    parts::Verdaccio,
+    people::{Device, Office, Reply, archive},
+};
+use std::path::PathBuf;
+
+/// Most bytes of a picture.
+const PICTURE_MAX: u64 = 150_000;
+
+const POLICY: &str = r#"
+[[package]]
+match = ["npm:@acme/*"]
+callers = [{ issuer = "github", repository_id = 123, owner_id = 45, workflow = ".github/workflows/release.yml", ref = "refs/tags/v*", event = ["push"], environment = "release" }]
+approvers = ["release"]
+quorum = 1
+factors = ["passkey", "totp"]
+version = "semver-release"
+tags = ["latest"]
+answers = "2h"
+"#;
+
+/// What the pictures are of.
+struct Scene {
+    office: Office,
+    waiting: String,
+    over: String,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let folder = std::env::args().nth(1).context("usage: screens FOLDER")?;
+    let folder = PathBuf::from(folder);
+    std::fs::create_dir_all(&folder)?;
+    let registry = Verdaccio::start().await?;
+    let scene = scene(&registry).await?;
+    let browser = Browser::start().await?;
+    for (name, width, dark) in [
+        ("alice", 360, false),
+        ("anna", 360, true),
+        ("arne", 1280, false),
+    ] {
+        let how = json!({ "width": width, "dark": dark });
+        let page = browser.page(name, how).await?;
+        let invite = scene.office.invite(name, &["release"], true, &[]).await?;
+        let url = &scene.office.daemon.url;
+        let shot = Shot {
+            page,
+            folder: &folder,
+            size: if dark {
+                format!("{width}-dark")
+            } else {
+                width.to_string()
+            },
+        };
+        page.goto(&format!("{url}/enroll#{invite}")).await?;
+        page.sees("Go on").await?;
+        shot.take("enrol").await?;
+        page.click("Go on").await?;
+        page.sees("Welcome").await?;
+        shot.take("enrol-factor").await?;
+        page.click("Make a passkey").await?;
+        page.sees("to answer").await?;
+        shot.take("inbox").await?;
+        for (name, path, text) in [
+            ("request", scene.waiting.as_str(), "Publish exactly this?"),
+            ("denied", &scene.over, "Nothing of it can be published"),
+            ("history", "/history", "denied by bob"),
+            ("packages", "/packages", "Frozen by bob"),
+            ("announced", "/intents", "Say what is about to be released"),
+            ("devices", "/devices", "Add a passkey"),
+            ("admin", "/admin", "Registry tokens"),
+            ("more", "/more", "Phones, terminals"),
+        ] {
+            let path = path.strip_prefix(url.as_str()).unwrap_or(path);
+            page.goto(&format!("{url}{path}")).await?;
+            page.sees(text).await?;
+            shot.take(name).await?;
+        }
+    }
+    Ok(())
+}
+
+/// One browser's pictures.
+struct Shot<'a> {
+    page: Page<'a>,
+    folder: &'a std::path::Path,
+    size: String,
+}
+
+impl Shot<'_> {
+    async fn take(&self, name: &str) -> anyhow::Result<()> {
+        let path = self.folder.join(format!("{name}-{}.png", self.size));
+        self.page
+            .step("screenshot", json!({ "path": path }))
+            .await?;
+        let bytes = std::fs::metadata(&path)?.len();
+        println!("{} {bytes}", path.display());
+        if bytes > PICTURE_MAX {
+            bail!(
+                "{} has {bytes} bytes; at most {PICTURE_MAX} are wanted",
+                path.display()
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Something on every page: published, denied, frozen, open, and open with a warning.
+async fn scene(registry: &Verdaccio) -> anyhow::Result<Scene> {
+    let office = Office::start_as(Daemon::builder().named(), POLICY, &registry.url).await?;
+    let token = json!({"registry": "npm", "scope": "@acme/*", "token": registry.token});
+    good(office.admin.post("/v1/admin/tokens", token).await?)?;
+    let bob = office.hire("bob", &["release"], true, &[]).await?;
+    publish(&office, &bob, "@acme/left", "1.4.1").await?;
+    let denied = office.open("@acme/left", "1.4.3", b"no").await?;
+    good(bob.deny(&denied, false).await?)?;
+    let frozen = office.open("@acme/right", "2.0.0", b"no").await?;
+    good(bob.deny(&frozen, true).await?)?;
+    office
+        .open("@acme/a-package-with-quite-a-long-name", "10.20.30", b"new")
+        .await?;
+    let bytes = archive("@acme/left", "1.4.2")?;
+    let waiting = office.open("@acme/left", "1.4.2", &bytes).await?;
+    Ok(Scene {
+        office,
+        waiting: waiting.opened.page,
+        over: denied.opened.page,
+    })
+}
+
+async fn publish(office: &Office, by: &Device, name: &str, version: &str) -> anyhow::Result<()> {
+    let bytes = archive(name, version)?;
+    let job = office.open(name, version, &bytes).await?;
+    good(by.approve(&job, Some(&by.code(0)?)).await?)?;
+    let collected = job.collect().await?;
+    let credential = job.open(&collected)?;
+    good(job.put(&credential, &bytes).await?)
+}
+
+fn good(reply: Reply) -> anyhow::Result<()> {
+    if reply.success() {
+        return Ok(());
+    }
+    bail!("{} {}", reply.status, reply.body)
+}
