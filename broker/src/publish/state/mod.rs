@@ -17,7 +17,7 @@ pub use asked::Opening;
 
 use crate::{
     audit::{event::Event, reason::DenyCause},
-    policy::{Later, Terms, Unsolicited},
+    policy::{Later, Terms},
     registry::StageId,
 };
 use proto::{
@@ -428,11 +428,6 @@ impl Record {
             | State::Expired { evidence, .. } => evidence,
             State::Denied { .. } | State::Cancelled => &[],
         }
-    }
-
-    /// Whether people are rung for it: it was announced, or nobody has to announce it.
-    pub fn rings(&self) -> bool {
-        !self.intents.is_empty() || self.terms.unsolicited == Unsolicited::Ring
     }
 
     /// When enough people had approved: not before the last of them signed, nor before it was asked for. So
