@@ -23,6 +23,10 @@ use std::{
 
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// Files with a secret, and files that nobody looked into, are a no.
+const BLOCK: &str =
+    "scan = \"block\"\nrequire_unchanged = \"nothing\"\nrisky_factors = \"any\"";
+
 async fn team(more: &str) -> Team {
     let policy = POLICY.replacen("quorum = 2", &format!("quorum = 2\n{more}"), 1);
     Team::with_policy(&policy).await.unwrap()
@@ -233,7 +237,7 @@ async fn attack_12_only_the_bytes_of_the_request_are_looked_into() {
 
 #[tokio::test]
 async fn attack_53_a_bomb_is_no_card_and_holds_up_nobody() {
-    let small = small("scan = \"block\"").await;
+    let small = small(BLOCK).await;
     let zeros = vec![0; 40 << 20];
     let json = br#"{"name":"@acme/left","version":"1.0.0"}"#;
     let bomb = packages::tarball(&[("package/package.json", json), ("package/z", &zeros)]).unwrap();
@@ -290,7 +294,7 @@ async fn attack_53_a_bomb_is_no_card_and_holds_up_nobody() {
 
 #[tokio::test]
 async fn a_secret_is_not_approved_and_what_nobody_saw_is_not_where_the_policy_says_so() {
-    let small = small("scan = \"block\"").await;
+    let small = small(BLOCK).await;
     let leak = json!({"left": {"token": secret()}});
     let leak = Packed::with("@acme/left", "1.0.0", &leak).unwrap();
     let job = small.open(&[leak.item("latest").unwrap()]).await.unwrap();
@@ -338,7 +342,7 @@ async fn a_secret_is_not_approved_and_what_nobody_saw_is_not_where_the_policy_sa
 #[tokio::test]
 async fn what_must_be_unchanged_is_and_a_risk_raises_the_factor() {
     let small =
-        small("require_unchanged = [\"install-scripts\"]\nrisky_factors = [\"totp\"]").await;
+        small("scan = \"show\"\nrequire_unchanged = [\"install-scripts\"]\nrisky_factors = [\"totp\"]").await;
     let first = Packed::new("@acme/left", "1.0.0").unwrap();
     let job = small.open(&[first.item("latest").unwrap()]).await.unwrap();
     let question: Question = small.alice.question(job.id).await.unwrap().ok().unwrap();

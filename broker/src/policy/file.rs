@@ -330,9 +330,9 @@ impl Entry {
             hours: together(table, "hours")?.map_or(Ok(None), hours)?,
             unsolicited: together(table, "unsolicited")?
                 .map_or(Ok(Unsolicited::Ring), unsolicited)?,
-            scan: table.optional("scan").map_or(Ok(Scan::IfSeen), scan)?,
-            unchanged: table
-                .optional("require_unchanged")
+            scan: together(table, "scan")?.map_or(Ok(Scan::IfSeen), scan)?,
+            unchanged: together(table, "require_unchanged")?
+                .filter(|v| !v.is("nothing"))
                 .map_or(Ok(Vec::new()), |v| v.distinct(unchanged))?,
             risky_factors: risky_factors(table)?,
         })
@@ -397,7 +397,8 @@ fn unchanged(value: Value<'_, '_>) -> Result<FindingKind, PolicyError> {
 
 /// Some of `factors`: people are asked by those, and some of them do not count.
 fn risky_factors(table: Table<'_, '_>) -> Result<Option<Vec<Factor>>, PolicyError> {
-    let Some(value) = table.optional("risky_factors") else {
+    let value = together(table, "risky_factors")?.filter(|v| !v.is("any"));
+    let Some(value) = value else {
         return Ok(None);
     };
     let all = table.required("factors")?.distinct(factor)?;
@@ -429,19 +430,28 @@ fn mode(value: Value<'_, '_>) -> Result<Mode, PolicyError> {
     }
 }
 
-/// Keys whose absence is the weaker choice: who writes one of them writes all, so that a line that is lost is
-/// an error and never a weaker policy (attack 49).
-const TOGETHER: [(&str, &str); 3] = [
-    ("veto", "none"),
-    ("hours", "always"),
-    ("unsolicited", "ring"),
+/// Keys whose absence is the weaker choice: who writes one of a group writes all of it, so that a line that is
+/// lost is an error and never a weaker policy (attack 49). Beside each what says that nothing is demanded.
+const TOGETHER: [[(&str, &str); 3]; 2] = [
+    [
+        ("veto", "none"),
+        ("hours", "always"),
+        ("unsolicited", "ring"),
+    ],
+    [
+        ("scan", "show"),
+        ("require_unchanged", "nothing"),
+        ("risky_factors", "any"),
+    ],
 ];
 
 fn together<'t, 'a>(table: Table<'t, 'a>, key: &str) -> Result<Option<Value<'t, 'a>>, PolicyError> {
     let value = table.optional(key);
-    let other = TOGETHER.iter().find(|(k, _)| table.optional(k).is_some());
+    let own = |group: &&[(&str, &str); 3]| group.iter().any(|(k, _)| *k == key);
+    let group = TOGETHER.iter().find(own).into_iter().flatten();
+    let other = group.clone().find(|(k, _)| table.optional(k).is_some());
     if let (None, Some((other, _))) = (value, other) {
-        let none = TOGETHER.iter().find(|(k, _)| *k == key);
+        let none = group.clone().find(|(k, _)| *k == key);
         let none = none.map_or("", |(_, none)| none);
         return Err(table.error(
             key,
@@ -616,12 +626,28 @@ mod tests {
             ("answers = \"1h\"", "scan = \"maybe\"", "scan"),
             (
                 "answers = \"1h\"",
-                "require_unchanged = [\"secrets\"]",
+                "scan = \"show\"\nrequire_unchanged = [\"secrets\"]\nrisky_factors = \"any\"",
                 "require_unchanged",
             ),
             (
                 "answers = \"1h\"",
-                "risky_factors = [\"device\"]",
+                "scan = \"show\"\nrequire_unchanged = \"nothing\"\nrisky_factors = [\"device\"]",
+                "risky_factors",
+            ),
+            // A line lost of a group is an error, whichever it is (attack 49).
+            (
+                "answers = \"1h\"",
+                "require_unchanged = \"nothing\"\nrisky_factors = \"any\"",
+                "scan",
+            ),
+            (
+                "answers = \"1h\"",
+                "scan = \"block\"\nrisky_factors = \"any\"",
+                "require_unchanged",
+            ),
+            (
+                "answers = \"1h\"",
+                "scan = \"block\"\nrequire_unchanged = \"nothing\"",
                 "risky_factors",
             ),
             ("answers = \"1h\"", "mode = \"mintage\"", "mode"),

@@ -219,6 +219,11 @@ impl<'t, 'a> Value<'t, 'a> {
     }
 
     /// A list of distinct things.
+    /// Whether it is this very text.
+    pub(super) fn is(self, text: &str) -> bool {
+        self.text().is_ok_and(|own| own == text)
+    }
+
     pub(super) fn distinct<T: PartialEq>(
         self,
         parse: impl Fn(Self) -> Result<T, PolicyError>,
