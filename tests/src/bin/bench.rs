@@ -108,7 +108,8 @@ async fn main() -> anyhow::Result<()> {
     match &arguments.only {
         Some(Only::Upload(uploads)) => return upload::run(uploads).await,
         Some(Only::Phone(phones)) => return phone::run(phones).await,
-        None => {}
+        // Measured with a daemon, which is looked for first.
+        Some(Only::Card(_)) | None => {}
     }
     let beside = std::env::current_exe()?;
     let beside = beside.parent().context("a folder")?;

@@ -31,6 +31,7 @@ const MODULES: &[(&str, &str)] = &[
     ("devices.js", include_str!("js/devices.js")),
     ("dom.js", include_str!("js/dom.js")),
     ("enroll.js", include_str!("js/enroll.js")),
+    ("evidence.js", include_str!("js/evidence.js")),
     ("format.js", include_str!("js/format.js")),
     ("history.js", include_str!("js/history.js")),
     ("inbox.js", include_str!("js/inbox.js")),

@@ -76,14 +76,16 @@ function watched(watch) {
   if (!watch.every) return h("p", { class: "dim" }, "The watch is off: the configuration has no [watch].");
   if (!watch.packages.length) return h("p", { class: "dim" }, "No package is watched yet.");
   return h("ul", { class: "cards" }, watch.packages.map((of) => {
-    const wrong = of.others.length ? of.problem : (of.alarm ?? of.problem);
+    // What a list does not hold is left out of the reply.
+    const others = of.others ?? [];
+    const wrong = others.length ? of.problem : (of.alarm ?? of.problem);
     return h(
       "li",
       { class: "card" },
       h("strong", {}, name(of.package)),
       h("span", {}, of.latest ? ["latest is ", name(of.latest), " · "] : null, `${of.published} published here, ${of.before} before`),
       h("span", {}, of.looked ? ["looked at ", time(of.looked)] : "not looked at yet"),
-      of.others.length ? h("p", { class: "notice bad" }, `Not published here: ${list(of.others)}`) : null,
+      others.length ? h("p", { class: "notice bad" }, `Not published here: ${list(others)}`) : null,
       wrong ? h("p", { class: "notice bad" }, wrong) : null,
       of.frozen ? h("p", {}, h("span", { class: "chip", "data-tone": "bad" }, "frozen")) : null,
     );

@@ -13,7 +13,7 @@ export async function more(main, { signal }) {
     h("p", { class: "lead" }, me.admin ? "Admin. " : "", groups),
     goesTo("/intents", "intents", "Announced releases", "Say what is meant before its job asks"),
     goesTo("/devices", "devices", "My devices", "Phones, terminals, passkeys"),
-    goesTo("/notifications", "more", "Notifications", "How you are told that something waits"),
+    goesTo("/notifications", "bell", "Notifications", "How you are told that something waits"),
     me.admin ? goesTo("/admin", "admin", "Admin", "Tokens and their age, people, alarms") : null,
   );
 }

@@ -5,6 +5,7 @@ import { known } from "./device.js";
 import { open, signed } from "./api.js";
 import { answer } from "./answer.js";
 import { fill, h, say } from "./dom.js";
+import { evidence } from "./evidence.js";
 import { digest, list, name, size, time } from "./format.js";
 import { follow } from "./live.js";
 import { chip, final, meaning } from "./states.js";
@@ -56,6 +57,7 @@ export async function request(main, { argument: id, signal, again }) {
     announced(question),
     confirm(question),
     h("section", { "aria-label": "Packages" }, facts.items.map((item, at) => itemCard(facts, item, question.previous[at]))),
+    evidence(question),
     caller(facts),
     said(question),
     answering,
