@@ -13,6 +13,7 @@ use stand::{
     api::{Device, POLICY, Packed, Small, item, policy_of_one},
     bells::{Got, Hook, Ntfy},
     daemon::Daemon,
+    intents::version_only,
     parts::{Issuer, github_claims},
     team::Team,
 };
@@ -221,6 +222,51 @@ async fn attack_24_a_package_rings_once_while_it_waits_and_the_next_when_that_is
         "{third}"
     );
     assert_eq!(events(&small, "rung").await.len(), 3);
+}
+
+#[tokio::test]
+async fn attack_24_what_was_announced_rings_past_the_budget_and_no_thief_rings_with_it_for_ever() {
+    let hook = Hook::start().await.unwrap();
+    let small = small(POLICY, &[&hook.origin]).await;
+    webhook(&small.bob, &hook, "bob").await;
+    let ask = async |name: &str| small.open(&[wanted(name)]).await.unwrap();
+    let about = |got: &Got| got.json()["id"].as_str().unwrap_or_default().to_owned();
+    // The day's rings are spent, and it is quiet.
+    for n in 1..=3 {
+        let job = ask(&format!("@acme/p-{n}")).await;
+        let got = hook.got(n).await.unwrap();
+        assert_eq!(about(got.last().unwrap()), job.id.to_string());
+    }
+    let hour = stand::now().unwrap() / 3600 % 24;
+    let around = format!("{:02}:00-{:02}:00 UTC", (hour + 23) % 24, (hour + 2) % 24);
+    let quiet = json!({ "hours": around });
+    let set = small.bob.call("PUT", "/v1/notify/quiet", &quiet).await;
+    set.unwrap().ok_status().unwrap();
+    // Alice announces a version, without its bytes: it rings all the same.
+    let item = version_only(&wanted("@acme/left"));
+    small.alice.intend(vec![item], None).await.unwrap();
+    // A thief's requests fit it as well; he takes each back, and opens the next.
+    for n in 4..=6 {
+        let job = ask("@acme/left").await;
+        let got = hook.got(n).await.unwrap();
+        assert_eq!(about(got.last().unwrap()), job.id.to_string());
+        job.cancel().await.unwrap().ok_status().unwrap();
+    }
+    for _ in 0..10 {
+        let job = ask("@acme/left").await;
+        job.cancel().await.unwrap().ok_status().unwrap();
+    }
+    ask("@acme/left").await;
+    // Whatever was to be decided has been when the alarm comes that is ordered now.
+    let frozen = small
+        .robin
+        .freezer("freeze", "npm:@acme/other")
+        .await
+        .unwrap();
+    assert!(frozen.good(), "{frozen:?}");
+    let last = hook.got(7).await.unwrap().pop().unwrap();
+    assert_eq!(last.json()["about"], "alarm");
+    assert_eq!(events(&small, "rung").await.len(), 6);
 }
 
 #[tokio::test]

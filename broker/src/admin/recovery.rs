@@ -6,7 +6,8 @@ use super::enroll::invite_recovered;
 use crate::{
     audit::event::Event,
     desk::{Desk, Fault, people::Person},
-    publish::{Refusal, prove::prove_change},
+    notify::About,
+    publish::{Refusal, prove::prove_change, ring},
     store::Table,
 };
 use proto::{
@@ -99,6 +100,8 @@ pub async fn ask(
         None => proved.spent.create(RECOVERIES, key, row),
         Some(version) => proved.spent.replace(RECOVERIES, key, version, row),
     };
+    // A takeover must not go unseen.
+    let batch = ring::notice(desk, batch, About::Recovery, "", Some(&by.id))?;
     let event = Event::RecoveryAsked {
         person: person.id.clone(),
         by: by.id.clone(),

@@ -16,6 +16,8 @@ pub enum About {
     Factor,
     /// An admin wants a package thawed; a second one is needed.
     Thaw,
+    /// Somebody's lost factors are to be replaced.
+    Recovery,
     /// The person pressed the test button.
     Test,
 }
@@ -28,6 +30,7 @@ impl About {
             Self::Alarm => "alarm",
             Self::Factor => "factor",
             Self::Thaw => "thaw",
+            Self::Recovery => "recovery",
             Self::Test => "test",
         }
     }
@@ -39,6 +42,7 @@ impl About {
             Self::Alarm => "An alarm: look at the inbox.",
             Self::Factor => "A registry asks for its own second factor: look at the inbox.",
             Self::Thaw => "A thaw waits for a second admin.",
+            Self::Recovery => "Somebody's lost factors are to be replaced: look who asks for it.",
             Self::Test => "This is a test: you would be rung like this.",
         }
     }

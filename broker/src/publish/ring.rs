@@ -23,13 +23,13 @@ use crate::{
 };
 use proto::{
     api::StateName,
-    ids::{PersonId, RequestId},
+    ids::{IntentId, PersonId, RequestId},
     request::Item,
     time::UnixTime,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     mem::take,
 };
 
@@ -37,13 +37,15 @@ use std::{
 pub const RINGS: Table = Table("ring");
 /// Request: who was rung for it. As long as it waits.
 pub const RUNG: Table = Table("rung");
-/// Person: when they were rung unannounced.
+/// Person: when they were rung.
 pub const BUDGET: Table = Table("ring-budget");
 /// Message id: what else people are to be told.
 pub const NOTICES: Table = Table("notice");
 /// Person NUL what: until when they have been told.
 pub const NOTICED: Table = Table("noticed");
 
+/// Rings a day and person for one intent: a thief whose requests fit it could else ring with each of them.
+const ANNOUNCED_MOST: u32 = 3;
 /// Rings a day and person that nobody announced.
 pub const UNSOLICITED_MOST: usize = 3;
 /// The day, in seconds.
@@ -62,14 +64,20 @@ pub fn ordered(batch: Batch, id: RequestId, now: UnixTime) -> Batch {
     batch.create(RINGS, timed(now, id), [])
 }
 
-/// Whether an intent announced this request. The one place where intents and rings meet.
-fn announced(record: &Record) -> bool {
-    !record.intents.is_empty()
+/// The intents that this request fitted when it was opened. The one place where intents and rings meet.
+fn intents(record: &Record) -> Vec<IntentId> {
+    record.intents.iter().map(|fit| fit.evidence.id).collect()
 }
 
 /// Whether the policy lets it wait silently, since nobody announced it.
 fn queued(record: &Record) -> bool {
     record.terms.unsolicited != policy::Unsolicited::Ring
+}
+
+/// Whether this person's yes is there already.
+fn said_yes(record: &Record, person: &PersonId) -> bool {
+    record.evidence().iter().any(|e| e.person == *person)
+        || record.counting().any(|e| e.person == *person)
 }
 
 /// Something that people are told beside requests.
@@ -103,9 +111,35 @@ pub fn notice(
 
 /// Rings of a person in the last day that nobody announced.
 pub fn spent(desk: &Desk, person: &PersonId, now: UnixTime) -> Result<usize, Fault> {
-    let (_, mut times) = read::<Vec<UnixTime>>(desk, BUDGET, person.as_str().as_bytes())?;
-    times.retain(|t| now.since(*t) < DAY);
-    Ok(times.len())
+    let (_, mut budget) = read::<Budget>(desk, BUDGET, person.as_str().as_bytes())?;
+    budget.forget(now);
+    Ok(budget.unsolicited.len())
+}
+
+/// When a person was rung in the last day.
+#[derive(Default, Serialize, Deserialize)]
+struct Budget {
+    /// For what nobody announced.
+    unsolicited: Vec<UnixTime>,
+    /// By intent: how often, and when first.
+    announced: BTreeMap<String, (u32, UnixTime)>,
+}
+
+impl Budget {
+    fn forget(&mut self, now: UnixTime) {
+        self.unsolicited.retain(|t| now.since(*t) < DAY);
+        self.announced.retain(|_, (_, t)| now.since(*t) < DAY);
+    }
+
+    /// An intent that may still ring.
+    fn left(&self, intents: &[IntentId]) -> Option<String> {
+        let mut names = intents.iter().map(ToString::to_string);
+        let spent = |name: &String| {
+            let count = self.announced.get(name).map_or(0, |(count, _)| *count);
+            count >= ANNOUNCED_MOST
+        };
+        names.find(|name| !spent(name))
+    }
 }
 
 /// One look at what may have to ring; says whether there is more to look at.
@@ -202,7 +236,7 @@ struct Round<'a> {
     batch: Batch,
     events: Vec<Event>,
     rung: BTreeMap<RequestId, Known<Vec<Rang>>>,
-    budgets: BTreeMap<PersonId, Known<Vec<UnixTime>>>,
+    budgets: BTreeMap<PersonId, Known<Budget>>,
     noticed: BTreeMap<Vec<u8>, Known<UnixTime>>,
     letters: bool,
 }
@@ -216,22 +250,23 @@ impl Round<'_> {
         };
         let again = timed(self.now.after(AGAIN), id);
         self.batch = take(&mut self.batch).create(RINGS, again, []);
-        let announced = announced(&record);
-        if !announced && queued(&record) {
-            return Ok(());
-        }
+        let intents = intents(&record);
         let mut rung = Vec::new();
         for (person, packages) in approvers(self.desk, &record)? {
             let channels = self.desk.channel_ids(&person)?;
             let known = &self.rung_for(id)?.value;
-            if channels.is_empty() || known.iter().any(|r| r.person == person) {
+            let rang = known.iter().any(|r| r.person == person);
+            if channels.is_empty() || rang || said_yes(&record, &person) {
                 continue;
             }
+            let intent = self.budget(&person)?.value.left(&intents);
+            let announced = intent.is_some();
             if self.rings_already(id, &person, &packages, announced)? {
                 continue;
             }
+            let silent = queued(&record) || self.desk.is_quiet(&person, self.now)?;
             // Charged last: what does not ring for another reason costs nothing.
-            if !announced && (self.desk.is_quiet(&person, self.now)? || !self.charge(&person)?) {
+            if (!announced && silent) || !self.charge(&person, intent)? {
                 continue;
             }
             for channel in channels {
@@ -267,10 +302,8 @@ impl Round<'_> {
     fn rung_for(&mut self, id: RequestId) -> Result<&mut Known<Vec<Rang>>, Fault> {
         let desk = self.desk;
         match self.rung.entry(id) {
-            std::collections::btree_map::Entry::Occupied(known) => Ok(known.into_mut()),
-            std::collections::btree_map::Entry::Vacant(place) => {
-                Ok(place.insert(Known::read(desk, RUNG, id.0.as_bytes())?))
-            }
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(place) => Ok(place.insert(Known::read(desk, RUNG, id.0.as_bytes())?)),
         }
     }
 
@@ -301,22 +334,29 @@ impl Round<'_> {
         Ok(true)
     }
 
-    /// Takes one of the day's rings, if there is one left.
-    fn charge(&mut self, person: &PersonId) -> Result<bool, Fault> {
-        if !self.budgets.contains_key(person) {
-            let key = person.as_str().as_bytes();
-            let known = Known::read(self.desk, BUDGET, key)?;
-            self.budgets.insert(person.clone(), known);
+    fn budget(&mut self, person: &PersonId) -> Result<&mut Known<Budget>, Fault> {
+        let (desk, now) = (self.desk, self.now);
+        match self.budgets.entry(person.clone()) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(place) => {
+                let mut known = Known::<Budget>::read(desk, BUDGET, person.as_str().as_bytes())?;
+                known.value.forget(now);
+                Ok(place.insert(known))
+            }
         }
-        let Some(known) = self.budgets.get_mut(person) else {
-            return Ok(false);
-        };
+    }
+
+    /// Takes one of the intent's rings, or one of the day's if there is one left.
+    fn charge(&mut self, person: &PersonId, intent: Option<String>) -> Result<bool, Fault> {
         let now = self.now;
-        known.value.retain(|t| now.since(*t) < DAY);
-        if known.value.len() >= UNSOLICITED_MOST {
+        let known = self.budget(person)?;
+        if let Some(intent) = intent {
+            known.value.announced.entry(intent).or_insert((0, now)).0 += 1;
+        } else if known.value.unsolicited.len() >= UNSOLICITED_MOST {
             return Ok(false);
+        } else {
+            known.value.unsolicited.push(now);
         }
-        known.value.push(now);
         known.changed = true;
         Ok(true)
     }
@@ -325,6 +365,7 @@ impl Round<'_> {
         for person in self.desk.people()? {
             let concerned = match notice.about {
                 About::Thaw => person.admin,
+                About::Recovery => true,
                 _ => inbox::answers_for(self.desk, &notice.package, &person),
             };
             let channels = self.desk.channel_ids(&person.id)?;

@@ -39,6 +39,7 @@ const SENTENCES = new Map([
   ["waits", "Something waits for your answer."],
   ["alarm", "An alarm: look at the inbox."],
   ["factor", "A registry asks for its own second factor: look at the inbox."],
+  ["recovery", "Somebody's lost factors are to be replaced: look who asks for it."],
   ["thaw", "A thaw waits for a second admin."],
   ["test", "This is a test: you would be rung like this."],
 ]);
