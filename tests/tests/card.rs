@@ -24,8 +24,7 @@ use std::{
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Files with a secret, and files that nobody looked into, are a no.
-const BLOCK: &str =
-    "scan = \"block\"\nrequire_unchanged = \"nothing\"\nrisky_factors = \"any\"";
+const BLOCK: &str = "scan = \"block\"\nrequire_unchanged = \"nothing\"\nrisky_factors = \"any\"";
 
 async fn team(more: &str) -> Team {
     let policy = POLICY.replacen("quorum = 2", &format!("quorum = 2\n{more}"), 1);
@@ -341,8 +340,10 @@ async fn a_secret_is_not_approved_and_what_nobody_saw_is_not_where_the_policy_sa
 
 #[tokio::test]
 async fn what_must_be_unchanged_is_and_a_risk_raises_the_factor() {
-    let small =
-        small("scan = \"show\"\nrequire_unchanged = [\"install-scripts\"]\nrisky_factors = [\"totp\"]").await;
+    let small = small(
+        "scan = \"show\"\nrequire_unchanged = [\"install-scripts\"]\nrisky_factors = [\"totp\"]",
+    )
+    .await;
     let first = Packed::new("@acme/left", "1.0.0").unwrap();
     let job = small.open(&[first.item("latest").unwrap()]).await.unwrap();
     let question: Question = small.alice.question(job.id).await.unwrap().ok().unwrap();
