@@ -402,6 +402,45 @@ async fn attack_33_no_device_and_no_factor_comes_without_the_strongest_one() {
     assert_eq!(reply.code(), "bad-request", "{}", reply.body);
 }
 
+#[tokio::test]
+async fn attack_32_a_stolen_session_pushes_out_no_challenge_of_another_device() {
+    let office = office().await;
+    let mut alice = Phone::hire(&office, "alice").await;
+    let proof = alice.change(change::ADD_DEVICE, "alice").await;
+    let reply = alice
+        .device
+        .post("/v1/devices/invite", proof)
+        .await
+        .unwrap();
+    let invited: Value = reply.ok().unwrap();
+    let invite = invited["invite"].as_str().unwrap();
+    let key = DeviceKey::from_seed(random().unwrap()).unwrap();
+    let bearer = Bearer::parse(Kind::Invite, invite).unwrap();
+    let asked = json!({
+        "invite": invite, "public_key": key.public(), "device_name": "desk", "kind": "browser",
+        "signature": hex(&key.sign(&enrolment_bytes(&bearer.hash().0, "desk"))),
+    });
+    let url = &office.daemon.url;
+    let done = http()
+        .unwrap()
+        .post(format!("{url}/v1/enroll"))
+        .json(&asked);
+    assert!(done.send().await.unwrap().status().is_success());
+    let stolen = Device::of(key, &alice.device.otpauth, url).unwrap();
+
+    let job = office.open("@acme/left", "1.0.0", b"a").await.unwrap();
+    let digest = job.opened.request_digest;
+    let challenge = alice.challenge("approve", &digest).await;
+    for _ in 0..60 {
+        let asked = json!({"act": "approve", "digest": digest});
+        let reply = stolen.post("/v1/challenges", asked).await.unwrap();
+        assert!(reply.success(), "{}", reply.body);
+    }
+    let factor = alice.reply(&challenge);
+    let reply = alice.send(&job, Decision::Approve, factor).await;
+    assert!(reply.success(), "{}", reply.body);
+}
+
 fn alice_passkey(phone: &Phone) -> String {
     use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
     URL_SAFE_NO_PAD.encode(&phone.passkey.id)
@@ -450,6 +489,18 @@ async fn attack_33_lost_factors_need_two_others_and_a_day() {
     let proof = bob.change(change::INVITE_RECOVERED, "alice").await;
     let reply = recover(&bob.device, "invite", proof).await;
     assert_eq!(reply.code(), "not-allowed", "{}", reply.body);
+    // Nor does anybody else ever make the invite: a third one could enrol as her.
+    let proof = carol.change(change::INVITE_RECOVERED, "alice").await;
+    let reply = recover(&carol.device, "invite", proof).await;
+    assert_eq!(reply.code(), "not-allowed", "{}", reply.body);
+    assert!(
+        reply.body["title"]
+            .as_str()
+            .unwrap()
+            .contains("only those who asked"),
+        "{}",
+        reply.body
+    );
     // Alice has her phone after all, and ends it.
     let mut alice = alice;
     let proof = alice.change(change::CANCEL_RECOVERY, "alice").await;

@@ -46,6 +46,9 @@ struct Invite {
     asked: InviteRequest,
     #[serde(default)]
     purpose: Purpose,
+    /// Who made it: an admin who is none any more invites nobody. Absent for the first admin's.
+    #[serde(default)]
+    by: Option<PersonId>,
     expires: UnixTime,
     /// Set at stage 1: the device that claimed it and the TOTP secret made for it.
     claimed: Option<Claim>,
@@ -95,7 +98,7 @@ pub async fn invite(
         by: by.cloned(),
     };
     let life = (Purpose::Person, INVITE_SECONDS);
-    made(desk, asked, life, Batch::new(), event, now).await
+    made(desk, asked, (life, by.cloned()), Batch::new(), event, now).await
 }
 
 /// An invite for a further device. `spent` is what the proof for it spends.
@@ -110,7 +113,7 @@ pub(super) async fn invite_device(
         by: Some(person.id.clone()),
     };
     let life = (Purpose::Device, DEVICE_INVITE_SECONDS);
-    made(desk, of_person(person), life, spent, event, now).await
+    made(desk, of_person(person), (life, None), spent, event, now).await
 }
 
 /// The invite at the end of a recovery.
@@ -126,7 +129,7 @@ pub(super) async fn invite_recovered(
         by: by.clone(),
     };
     let life = (Purpose::Recovery, INVITE_SECONDS);
-    made(desk, of_person(person), life, spent, event, now).await
+    made(desk, of_person(person), (life, None), spent, event, now).await
 }
 
 fn of_person(person: &Person) -> InviteRequest {
@@ -141,7 +144,7 @@ fn of_person(person: &Person) -> InviteRequest {
 async fn made(
     desk: &Desk,
     asked: InviteRequest,
-    (purpose, seconds): (Purpose, u64),
+    ((purpose, seconds), by): ((Purpose, u64), Option<PersonId>),
     batch: Batch,
     event: Event,
     now: UnixTime,
@@ -152,6 +155,7 @@ async fn made(
     let invite = Invite {
         asked,
         purpose,
+        by,
         expires,
         claimed: None,
         wrong: 0,
@@ -181,6 +185,12 @@ pub async fn enroll(desk: &Desk, given: EnrollRequest, now: UnixTime) -> Result<
         .ok_or_else(unknown)?;
     if now >= held.value.expires {
         return Err(unknown());
+    }
+    if let Some(by) = &held.value.by {
+        let inviter = desk.person(by)?;
+        if !inviter.is_some_and(|p| p.value.admin) {
+            return Err(unknown());
+        }
     }
     text::check(&given.device_name, 60)
         .map_err(|e| Refusal::BadRequest(format!("the device's name {e}")))?;

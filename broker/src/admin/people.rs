@@ -54,6 +54,7 @@ pub async fn remove(desk: &Desk, id: &PersonId, by: &Person, now: UnixTime) -> R
     batch = batch.delete(PEOPLE, id.as_str().as_bytes(), held.version);
     batch = super::enroll::without_factors(desk, batch, &held.value)?;
     batch = desk.forget_bells(batch, id)?;
+    batch = super::recovery::forget(desk, batch, id)?;
     // The TOTP state stays: who is enrolled again later does not get a fresh budget or an old step.
     let event = Event::PersonRemoved {
         person: id.clone(),

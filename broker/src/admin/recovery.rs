@@ -8,7 +8,7 @@ use crate::{
     desk::{Desk, Fault, people::Person},
     notify::About,
     publish::{Refusal, prove::prove_change, ring},
-    store::Table,
+    store::{Batch, Table},
 };
 use proto::{
     api::Invited,
@@ -148,6 +148,14 @@ pub async fn invite(
     now: UnixTime,
 ) -> Result<Invited, Refusal> {
     let person = somebody_else(desk, by, given)?;
+    let key = person.id.as_str().as_bytes();
+    let under_way = desk.authentic_row::<Recovery>(RECOVERIES, key)?;
+    // The two vouch for whom they hand the invite to; a third one could hand it to himself.
+    if under_way.is_some_and(|r| !r.value.asked_by.contains(&by.id)) {
+        return Err(Refusal::NotAllowed(
+            "only those who asked for this recovery make its invite".to_owned(),
+        ));
+    }
     ready(desk, &person, now)?;
     let about = (change::INVITE_RECOVERED, person.id.as_str());
     let proved = prove_change(desk, by, device, about, &given.factor, now).await?;
@@ -177,6 +185,15 @@ pub(super) fn ready(desk: &Desk, person: &Person, now: UnixTime) -> Result<u64, 
         return Err(no(&format!("it waits until {}", ready.rfc3339())));
     }
     Ok(held.version)
+}
+
+/// Adds the deletion of a removed person's recovery: whoever is invited under that name later is somebody new.
+pub(super) fn forget(desk: &Desk, batch: Batch, person: &PersonId) -> Result<Batch, Fault> {
+    let key = person.as_str().as_bytes();
+    Ok(match desk.live.get(RECOVERIES, key)? {
+        None => batch,
+        Some(row) => batch.delete(RECOVERIES, key, row.version),
+    })
 }
 
 /// Somebody else, whom the asker knows: an admin, or of one group with him.

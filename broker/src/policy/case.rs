@@ -8,7 +8,7 @@ use crate::challenge::approval::Approval;
 use proto::{
     answer::Factor,
     api::Mode,
-    card::{Card, Outcome, Risk},
+    card::{Card, Outcome, Previous, Risk},
     digest::Digest,
     ids::{GroupName, PersonId, VersionText},
     intent::Names,
@@ -216,10 +216,13 @@ impl Case<'_> {
     }
 }
 
-/// Whether the bytes are a risk: something of high risk stands out, or nobody has looked into them.
+/// Whether the bytes are a risk: something of high risk stands out, nobody has looked into them, or nobody could
+/// compare them. Whoever names a file so that it has no counterpart would switch the comparison off.
 pub fn is_risky(cards: &[Card]) -> bool {
     let calm = |card: &Card| {
-        card.outcome == Outcome::Inspected && card.findings.iter().all(|f| f.risk < Risk::High)
+        card.outcome == Outcome::Inspected
+            && card.previous != Previous::Unknown
+            && card.findings.iter().all(|f| f.risk < Risk::High)
     };
     cards.is_empty() || !cards.iter().all(calm)
 }

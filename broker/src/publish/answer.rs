@@ -4,7 +4,7 @@
 use super::{
     Refusal, close, deny, intent, judge,
     ledger::{self, APPROVED, Held},
-    prove::{About, Proved, Unproved, not_taken, prove},
+    prove::{About, Proved, Unproved, kind_of, not_taken, prove},
     state::{MATCH_TRIES, Record, State, Tries},
 };
 use crate::{
@@ -247,13 +247,13 @@ async fn approve(
         .await;
     }
 
+    if !record.factors.contains(&kind_of(&given.factor)) {
+        return Err(Refusal::FactorMissing);
+    }
     let proved = match second_factor(desk, record, person, given, now) {
         Ok(proved) => proved,
         Err(unproved) => return unproven(desk, held, person, unproved, now).await,
     };
-    if !record.factors.contains(&proved.factor) {
-        return Err(Refusal::FactorMissing);
-    }
     evidence.factor = proved.factor;
     evidence.assertion = proved.assertion;
     if let Some(step) = proved.step {

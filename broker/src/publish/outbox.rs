@@ -15,7 +15,7 @@ use futures_util::{StreamExt as _, stream};
 use proto::{
     api::StateName,
     ids::{PersonId, RequestId},
-    notify::ChannelFailure,
+    notify::{ChannelFailure, ChannelKind},
     time::UnixTime,
 };
 use serde::{Deserialize, Serialize};
@@ -203,12 +203,19 @@ async fn send(
         now,
     });
     // The secrets of the channel are not kept while its server takes its time.
+    let subscribed = channel.value.kind == ChannelKind::WebPush;
     drop(channel);
     let post = match post {
         Ok(post) => post,
         Err(why) => return Ok(Some(Err(why.into()))),
     };
-    Ok(Some(desk.bells.egress.post(post).await.map_err(Into::into)))
+    let sent = desk.bells.egress.post(post).await.map_err(|why| match why {
+        // Only a push service says so of a subscription (RFC 8030 §7.3); elsewhere a server that is being mended
+        // would take the channel away.
+        NotSent::Gone if !subscribed => NotSent::Status(404),
+        why => why,
+    });
+    Ok(Some(sent.map_err(Into::into)))
 }
 
 /// For the person's settings. It decides nothing: whoever is faster is right enough.

@@ -29,8 +29,12 @@ use serde::{Deserialize, Serialize};
 pub const CHALLENGES: Table = Table("challenge");
 /// Seconds that a challenge works.
 const CHALLENGE_SECONDS: u64 = 5 * 60;
-/// Open challenges of one person; the oldest goes first.
+/// Open challenges of one device; the oldest goes first. A stolen session pushes out none of the person's others.
 const CHALLENGES_MAX: usize = 20;
+/// Rows of one person that are looked at for it: those of all devices, and some more.
+const LOOK_MAX: usize = 12 * CHALLENGES_MAX;
+/// Attempts to charge a wrong code when others are charged at the same moment.
+const RACES_MAX: usize = 100;
 
 #[derive(Serialize, Deserialize)]
 struct HandedOut {
@@ -125,7 +129,7 @@ pub async fn challenge(
         key.as_slice(),
         desk.authentic(CHALLENGES, &key, &row)?,
     );
-    for (key, version) in to_forget(desk, person, now)? {
+    for (key, version) in to_forget(desk, person, device, now)? {
         batch = batch.delete(CHALLENGES, key, version);
     }
     desk.commit(batch, &[], now).await?;
@@ -135,12 +139,17 @@ pub async fn challenge(
     })
 }
 
-/// What makes room: challenges of this person that are over, and the oldest ones of too many.
-fn to_forget(desk: &Desk, person: &Person, now: UnixTime) -> Result<Vec<(Vec<u8>, u64)>, Refusal> {
+/// What makes room: challenges of this person that are over, and the oldest ones of too many of this device.
+fn to_forget(
+    desk: &Desk,
+    person: &Person,
+    device: &DeviceId,
+    now: UnixTime,
+) -> Result<Vec<(Vec<u8>, u64)>, Refusal> {
     let prefix = challenge_key(person, &[]);
     let rows = desk
         .live
-        .range(CHALLENGES, &prefix, None, 2 * CHALLENGES_MAX)
+        .range(CHALLENGES, &prefix, None, LOOK_MAX)
         .map_err(Fault::from)?;
     let mut open = Vec::new();
     let mut over = Vec::new();
@@ -148,7 +157,9 @@ fn to_forget(desk: &Desk, person: &Person, now: UnixTime) -> Result<Vec<(Vec<u8>
         let held = desk.authentic_row::<HandedOut>(CHALLENGES, &key);
         match held {
             Ok(Some(held)) if now < held.value.expires => {
-                open.push((held.value.expires, key, row.version));
+                if held.value.device == *device {
+                    open.push((held.value.expires, key, row.version));
+                }
             }
             _ => over.push((key, row.version)),
         }
@@ -164,6 +175,15 @@ fn challenge_key(person: &Person, nonce: &[u8]) -> Vec<u8> {
     key.push(0);
     key.extend_from_slice(nonce);
     key
+}
+
+/// Which kind was given. Asked before it is checked: what is not accepted must not tell whether it was right.
+pub fn kind_of(given: &SecondFactor) -> Factor {
+    match (&given.passkey, &given.totp) {
+        (Some(_), _) => Factor::Passkey,
+        (None, Some(_)) => Factor::Totp,
+        (None, None) => Factor::Device,
+    }
 }
 
 /// Checks what was given. Nothing given is [`Factor::Device`], which only a terminal's key is worth.
@@ -304,16 +324,21 @@ pub async fn prove_now(
     given: &SecondFactor,
     now: UnixTime,
 ) -> Result<Proved, Refusal> {
-    match prove(desk, person, about, given, now) {
-        Ok(proved) => Ok(proved),
-        Err(Unproved::WrongCode(charged)) => {
-            desk.commit(charged, &[], now).await?;
-            Err(Refusal::FactorWrong)
+    for _ in 0..RACES_MAX {
+        let charged = match prove(desk, person, about, given, now) {
+            Ok(proved) => return Ok(proved),
+            Err(Unproved::WrongCode(charged)) => charged,
+            Err(Unproved::Exhausted) => return Err(Refusal::FactorExhausted),
+            Err(Unproved::Passkey(why)) => return Err(not_taken(&why)),
+            Err(Unproved::Refused(refusal)) => return Err(refusal),
+        };
+        match desk.commit(charged, &[], now).await {
+            // Others were charged at this moment: a guess that costs nothing would be one too many (attack 21).
+            Err(Fault::Conflict(..)) => {}
+            other => return Err(other.map_or_else(Refusal::from, |_| Refusal::FactorWrong)),
         }
-        Err(Unproved::Exhausted) => Err(Refusal::FactorExhausted),
-        Err(Unproved::Passkey(why)) => Err(not_taken(&why)),
-        Err(Unproved::Refused(refusal)) => Err(refusal),
     }
+    Err(Refusal::Busy)
 }
 
 /// The proof of a change of devices and factors: always with the strongest factor that the person has. Else

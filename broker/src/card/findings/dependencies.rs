@@ -7,7 +7,7 @@ use crate::card::{
 };
 use proto::card::{Finding, FindingKind, Risk, shown};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 /// Name (with its group, where that is not the usual one) to what is wanted of it.
 type Wanted = BTreeMap<String, String>;
@@ -124,16 +124,50 @@ fn npm(text: &str) -> Wanted {
             let spec = spec
                 .as_str()
                 .map_or_else(|| spec.to_string(), str::to_owned);
-            out.insert(format!("{}{after}", shown(name)), spec);
+            // `npm:other@1` is another package under this name: a changed target is a new dependency.
+            let target = spec.strip_prefix("npm:").map(|t| match t.rfind('@') {
+                Some(at) if at > 0 => t.get(..at).unwrap_or(t),
+                _ => t,
+            });
+            let is = target.map_or_else(String::new, |t| format!(" (is {})", shown(t)));
+            add(&mut out, format!("{}{is}{after}", shown(name)), spec);
         }
     }
     out
 }
 
+/// One name may be wanted several times, and installers obey every line: none may hide behind another.
+fn add(out: &mut Wanted, name: String, spec: String) {
+    match out.entry(name) {
+        Entry::Vacant(place) => {
+            place.insert(spec);
+        }
+        Entry::Occupied(mut known) => {
+            let both = format!("{} and {spec}", known.get());
+            known.insert(both);
+        }
+    }
+}
+
+/// Header lines, unfolded: what goes on behind a line break belongs to the line before (RFC 5322 §2.2.3).
+fn unfolded(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for line in text.lines().take_while(|line| !line.is_empty()) {
+        match lines.last_mut() {
+            Some(last) if line.starts_with([' ', '\t']) => {
+                last.push(' ');
+                last.push_str(line.trim());
+            }
+            _ => lines.push(line.to_owned()),
+        }
+    }
+    lines
+}
+
 /// `Requires-Dist: name[extra] (>=1); marker` in the headers of core metadata.
 fn python(text: &str) -> Wanted {
-    let headers = text.lines().take_while(|line| !line.is_empty());
-    let wanted = headers.filter_map(|line| {
+    let headers = unfolded(text);
+    let wanted = headers.iter().filter_map(|line| {
         let (key, value) = line.split_once(':')?;
         key.eq_ignore_ascii_case("requires-dist")
             .then(|| value.trim())
@@ -150,7 +184,8 @@ fn python(text: &str) -> Wanted {
         } else {
             String::new()
         };
-        out.insert(
+        add(
+            &mut out,
             format!("{}{}", shown(name), shown(&after)),
             spec.trim().to_owned(),
         );

@@ -63,11 +63,30 @@ mod tests {
         }
     }
 
+    /// This line, and the two that stand with it, which demand nothing.
+    fn group(line: &str) -> String {
+        let all = [
+            "scan = \"show\"",
+            "require_unchanged = \"nothing\"",
+            "risky_factors = \"any\"",
+        ];
+        let key = |text: &str| text.split(' ').next().unwrap_or_default().to_owned();
+        let others = all.into_iter().filter(|other| key(other) != key(line));
+        let mut lines: Vec<_> = others.collect();
+        lines.push(line);
+        lines.join("\n")
+    }
+
     /// The outcome of the example with this line and this card.
     fn outcome(line: &str, cards: &[Card]) -> &'static str {
+        let keys = if line.is_empty() {
+            String::new()
+        } else {
+            group(line)
+        };
         let set = Set::npm().with(|s| {
             s.policy =
-                EXAMPLE.replacen("answers = \"1h\"", &format!("answers = \"1h\"\n{line}"), 1);
+                EXAMPLE.replacen("answers = \"1h\"", &format!("answers = \"1h\"\n{keys} "), 1);
             assert_ne!(s.policy, EXAMPLE);
             s.cards = cards.to_vec();
         });
@@ -164,7 +183,10 @@ mod tests {
             let set = Set::npm().with(|s| {
                 s.policy = EXAMPLE.replacen(
                     "factors = [\"totp\"]",
-                    "factors = [\"totp\", \"device\"]\nrisky_factors = [\"device\"]",
+                    &format!(
+                        "factors = [\"totp\", \"device\"]\n{}",
+                        group("risky_factors = [\"device\"]")
+                    ),
                     1,
                 );
                 s.at_open.factors = vec![Factor::Totp, Factor::Device];

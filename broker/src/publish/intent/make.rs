@@ -6,7 +6,7 @@ use crate::{
     desk::{Desk, Fault, people::Person},
     publish::{
         Refusal, ledger,
-        prove::{About, Proved, Unproved, not_taken, prove},
+        prove::{About, Proved, Unproved, kind_of, not_taken, prove},
     },
     store::Batch,
     vault::Domain,
@@ -83,10 +83,10 @@ pub async fn intend(
             "the statement's signature does not hold".to_owned(),
         ));
     }
-    let proved = second_factor(desk, person, given, now).await?;
-    if !accepted.contains(&proved.factor) {
+    if !accepted.contains(&kind_of(&given.factor)) {
         return Err(Refusal::FactorMissing);
     }
+    let proved = second_factor(desk, person, given, now).await?;
     evidence.factor = proved.factor;
     evidence.assertion = proved.assertion;
     if let Some(step) = proved.step {
@@ -136,24 +136,29 @@ async fn second_factor(
         device: &given.statement.device,
         wrong: 0,
     };
-    match prove(desk, person, about, &given.factor, now) {
-        Ok(proved) => Ok(proved),
-        Err(Unproved::WrongCode(charged)) => {
-            refused(desk, person, AnswerRefusal::FactorWrong, charged, now).await?;
-            Err(Refusal::FactorWrong)
+    for _ in 0..RACES_MAX {
+        let (reason, charged, told) = match prove(desk, person, about, &given.factor, now) {
+            Ok(proved) => return Ok(proved),
+            Err(Unproved::WrongCode(charged)) => {
+                (AnswerRefusal::FactorWrong, charged, Refusal::FactorWrong)
+            }
+            Err(Unproved::Exhausted) => (
+                AnswerRefusal::FactorExhausted,
+                Batch::new(),
+                Refusal::FactorExhausted,
+            ),
+            Err(Unproved::Passkey(why)) => {
+                (AnswerRefusal::FactorWrong, Batch::new(), not_taken(&why))
+            }
+            Err(Unproved::Refused(refusal)) => return Err(refusal),
+        };
+        match refused(desk, person, reason, charged, now).await {
+            // Others were charged at this moment: a guess that costs nothing would be one too many (attack 21).
+            Err(Fault::Conflict(..)) => {}
+            done => return Err(done.map_or_else(Refusal::from, |()| told)),
         }
-        Err(Unproved::Exhausted) => {
-            let why = AnswerRefusal::FactorExhausted;
-            refused(desk, person, why, Batch::new(), now).await?;
-            Err(Refusal::FactorExhausted)
-        }
-        Err(Unproved::Passkey(why)) => {
-            let reason = AnswerRefusal::FactorWrong;
-            refused(desk, person, reason, Batch::new(), now).await?;
-            Err(not_taken(&why))
-        }
-        Err(Unproved::Refused(refusal)) => Err(refusal),
     }
+    Err(Refusal::Busy)
 }
 
 /// The bytes whose MAC stays as evidence of an accepted TOTP step.

@@ -32,7 +32,7 @@ function one(id, card, only) {
     h("h2", {}, "What is inside", only ? null : [" ", name(card.name)]),
     words ? h("p", { class: tone ? `notice ${tone}` : "dim" }, words) : null,
     inside ? h("p", {}, compared(card)) : null,
-    card.outcome === "inspected" && !card.findings.length ? h("p", {}, "Nothing stands out.") : null,
+    card.outcome === "inspected" && !card.findings.length && card.previous.kind !== "unknown" ? h("p", {}, "Nothing stands out.") : null,
     h("ul", { class: "plain findings" }, card.findings.map(finding)),
     inside?.lines.length ? changes(id, card) : null,
   );
@@ -41,7 +41,7 @@ function one(id, card, only) {
 function compared({ inside, previous }) {
   const all = `${count(inside.files, "file")}, ${size(inside.unpacked)}`;
   if (previous.kind === "first") return `${all}. Nothing of this package is published: all of it is new.`;
-  if (previous.kind !== "version") return `${all}. There was nothing to compare it with.`;
+  if (previous.kind !== "version") return `${all}. It was not compared with the version before: what is new in it is not known.`;
   const since = previous.published ? [", published ", time(previous.published)] : null;
   return [`${all}. ${inside.added} new, ${inside.changed} changed, ${inside.removed} gone since `, h("b", {}, previous.version), since, "."];
 }

@@ -22,7 +22,7 @@ export async function history(main, { signal }) {
   };
   show();
   const empty = nothing("history", "Nothing has ended yet.", "What was published, denied or expired is kept here.");
-  fill(main, h("h1", { tabindex: -1 }, "History"), lines.children.length ? lines : empty, more);
+  fill(main, h("h1", { tabindex: -1 }, "History"), lines.children.length || page.next ? lines : empty, more);
 }
 
 /** A page with something on it: those that concern only others are left out by the broker. */

@@ -81,9 +81,18 @@ addEventListener("popstate", show);
 addEventListener("click", (event) => {
   const link = event.target.closest?.("a[href]");
   if (!link || link.origin !== location.origin || link.hasAttribute("download") || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  // A link within the page keeps it as it is: an invite stands behind the #, and a code may be half typed.
+  if (link.pathname === location.pathname && link.hash) {
+    event.preventDefault();
+    return main.focus();
+  }
   event.preventDefault();
   // A screen reader goes on at the new page's heading.
-  const arrived = () => (main.querySelector("h1") ?? main).focus({ preventScroll: true });
+  const arrived = () => {
+    const heading = main.querySelector("h1") ?? main;
+    heading.tabIndex = -1;
+    heading.focus({ preventScroll: true });
+  };
   go(link.pathname + link.search + link.hash).then(arrived);
   scrollTo(0, 0);
 });

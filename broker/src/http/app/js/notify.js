@@ -1,7 +1,7 @@
 // How this person is told that something waits: by this browser's own push service, by ntfy, by a webhook.
 
 import { signed } from "./api.js";
-import { unbase64url } from "./canonical.js";
+import { hex, sha256, unbase64url } from "./canonical.js";
 import { action, fill, h } from "./dom.js";
 import { name, time } from "./format.js";
 
@@ -13,8 +13,9 @@ const available = "serviceWorker" in navigator && "PushManager" in window && "No
 export async function notify(main, { signal, again }) {
   const settings = await signed("GET", "/v1/notify");
   const own = await subscription();
+  const id = own && (await idOf(own.endpoint));
   if (signal.aborted) return;
-  const here = own && settings.channels.some((channel) => channel.kind === "web-push" && localStorage.getItem(GIVEN) === own.endpoint);
+  const here = settings.channels.some((channel) => channel.id === id);
   fill(
     main,
     h("h1", {}, "Notifications"),
@@ -25,6 +26,12 @@ export async function notify(main, { signal, again }) {
     h("section", { class: "card", "data-errors": true }, h("h2", {}, "Add a channel"), more(again)),
     h("p", {}, h("small", {}, `Rung unannounced in the last day: ${settings.rings} of ${settings.rings_most}. Servers that the broker allows: ${settings.allowed.join(", ") || "none"}.`)),
   );
+}
+
+/** A channel's id, as the broker makes it of its address. */
+async function idOf(endpoint) {
+  const hash = await sha256(new TextEncoder().encode(`web-push ${endpoint}`));
+  return hex(hash.slice(0, 16));
 }
 
 async function subscription() {
