@@ -125,7 +125,7 @@ const OPS = {
     await page.evaluate(() => navigator.serviceWorker.ready.then(() => true));
     await cdp.send("ServiceWorker.deliverPushMessage", { origin, registrationId, data });
     const shown = () => page.evaluate(() => navigator.serviceWorker.ready.then((r) => r.getNotifications()).then((all) => all.map((n) => ({ title: n.title, body: n.body, data: n.data, tag: n.tag }))));
-    for (let tries = 0; tries < 100; tries++) {
+    for (let tries = 0; tries < 400; tries++) {
       const all = await shown();
       if (all.length) return all;
       await new Promise((resolve) => setTimeout(resolve, 50));
