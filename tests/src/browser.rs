@@ -1,58 +1,23 @@
 //! A real Chromium, with phones in it: each page has its own storage and its own virtual authenticator.
 
-use crate::{now, parts, people::STEP as STEP_OF_CODES};
+use crate::{driver::Driver, now, people::STEP as STEP_OF_CODES};
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
-use std::{process::Stdio, time::Duration};
-use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
-    process::{Child, ChildStdin, ChildStdout},
-    sync::Mutex,
-};
 use totp_rs::Totp;
 
-/// How long one step may take; the driver's own limit is shorter.
-const STEP: Duration = Duration::from_mins(1);
-
 /// The browser. It ends with this value.
-pub struct Browser {
-    pipes: Mutex<Pipes>,
-    _child: Child,
-}
-
-struct Pipes {
-    stdin: ChildStdin,
-    lines: Lines<BufReader<ChildStdout>>,
-    last: u64,
-}
+pub struct Browser(Driver);
 
 impl Browser {
     /// Starts one.
     pub async fn start() -> anyhow::Result<Self> {
-        let mut command = tokio::process::Command::from(parts::node("browser.mjs")?);
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
-        let stdin = child.stdin.take().context("no standard input")?;
-        let stdout = child.stdout.take().context("no standard output")?;
-        let mut lines = BufReader::new(stdout).lines();
-        let first = tokio::time::timeout(STEP, lines.next_line()).await??;
-        if first.as_deref() != Some(r#"{"ready":true}"#) {
+        let (driver, ready) = Driver::start("browser.mjs").await?;
+        if ready != json!({"ready": true}) {
             bail!(
-                "the browser did not start: {first:?}; the tests need Chromium (apt-get install chromium), or COUNTERSIGN_CHROMIUM"
+                "the browser did not start: {ready}; the tests need Chromium (apt-get install chromium), or COUNTERSIGN_CHROMIUM"
             );
         }
-        let pipes = Pipes {
-            stdin,
-            lines,
-            last: 0,
-        };
-        Ok(Self {
-            pipes: Mutex::new(pipes),
-            _child: child,
-        })
+        Ok(Self(driver))
     }
 
     /// A phone with an authenticator that verifies its user.
@@ -81,23 +46,10 @@ pub struct Page<'a> {
 impl Page<'_> {
     /// One step of the driver's, with its arguments.
     pub async fn step(&self, what: &str, mut given: Value) -> anyhow::Result<Value> {
-        let mut pipes = self.browser.pipes.lock().await;
-        pipes.last += 1;
-        let id = pipes.last;
         let object = given.as_object_mut().context("arguments are an object")?;
-        object.insert("id".into(), id.into());
         object.insert("page".into(), self.name.into());
-        object.insert("do".into(), what.into());
-        pipes
-            .stdin
-            .write_all(format!("{given}\n").as_bytes())
-            .await?;
-        let line = tokio::time::timeout(STEP, pipes.lines.next_line()).await??;
-        let mut reply: Value = serde_json::from_str(&line.context("the browser left")?)?;
-        if let Some(error) = reply.get("error").and_then(Value::as_str) {
-            bail!("{} on {}: {error}", what, self.name);
-        }
-        Ok(reply.get_mut("ok").map(Value::take).unwrap_or_default())
+        let done = self.browser.0.step(what, given).await;
+        done.with_context(|| format!("on {}", self.name))
     }
 
     /// Opens an address; gives status and headers of the reply.

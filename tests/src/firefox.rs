@@ -1,47 +1,21 @@
 //! A real Firefox, with a push service of its own on this machine.
 
-use crate::{now, parts};
+use crate::{driver::Driver, now};
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
-use std::{process::Stdio, time::Duration};
-use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
-    process::{Child, ChildStdin, ChildStdout},
-    sync::Mutex,
-};
 use totp_rs::Totp;
-
-/// How long one step may take; the driver's own limit is shorter.
-const STEP: Duration = Duration::from_mins(1);
 
 /// The browser with its one page. It ends with this value.
 pub struct Firefox {
     /// The push service's origin.
     pub push: String,
-    pipes: Mutex<Pipes>,
-    _child: Child,
-}
-
-struct Pipes {
-    stdin: ChildStdin,
-    lines: Lines<BufReader<ChildStdout>>,
-    last: u64,
+    driver: Driver,
 }
 
 impl Firefox {
     /// Starts one.
     pub async fn start() -> anyhow::Result<Self> {
-        let mut command = tokio::process::Command::from(parts::node("firefox.mjs")?);
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
-        let stdin = child.stdin.take().context("no standard input")?;
-        let stdout = child.stdout.take().context("no standard output")?;
-        let mut lines = BufReader::new(stdout).lines();
-        let first = tokio::time::timeout(STEP, lines.next_line()).await??;
-        let ready: Value = serde_json::from_str(first.as_deref().unwrap_or("null"))?;
+        let (driver, ready) = Driver::start("firefox.mjs").await?;
         let Some(push) = ready.get("push").and_then(Value::as_str) else {
             bail!(
                 "Firefox did not start; the tests need it (apt-get install firefox-esr), or COUNTERSIGN_FIREFOX"
@@ -49,31 +23,13 @@ impl Firefox {
         };
         Ok(Self {
             push: push.to_owned(),
-            pipes: Mutex::new(Pipes {
-                stdin,
-                lines,
-                last: 0,
-            }),
-            _child: child,
+            driver,
         })
     }
 
     /// One step of the driver's, with its arguments.
-    pub async fn step(&self, what: &str, mut given: Value) -> anyhow::Result<Value> {
-        let mut pipes = self.pipes.lock().await;
-        pipes.last += 1;
-        let id = pipes.last;
-        let object = given.as_object_mut().context("arguments are an object")?;
-        object.insert("id".into(), id.into());
-        object.insert("do".into(), what.into());
-        let line = format!("{given}\n");
-        pipes.stdin.write_all(line.as_bytes()).await?;
-        let line = tokio::time::timeout(STEP, pipes.lines.next_line()).await??;
-        let mut reply: Value = serde_json::from_str(&line.context("the browser left")?)?;
-        if let Some(error) = reply.get("error").and_then(Value::as_str) {
-            bail!("{what}: {error}");
-        }
-        Ok(reply.get_mut("ok").map(Value::take).unwrap_or_default())
+    pub async fn step(&self, what: &str, given: Value) -> anyhow::Result<Value> {
+        self.driver.step(what, given).await
     }
 
     /// Opens an address.

@@ -12,6 +12,7 @@ pub mod cargo;
 pub mod command;
 pub mod daemon;
 pub mod direct;
+pub mod driver;
 pub mod firefox;
 pub mod gems;
 pub mod history;

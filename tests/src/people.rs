@@ -395,6 +395,26 @@ pub fn archive(name: &str, version: &str) -> anyhow::Result<Vec<u8>> {
     crate::packages::tarball(&[("package/package.json", manifest.as_bytes())])
 }
 
+/// A port that nothing listens on: for tests that stop before anything is sent.
+pub const NO_REGISTRY: &str = "http://127.0.0.1:1";
+
+/// A policy for answers from phones: so many people of `release`, by `factors` (a list of TOML).
+pub fn phone_policy(quorum: u32, factors: &str) -> String {
+    format!(
+        r#"
+[[package]]
+match = ["npm:@acme/*"]
+callers = [{{ issuer = "github", repository_id = 123, owner_id = 45, workflow = ".github/workflows/release.yml", ref = "refs/tags/v*", event = ["push"], environment = "release" }}]
+approvers = ["release"]
+quorum = {quorum}
+factors = {factors}
+version = "semver-release"
+tags = ["latest"]
+answers = "30m"
+"#
+    )
+}
+
 /// An organisation whose people are devices of the test itself.
 pub struct Office {
     /// The CI's issuer.
@@ -427,6 +447,11 @@ impl Office {
             daemon,
             admin,
         })
+    }
+
+    /// Where people have phones: at a name, since browsers have no passkeys at an address; nothing is published.
+    pub async fn of_phones(policy: &str) -> anyhow::Result<Self> {
+        Self::start_as(Daemon::builder().named(), policy, NO_REGISTRY).await
     }
 
     /// Invites and enrols a person.

@@ -20,31 +20,14 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use stand::{
     browser::Browser,
-    daemon::Daemon,
     http,
     passkey::Authenticator,
-    people::{Device, Job, Office, Reply, random},
+    people::{Device, Job, Office, Reply, phone_policy, random},
 };
 
-/// A port that nothing listens on: these tests stop before anything is sent.
-const NO_REGISTRY: &str = "http://127.0.0.1:1";
-
-const POLICY: &str = r#"
-[[package]]
-match = ["npm:@acme/*"]
-callers = [{ issuer = "github", repository_id = 123, owner_id = 45, workflow = ".github/workflows/release.yml", ref = "refs/tags/v*", event = ["push"], environment = "release" }]
-approvers = ["release"]
-quorum = 1
-factors = ["passkey"]
-version = "semver-release"
-tags = ["latest"]
-answers = "30m"
-"#;
-
 async fn office() -> Office {
-    Office::start_as(Daemon::builder().named(), POLICY, NO_REGISTRY)
-        .await
-        .unwrap()
+    let policy = phone_policy(1, r#"["passkey"]"#);
+    Office::of_phones(&policy).await.unwrap()
 }
 
 /// A browser with a passkey, played by the test.

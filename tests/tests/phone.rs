@@ -10,25 +10,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use stand::{
     browser::Browser,
-    daemon::Daemon,
     now,
-    people::{Job, Office},
+    people::{Job, Office, phone_policy},
 };
-
-/// A port that nothing listens on: these tests stop before anything is sent.
-const NO_REGISTRY: &str = "http://127.0.0.1:1";
-
-const POLICY: &str = r#"
-[[package]]
-match = ["npm:@acme/*"]
-callers = [{ issuer = "github", repository_id = 123, owner_id = 45, workflow = ".github/workflows/release.yml", ref = "refs/tags/v*", event = ["push"], environment = "release" }]
-approvers = ["release"]
-quorum = 1
-factors = ["passkey", "totp"]
-version = "semver-release"
-tags = ["latest"]
-answers = "30m"
-"#;
 
 async fn office() -> Office {
     office_of(1).await
@@ -36,10 +20,8 @@ async fn office() -> Office {
 
 /// The same where so many people must say yes.
 async fn office_of(quorum: u32) -> Office {
-    let policy = POLICY.replace("quorum = 1", &format!("quorum = {quorum}"));
-    Office::start_as(Daemon::builder().named(), &policy, NO_REGISTRY)
-        .await
-        .unwrap()
+    let policy = phone_policy(quorum, r#"["passkey", "totp"]"#);
+    Office::of_phones(&policy).await.unwrap()
 }
 
 /// What the job's log says about its request.

@@ -9,33 +9,17 @@
 use serde_json::{Value, json};
 use stand::{
     browser::{Browser, Page},
-    daemon::Daemon,
-    people::Office,
+    people::{Office, phone_policy},
 };
 
-/// A port that nothing listens on: these tests stop before anything is sent.
-const NO_REGISTRY: &str = "http://127.0.0.1:1";
 /// Most bytes that a first visit may transfer.
 const BUDGET: u64 = 60_000;
 /// Most that the content may jump: what the browser's makers call good is 0.1.
 const SHIFT: f64 = 0.1;
 
-const POLICY: &str = r#"
-[[package]]
-match = ["npm:@acme/*"]
-callers = [{ issuer = "github", repository_id = 123, owner_id = 45, workflow = ".github/workflows/release.yml", ref = "refs/tags/v*", event = ["push"], environment = "release" }]
-approvers = ["release"]
-quorum = 2
-factors = ["passkey", "totp"]
-version = "semver-release"
-tags = ["latest"]
-answers = "30m"
-"#;
-
 async fn office() -> Office {
-    Office::start_as(Daemon::builder().named(), POLICY, NO_REGISTRY)
-        .await
-        .unwrap()
+    let policy = phone_policy(2, r#"["passkey", "totp"]"#);
+    Office::of_phones(&policy).await.unwrap()
 }
 
 /// Something on every page: an open request, one that was denied, and a frozen package.

@@ -8,28 +8,19 @@
 )]
 
 use serde_json::{Value, json};
-use stand::{browser::Browser, daemon::Daemon, firefox::Firefox, people::Office};
-
-/// A port that nothing listens on: these tests stop before anything is sent.
-const NO_REGISTRY: &str = "http://127.0.0.1:1";
-
-const POLICY: &str = r#"
-[[package]]
-match = ["npm:@acme/*"]
-callers = [{ issuer = "github", repository_id = 123, owner_id = 45, workflow = ".github/workflows/release.yml", ref = "refs/tags/v*", event = ["push"], environment = "release" }]
-approvers = ["release"]
-quorum = 1
-factors = ["passkey", "totp"]
-version = "semver-release"
-tags = ["latest"]
-answers = "30m"
-"#;
+use stand::{
+    browser::Browser,
+    daemon::Daemon,
+    firefox::Firefox,
+    people::{NO_REGISTRY, Office, phone_policy},
+};
 
 async fn office(push: &str) -> Office {
     let builder = Daemon::builder()
         .named()
         .extra(&format!("[push]\norigins = [\"{push}\"]\n"));
-    Office::start_as(builder, POLICY, NO_REGISTRY)
+    let policy = phone_policy(1, r#"["passkey", "totp"]"#);
+    Office::start_as(builder, &policy, NO_REGISTRY)
         .await
         .unwrap()
 }
