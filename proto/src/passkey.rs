@@ -4,11 +4,7 @@
 //! broker each time it counts, and by whoever verifies a receipt (WebAuthn Level 3 §7.2, the steps that
 //! need no session).
 
-use crate::{
-    answer::Decision,
-    canonical::Canonical,
-    digest::{hex, unhex},
-};
+use crate::{answer::Decision, canonical::Canonical, digest::unhex};
 use aws_lc_rs::{
     digest::{SHA256, digest},
     signature::{
@@ -243,14 +239,10 @@ fn part(text: &str) -> Result<Vec<u8>, NotAsserted> {
         .map_err(|_| NotAsserted::Malformed)
 }
 
-/// A nonce as it travels.
-pub fn nonce_text(nonce: &[u8; NONCE_BYTES]) -> String {
-    hex(nonce)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::hex;
     use aws_lc_rs::{
         rand::SystemRandom,
         signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _},

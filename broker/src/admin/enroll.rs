@@ -1,7 +1,7 @@
 //! Invites and enrolment: how a person and a first device come to be known.
 
 use super::{
-    own::{OWN_MAX, new_device, replaced},
+    own::{OWN_MAX, new_device, none_here, replaced},
     recovery,
 };
 use crate::{
@@ -437,9 +437,7 @@ fn new_passkey(
     now: UnixTime,
 ) -> Result<PersonPasskey, Refusal> {
     let (Some(passkeys), Some(state)) = (&desk.passkeys, &claim.passkey) else {
-        return Err(Refusal::BadRequest(
-            "this broker has no passkeys: its public URL has no host name, or no TLS".to_owned(),
-        ));
+        return Err(none_here());
     };
     let registered = passkeys
         .register(reply, state)

@@ -4,7 +4,6 @@
 use super::enroll::{first_use, invite_device};
 use crate::{
     audit::event::Event,
-    challenge::passkey::Registered,
     desk::{
         Desk, Fault,
         people::{DEVICES, Device, PASSKEYS, PEOPLE, Person, PersonPasskey, Versioned},
@@ -122,9 +121,8 @@ pub async fn passkey_options(
             "you have {OWN_MAX} passkeys; remove one first"
         )));
     }
-    let known: Vec<Registered> = registered(&held.value);
     let (options, state) = passkeys
-        .begin(own.person.as_str(), &known)
+        .begin(own.person.as_str(), &held.value.registered())
         .map_err(|why| not_taken(&why))?;
     let row = Registration {
         device: own.device.clone(),
@@ -224,12 +222,6 @@ pub async fn remove_passkey(
     Ok(())
 }
 
-/// What the library keeps of a person's passkeys.
-pub(super) fn registered(person: &Person) -> Vec<Registered> {
-    let passkeys = person.passkeys.iter();
-    passkeys.map(|p| p.registered.clone()).collect()
-}
-
 /// Adds the write of a person's row in place of the version that was read.
 pub(super) fn replaced(
     desk: &Desk,
@@ -248,7 +240,7 @@ fn current(desk: &Desk, own: Own<'_>) -> Result<Versioned<Arc<Person>>, Refusal>
         .ok_or(Refusal::NotFound)
 }
 
-fn none_here() -> Refusal {
+pub(super) fn none_here() -> Refusal {
     Refusal::BadRequest(
         "this broker has no passkeys: its public URL has no host name, or no TLS".to_owned(),
     )

@@ -17,6 +17,7 @@ use proto::{
     time::UnixTime,
 };
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Recoveries under way, by person; authenticated.
 pub const RECOVERIES: Table = Table("recovery");
@@ -76,10 +77,7 @@ pub async fn ask(
         expires: now.after(LIFE_SECONDS),
     });
     // Who asked first may have been removed meanwhile: only people who are enrolled now count.
-    let mut askers = Vec::new();
-    for id in &recovery.asked_by {
-        askers.extend(desk.person(id)?.map(|p| p.value));
-    }
+    let askers = enrolled(desk, &recovery)?;
     if recovery.ready.is_some() || askers.iter().any(|p| p.id == by.id) {
         return list(desk, now);
     }
@@ -170,10 +168,7 @@ pub(super) fn ready(desk: &Desk, person: &Person, now: UnixTime) -> Result<u64, 
         .authentic_row::<Recovery>(RECOVERIES, person.id.as_str().as_bytes())?
         .filter(|h| now < h.value.expires)
         .ok_or_else(|| no("nobody asked for this recovery, or it was called off"))?;
-    let mut askers = Vec::new();
-    for id in &held.value.asked_by {
-        askers.extend(desk.person(id)?.map(|p| p.value));
-    }
+    let askers = enrolled(desk, &held.value)?;
     let Some(ready) = held.value.ready else {
         return Err(no("a second person must ask for it"));
     };
@@ -194,6 +189,15 @@ pub(super) fn forget(desk: &Desk, batch: Batch, person: &PersonId) -> Result<Bat
         None => batch,
         Some(row) => batch.delete(RECOVERIES, key, row.version),
     })
+}
+
+/// Those who asked and are enrolled now.
+fn enrolled(desk: &Desk, recovery: &Recovery) -> Result<Vec<Arc<Person>>, Fault> {
+    let mut askers = Vec::new();
+    for id in &recovery.asked_by {
+        askers.extend(desk.person(id)?.map(|p| p.value));
+    }
+    Ok(askers)
 }
 
 /// Somebody else, whom the asker knows: an admin, or of one group with him.

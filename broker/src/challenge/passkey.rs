@@ -11,7 +11,7 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use proto::{
     digest::hex,
-    passkey::{Assertion, NONCE_BYTES, PasskeyPublic, RelyingParty, nonce_text},
+    passkey::{Assertion, NONCE_BYTES, PasskeyPublic, RelyingParty},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -186,7 +186,7 @@ impl Passkeys {
         let assertion = Assertion {
             credential: id,
             public_key: used.public_key.clone(),
-            nonce: nonce_text(nonce),
+            nonce: hex(nonce),
             client_data: part(reply.response.client_data_json.as_ref()),
             authenticator_data: part(reply.response.authenticator_data.as_ref()),
             signature: part(reply.response.signature.as_ref()),

@@ -100,6 +100,11 @@ impl Person {
         self.device(device).map(|d| &d.public_key)
     }
 
+    /// What the library keeps of the passkeys.
+    pub fn registered(&self) -> Vec<Registered> {
+        self.passkeys.iter().map(|p| p.registered.clone()).collect()
+    }
+
     /// A passkey by its credential's id, if this person has it.
     pub fn passkey(&self, credential: &str) -> Option<&PersonPasskey> {
         self.passkeys.iter().find(|p| p.registered.id == credential)

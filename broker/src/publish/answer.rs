@@ -4,7 +4,7 @@
 use super::{
     Refusal, close, deny, intent, judge,
     ledger::{self, APPROVED, Held},
-    prove::{About, Proved, Unproved, kind_of, not_taken, prove},
+    prove::{About, Proved, Unproved, kind_of, not_taken, prove, totp_record},
     state::{MATCH_TRIES, Record, State, Tries},
 };
 use crate::{
@@ -12,13 +12,12 @@ use crate::{
     desk::{Desk, Fault, people::Person},
     policy::Verdict,
     store::Batch,
-    vault::{Domain, match_code::match_code_holds},
+    vault::match_code::match_code_holds,
 };
 use proto::{
     answer::{Decision, Evidence, Factor},
     api::{AnswerRequest, Answered, StateName},
     device::{CALL_WINDOW, DeviceKind},
-    digest::hex,
     ids::RequestId,
     request::Item,
     text,
@@ -258,8 +257,7 @@ async fn approve(
     evidence.assertion = proved.assertion;
     if let Some(step) = proved.step {
         let bytes = judge::totp_evidence(&evidence, step);
-        let mac = desk.vault.mac(Domain::Totp, &bytes).map_err(Fault::from)?;
-        evidence.totp_mac = Some(format!("{step}.{}", hex(&mac)));
+        evidence.totp_mac = Some(totp_record(desk, &bytes, step)?);
     }
     accept(desk, held, evidence, proved.spent, now).await
 }

@@ -4,6 +4,7 @@
 use super::{
     Refusal, inspect, intent,
     ledger::{self, FROZEN},
+    prove::totp_record_holds,
     state::Record,
 };
 use crate::{
@@ -157,7 +158,9 @@ pub fn judge(
         let enrolled = person
             .as_ref()
             .and_then(|p| enrolled(desk, &p.value, device, assertion));
-        match Approval::verify(e, &record.digest, enrolled, |e| totp_mac_holds(desk, e)) {
+        match Approval::verify(e, &record.digest, enrolled, |e| {
+            totp_record_holds(desk, e.totp_mac.as_deref(), |step| totp_evidence(e, step))
+        }) {
             Ok(approval) => approvals.push(approval),
             Err(why) => {
                 tracing::info!(request = %record.facts.id, person = %e.person, %why, "an answer does not count");
@@ -283,19 +286,6 @@ pub fn totp_evidence(evidence: &Evidence, step: u64) -> Vec<u8> {
         .bytes(&evidence.statement.canonical())
         .number(step)
         .finish()
-}
-
-/// `<step>.<mac>` as stored in the evidence.
-fn totp_mac_holds(desk: &Desk, evidence: &Evidence) -> bool {
-    let Some((step, mac)) = evidence.totp_mac.as_deref().and_then(|m| m.split_once('.')) else {
-        return false;
-    };
-    let (Ok(step), Some(mac)) = (step.parse::<u64>(), unhex(mac)) else {
-        return false;
-    };
-    desk.vault
-        .mac_holds(Domain::Totp, &totp_evidence(evidence, step), &mac)
-        .unwrap_or(false)
 }
 
 /// What the registry serves of an item's package.

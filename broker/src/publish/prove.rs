@@ -3,8 +3,9 @@
 
 use super::Refusal;
 use crate::{
+    audit::{event::Event, reason::AnswerRefusal},
     challenge::{
-        passkey::{NotTaken, Registered},
+        passkey::NotTaken,
         totp::{self, NoCode},
     },
     desk::{
@@ -12,14 +13,15 @@ use crate::{
         people::{PASSKEYS, PasskeyUse, Person},
     },
     store::{Batch, Table},
+    vault::Domain,
 };
 use proto::{
     answer::Factor,
     api::{Challenge, ChallengeRequest, PasskeyReply, SecondFactor},
     device::DeviceKind,
-    digest::unhex,
+    digest::{hex, unhex},
     ids::DeviceId,
-    passkey::{self, Act, Assertion, NONCE_BYTES, nonce_text},
+    passkey::{self, Act, Assertion, NONCE_BYTES},
     request::RequestDigest,
     time::UnixTime,
 };
@@ -108,11 +110,7 @@ pub async fn challenge(
         ));
     }
     let nonce: [u8; NONCE_BYTES] = desk.world.random().map_err(Fault::from)?;
-    let known: Vec<Registered> = person
-        .passkeys
-        .iter()
-        .map(|p| p.registered.clone())
-        .collect();
+    let known = person.registered();
     let wanted = passkey::challenge(asked.act, &asked.digest.0, &nonce);
     let options = passkeys
         .options(&known, &wanted)
@@ -134,7 +132,7 @@ pub async fn challenge(
     }
     desk.commit(batch, &[], now).await?;
     Ok(Challenge {
-        nonce: nonce_text(&nonce),
+        nonce: hex(&nonce),
         options,
     })
 }
@@ -316,29 +314,65 @@ fn by_passkey(
     })
 }
 
-/// The same for acts that are no answers: a wrong code is charged and recorded here.
+/// The same for acts that are no answers to a request. What did not hold is recorded as `recorded` says, in the
+/// commit that charges it.
 pub async fn prove_now(
     desk: &Desk,
     person: &Person,
     about: About<'_>,
     given: &SecondFactor,
+    recorded: impl Fn(AnswerRefusal) -> Option<Event>,
     now: UnixTime,
 ) -> Result<Proved, Refusal> {
     for _ in 0..RACES_MAX {
-        let charged = match prove(desk, person, about, given, now) {
+        let (reason, charged, told) = match prove(desk, person, about, given, now) {
             Ok(proved) => return Ok(proved),
-            Err(Unproved::WrongCode(charged)) => charged,
-            Err(Unproved::Exhausted) => return Err(Refusal::FactorExhausted),
-            Err(Unproved::Passkey(why)) => return Err(not_taken(&why)),
+            Err(Unproved::WrongCode(charged)) => {
+                (AnswerRefusal::FactorWrong, charged, Refusal::FactorWrong)
+            }
+            Err(Unproved::Exhausted) => (
+                AnswerRefusal::FactorExhausted,
+                Batch::new(),
+                Refusal::FactorExhausted,
+            ),
+            Err(Unproved::Passkey(why)) => {
+                (AnswerRefusal::FactorWrong, Batch::new(), not_taken(&why))
+            }
             Err(Unproved::Refused(refusal)) => return Err(refusal),
         };
-        match desk.commit(charged, &[], now).await {
+        let events = Vec::from_iter(recorded(reason));
+        if charged.is_empty() && events.is_empty() {
+            return Err(told);
+        }
+        match desk.commit(charged, &events, now).await {
             // Others were charged at this moment: a guess that costs nothing would be one too many (attack 21).
             Err(Fault::Conflict(..)) => {}
-            other => return Err(other.map_or_else(Refusal::from, |_| Refusal::FactorWrong)),
+            done => return Err(done.map_or_else(Refusal::from, |_| told)),
         }
     }
     Err(Refusal::Busy)
+}
+
+/// The record of an accepted TOTP step that stays as evidence: the step, and the MAC of bytes that hold it.
+pub fn totp_record(desk: &Desk, bytes: &[u8], step: u64) -> Result<String, Fault> {
+    Ok(format!("{step}.{}", hex(&desk.totp_mac(bytes)?)))
+}
+
+/// Whether such a record is this broker's, of the bytes that `bytes` makes of its step.
+pub fn totp_record_holds(
+    desk: &Desk,
+    record: Option<&str>,
+    bytes: impl FnOnce(u64) -> Vec<u8>,
+) -> bool {
+    let Some((step, mac)) = record.and_then(|m| m.split_once('.')) else {
+        return false;
+    };
+    let (Ok(step), Some(mac)) = (step.parse::<u64>(), unhex(mac)) else {
+        return false;
+    };
+    desk.vault
+        .mac_holds(Domain::Totp, &bytes(step), &mac)
+        .unwrap_or(false)
 }
 
 /// The proof of a change of devices and factors: always with the strongest factor that the person has. Else
@@ -365,7 +399,7 @@ pub async fn prove_change(
         device,
         wrong: 0,
     };
-    prove_now(desk, person, about, given, now).await
+    prove_now(desk, person, about, given, |_| None, now).await
 }
 
 /// What a person is told whose passkey's reply does not hold.

@@ -9,10 +9,11 @@ use super::{
 use crate::{
     answer::{Decision, Factor},
     api::{ReceiptBody, StateName},
-    device::DeviceKey,
+    device::{DeviceKey, DevicePublic},
     digest::Digest,
     ids::{DeviceId, PersonId, RequestId},
     intent::Names,
+    passkey::{Assertion, RelyingParty},
     request::{RequestDigest, RequestFacts},
     time::UnixTime,
 };
@@ -269,42 +270,29 @@ fn open_envelope(json: &[u8], trusted: Option<&str>) -> Result<(ReceiptBody, Log
 }
 
 fn check_evidence(body: &ReceiptBody) -> Result<Vec<Approver>, VerifyError> {
-    let (mut people, mut keys, mut passkeys) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let mut counted = Counted::default();
     let mut approvers = Vec::new();
     for evidence in &body.evidence {
         let statement = &evidence.statement;
-        let refuse = |why| {
-            Err(VerifyError::Evidence {
-                person: evidence.person.clone(),
-                why,
-            })
-        };
+        let refuse = |why| not_counted(&evidence.person, why);
         if statement.decision != Decision::Approve {
-            return refuse("it is not an approval");
+            return Err(refuse("it is not an approval"));
         }
         if statement.request_digest != body.request_digest {
-            return refuse("it is about another request");
+            return Err(refuse("it is about another request"));
         }
         if !evidence.signature_holds() {
-            return refuse("its signature does not hold");
+            return Err(refuse("its signature does not hold"));
         }
-        if evidence.factor == Factor::Passkey {
-            let site = body.site.as_ref();
-            if site.is_none_or(|site| evidence.assertion_holds(site).is_err()) {
-                return refuse("its passkey's assertion does not hold");
-            }
-            let credential = evidence.assertion.as_ref().map(|a| &a.credential);
-            if !passkeys.insert(credential) {
-                return refuse("its passkey answered for another person too");
-            }
+        let asserted = |site: &RelyingParty| evidence.assertion_holds(site).is_ok();
+        if evidence.factor == Factor::Passkey && !body.site.as_ref().is_some_and(asserted) {
+            return Err(refuse("its passkey's assertion does not hold"));
         }
-        if !people.insert(&evidence.person) {
-            return refuse("this person is counted twice");
-        }
-        // One device under two names is one human still.
-        if !keys.insert(evidence.public_key) {
-            return refuse("its device answered for another person too");
-        }
+        let passkey = evidence.assertion.as_ref();
+        let passkey = passkey.filter(|_| evidence.factor == Factor::Passkey);
+        counted
+            .once(&evidence.person, evidence.public_key, passkey)
+            .map_err(refuse)?;
         approvers.push(Approver {
             person: evidence.person.clone(),
             device: statement.device.clone(),
@@ -315,34 +303,22 @@ fn check_evidence(body: &ReceiptBody) -> Result<Vec<Approver>, VerifyError> {
     }
     for evidence in &body.intents {
         let statement = &evidence.statement;
-        let refuse = |why| {
-            Err(VerifyError::Evidence {
-                person: evidence.person.clone(),
-                why,
-            })
-        };
+        let refuse = |why| not_counted(&evidence.person, why);
         if statement.names() == Names::Versions || !statement.fits(&body.facts) {
-            return refuse("the intent does not name what was published");
+            return Err(refuse("the intent does not name what was published"));
         }
         if !evidence.signature_holds() {
-            return refuse("the intent's signature does not hold");
+            return Err(refuse("the intent's signature does not hold"));
         }
-        if evidence.factor == Factor::Passkey {
-            let site = body.site.as_ref();
-            if site.is_none_or(|site| evidence.assertion_holds(site).is_err()) {
-                return refuse("the intent's passkey assertion does not hold");
-            }
-            let credential = evidence.assertion.as_ref().map(|a| &a.credential);
-            if !passkeys.insert(credential) {
-                return refuse("its passkey answered for another person too");
-            }
+        let asserted = |site: &RelyingParty| evidence.assertion_holds(site).is_ok();
+        if evidence.factor == Factor::Passkey && !body.site.as_ref().is_some_and(asserted) {
+            return Err(refuse("the intent's passkey assertion does not hold"));
         }
-        if !people.insert(&evidence.person) {
-            return refuse("this person is counted twice");
-        }
-        if !keys.insert(evidence.public_key) {
-            return refuse("its device answered for another person too");
-        }
+        let passkey = evidence.assertion.as_ref();
+        let passkey = passkey.filter(|_| evidence.factor == Factor::Passkey);
+        counted
+            .once(&evidence.person, evidence.public_key, passkey)
+            .map_err(refuse)?;
         approvers.push(Approver {
             person: evidence.person.clone(),
             device: statement.device.clone(),
@@ -355,6 +331,41 @@ fn check_evidence(body: &ReceiptBody) -> Result<Vec<Approver>, VerifyError> {
         return Err(VerifyError::NoApproval);
     }
     Ok(approvers)
+}
+
+fn not_counted(person: &PersonId, why: &'static str) -> VerifyError {
+    VerifyError::Evidence {
+        person: person.clone(),
+        why,
+    }
+}
+
+/// Whoever counted already, by answer or by intent. One passkey or device under two names is one human still.
+#[derive(Default)]
+struct Counted<'a> {
+    passkeys: BTreeSet<&'a str>,
+    people: BTreeSet<&'a PersonId>,
+    keys: BTreeSet<DevicePublic>,
+}
+
+impl<'a> Counted<'a> {
+    fn once(
+        &mut self,
+        person: &'a PersonId,
+        key: DevicePublic,
+        passkey: Option<&'a Assertion>,
+    ) -> Result<(), &'static str> {
+        if passkey.is_some_and(|a| !self.passkeys.insert(&a.credential)) {
+            return Err("its passkey answered for another person too");
+        }
+        if !self.people.insert(person) {
+            return Err("this person is counted twice");
+        }
+        if !self.keys.insert(key) {
+            return Err("its device answered for another person too");
+        }
+        Ok(())
+    }
 }
 
 fn check_inclusion(body: &ReceiptBody, point: &Checkpoint) -> Result<(), VerifyError> {

@@ -6,16 +6,15 @@ use crate::{
     desk::{Desk, Fault, people::Person},
     publish::{
         Refusal, ledger,
-        prove::{About, Proved, Unproved, kind_of, not_taken, prove},
+        prove::{About, Proved, kind_of, prove_now, totp_record, totp_record_holds},
     },
     store::Batch,
-    vault::Domain,
 };
 use proto::{
     answer::Factor,
     canonical::Canonical,
     device::CALL_WINDOW,
-    digest::{Algorithm, Digest, hex, unhex},
+    digest::{Algorithm, Digest},
     ids::{IntentId, PersonId, RequestId},
     intent::{
         IntendedItem, IntentEvidence, IntentLine, IntentRequest, IntentState, Intents, LIFE_MAX,
@@ -78,7 +77,9 @@ pub async fn intend(
         made: now,
     };
     if !evidence.signature_holds() {
-        refused(desk, person, AnswerRefusal::Signature, Batch::new(), now).await?;
+        desk.metrics.answers_refused.inc();
+        let event = refusal(person, AnswerRefusal::Signature);
+        desk.commit(Batch::new(), &[event], now).await?;
         return Err(Refusal::NotAllowed(
             "the statement's signature does not hold".to_owned(),
         ));
@@ -91,8 +92,7 @@ pub async fn intend(
     evidence.assertion = proved.assertion;
     if let Some(step) = proved.step {
         let bytes = totp_evidence(&evidence, step);
-        let mac = desk.vault.mac(Domain::Totp, &bytes).map_err(Fault::from)?;
-        evidence.totp_mac = Some(format!("{step}.{}", hex(&mac)));
+        evidence.totp_mac = Some(totp_record(desk, &bytes, step)?);
     }
     let batch = proved.spent;
     store(desk, person, evidence, batch, now).await
@@ -136,29 +136,11 @@ async fn second_factor(
         device: &given.statement.device,
         wrong: 0,
     };
-    for _ in 0..RACES_MAX {
-        let (reason, charged, told) = match prove(desk, person, about, &given.factor, now) {
-            Ok(proved) => return Ok(proved),
-            Err(Unproved::WrongCode(charged)) => {
-                (AnswerRefusal::FactorWrong, charged, Refusal::FactorWrong)
-            }
-            Err(Unproved::Exhausted) => (
-                AnswerRefusal::FactorExhausted,
-                Batch::new(),
-                Refusal::FactorExhausted,
-            ),
-            Err(Unproved::Passkey(why)) => {
-                (AnswerRefusal::FactorWrong, Batch::new(), not_taken(&why))
-            }
-            Err(Unproved::Refused(refusal)) => return Err(refusal),
-        };
-        match refused(desk, person, reason, charged, now).await {
-            // Others were charged at this moment: a guess that costs nothing would be one too many (attack 21).
-            Err(Fault::Conflict(..)) => {}
-            done => return Err(done.map_or_else(Refusal::from, |()| told)),
-        }
-    }
-    Err(Refusal::Busy)
+    let recorded = |reason| {
+        desk.metrics.answers_refused.inc();
+        Some(refusal(person, reason))
+    };
+    prove_now(desk, person, about, &given.factor, recorded, now).await
 }
 
 /// The bytes whose MAC stays as evidence of an accepted TOTP step.
@@ -174,15 +156,9 @@ fn totp_evidence(evidence: &IntentEvidence, step: u64) -> Vec<u8> {
 
 /// Whether the record of an intent's second factor is this broker's.
 pub(super) fn totp_mac_holds(desk: &Desk, evidence: &IntentEvidence) -> bool {
-    let Some((step, mac)) = evidence.totp_mac.as_deref().and_then(|m| m.split_once('.')) else {
-        return false;
-    };
-    let (Ok(step), Some(mac)) = (step.parse::<u64>(), unhex(mac)) else {
-        return false;
-    };
-    desk.vault
-        .mac_holds(Domain::Totp, &totp_evidence(evidence, step), &mac)
-        .unwrap_or(false)
+    totp_record_holds(desk, evidence.totp_mac.as_deref(), |step| {
+        totp_evidence(evidence, step)
+    })
 }
 
 async fn store(
@@ -340,20 +316,11 @@ pub async fn withdraw(
     Err(Refusal::Busy)
 }
 
-/// Records a refusal, with what it charges.
-async fn refused(
-    desk: &Desk,
-    person: &Person,
-    reason: AnswerRefusal,
-    charged: Batch,
-    now: UnixTime,
-) -> Result<(), Fault> {
-    desk.metrics.answers_refused.inc();
-    let event = Event::IntentRefused {
+fn refusal(person: &Person, reason: AnswerRefusal) -> Event {
+    Event::IntentRefused {
         person: person.id.clone(),
         reason,
-    };
-    desk.commit(charged, &[event], now).await.map(drop)
+    }
 }
 
 fn line(row: &Kept, person: &Person, now: UnixTime) -> IntentLine {
