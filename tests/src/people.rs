@@ -314,6 +314,15 @@ impl Job {
             .await
     }
 
+    /// Hands the first file over, to be looked into.
+    pub async fn hand_in(&self, bytes: &[u8]) -> anyhow::Result<Reply> {
+        let item = self.opened.facts.items.first().context("an item")?;
+        let digest = &item.files.first().context("a file")?.digest;
+        let url = format!("{}/v1/requests/{}/files/{digest}", self.url, self.opened.id);
+        let call = self.client.put(url).bearer_auth(&self.opened.ticket);
+        Reply::of(call.body(bytes.to_vec()).send().await?).await
+    }
+
     /// The state in one word.
     pub async fn state(&self) -> anyhow::Result<String> {
         let reply = self.with(Method::GET, "", &self.opened.ticket).await?;
@@ -451,7 +460,33 @@ impl Office {
 
     /// Where people have phones: at a name, since browsers have no passkeys at an address; nothing is published.
     pub async fn of_phones(policy: &str) -> anyhow::Result<Self> {
-        Self::start_as(Daemon::builder().named(), policy, NO_REGISTRY).await
+        Self::of_phones_as(Daemon::builder(), policy).await
+    }
+
+    /// The same with more said about the broker.
+    pub async fn of_phones_as(builder: Builder, policy: &str) -> anyhow::Result<Self> {
+        Self::start_as(builder.named(), policy, NO_REGISTRY).await
+    }
+
+    /// Stores the registry's token.
+    pub async fn store(&self, token: &str) -> anyhow::Result<()> {
+        let asked = json!({"registry": "npm", "scope": "@acme/*", "token": token});
+        let stored = self.admin.post("/v1/admin/tokens", asked).await?;
+        stored.ok::<Value>().map(drop)
+    }
+
+    /// Publishes an archive whole: a job asks, a person approves, the job uploads.
+    pub async fn publish(
+        &self,
+        by: &Device,
+        name: &str,
+        version: &str,
+        bytes: &[u8],
+    ) -> anyhow::Result<()> {
+        let job = self.open(name, version, bytes).await?;
+        by.approve(&job, Some(&by.code(0)?)).await?.ok::<Value>()?;
+        let credential = job.open(&job.collect().await?)?;
+        job.put(&credential, bytes).await?.ok::<Value>().map(drop)
     }
 
     /// Invites and enrols a person.

@@ -9,8 +9,11 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 use stand::{
+    api::Packed,
     browser::Browser,
+    daemon::Daemon,
     now,
+    parts::{Clock, Verdaccio},
     people::{Job, Office, phone_policy},
 };
 
@@ -228,4 +231,80 @@ async fn a_release_is_announced_from_the_phone_and_its_request_says_so() {
     phone.goto(&intents).await.unwrap();
     phone.click("Withdraw 1.4.2").await.unwrap();
     phone.sees("withdrawn").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_request_whose_time_is_over_says_so_and_takes_no_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::make(folder.path()).await.unwrap();
+    let policy = phone_policy(1, r#"["passkey", "totp"]"#);
+    let builder = clock.env(Daemon::builder());
+    let mut office = Office::of_phones_as(builder, &policy).await.unwrap();
+    let browser = Browser::start().await.unwrap();
+    let phone = office.phone(&browser, "alice", &["release"]).await.unwrap();
+    let job = office.open("@acme/left", "1.4.2", b"bytes").await.unwrap();
+    phone.goto(&job.opened.page).await.unwrap();
+    phone.sees("Publish exactly this?").await.unwrap();
+    clock.pass(&mut office.daemon, 31 * 60).await.unwrap();
+    // She looks at the page all the while, and touches nothing.
+    let said = phone
+        .sees("Nothing more of it can be published")
+        .await
+        .unwrap();
+    assert!(said.contains("expired"), "{said}");
+    for gone in ["Publish exactly this?", "Match code", "Deny"] {
+        assert!(!said.contains(gone), "{gone}: {said}");
+    }
+    assert_eq!(job.state().await.unwrap(), "expired");
+    let history = format!("{}/history", office.daemon.url);
+    phone.goto(&history).await.unwrap();
+    phone.sees("@acme/left").await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_inside_appears_by_itself_with_what_changed_on_demand() {
+    let registry = Verdaccio::start().await.unwrap();
+    let policy = phone_policy(1, r#"["passkey", "totp"]"#);
+    let named = Daemon::builder().named();
+    let office = Office::start_as(named, &policy, &registry.url)
+        .await
+        .unwrap();
+    office.store(&registry.token).await.unwrap();
+    let bob = office.hire("bob", &["release"], false, &[]).await.unwrap();
+    let before = Packed::new("@acme/left", "1.4.1").unwrap().tgz;
+    office
+        .publish(&bob, "@acme/left", "1.4.1", &before)
+        .await
+        .unwrap();
+    let extra = json!({"scripts": {"postinstall": "node index.js"}});
+    let bytes = Packed::with("@acme/left", "1.4.2", &extra).unwrap().tgz;
+    let browser = Browser::start().await.unwrap();
+    let phone = office.phone(&browser, "alice", &["release"]).await.unwrap();
+    let job = office.open("@acme/left", "1.4.2", &bytes).await.unwrap();
+    phone.goto(&job.opened.page).await.unwrap();
+    phone.sees("Publish exactly this?").await.unwrap();
+    phone.fill("Match code", "12").await.unwrap();
+    // The file comes while she looks; what she typed stays.
+    assert!(job.hand_in(&bytes).await.unwrap().success());
+    let said = phone.sees("is new: node index.js").await.unwrap();
+    for shown in [
+        "install-scripts",
+        "high",
+        "0 new, 2 changed, 0 gone since 1.4.1",
+    ] {
+        assert!(said.contains(shown), "{shown}: {said}");
+    }
+    let typed = "document.querySelector('#match').value";
+    assert_eq!(phone.run(typed).await.unwrap(), json!("12"));
+    phone.unfold("Files that differ (2)").await.unwrap();
+    phone
+        .click("Show what changed in package.json")
+        .await
+        .unwrap();
+    phone
+        .sees("+    \"postinstall\": \"node index.js\"")
+        .await
+        .unwrap();
+    assert_eq!(phone.axe().await.unwrap(), json!([]));
+    assert_eq!(phone.console().await.unwrap(), Vec::<String>::new());
 }

@@ -2,8 +2,9 @@
 
 use super::{
     evaluate::Verdict,
-    file::{Policy, Unsolicited},
+    file::Policy,
     hours::Hours,
+    keys::Unsolicited,
     rules::Why,
     stage_set::{EXAMPLE, OPENED, Set, github, item, outcome, person, text},
 };

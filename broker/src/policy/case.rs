@@ -1,8 +1,9 @@
 //! All that a rule can see. No store, no clock, no network: what is not in here decides nothing.
 
 use super::{
-    file::{Entry, Unsolicited},
+    file::Entry,
     hours::{self, Hours},
+    keys::Unsolicited,
 };
 use crate::challenge::approval::Approval;
 use proto::{

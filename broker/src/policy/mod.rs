@@ -10,6 +10,7 @@ pub mod case;
 pub mod evaluate;
 pub mod file;
 pub mod hours;
+pub mod keys;
 pub mod pattern;
 mod read;
 pub mod reason;
@@ -24,7 +25,8 @@ mod stage_set;
 
 pub use case::{Admitted, ItemNow, Now, Person, Terms, is_risky};
 pub use evaluate::{Permit, Refusal, Verdict, admissible, evaluate};
-pub use file::{Entry, Policy, Unsolicited};
+pub use file::{Entry, Policy};
+pub use keys::Unsolicited;
 pub use read::PolicyError;
 pub use reason::Reason;
 pub use rules::{Later, Why};

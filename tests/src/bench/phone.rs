@@ -41,12 +41,12 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let phone = office.phone(&browser, "alice", &["release"]).await?;
     let mut paints = Vec::new();
     let (mut shown, mut done) = (Vec::new(), Vec::new());
+    let how = json!({
+        "cpu": arguments.slower, "latency": arguments.round_trip, "kilobits": arguments.rate,
+    });
     for slow in [false, true] {
         if slow {
-            let how = json!({
-                "cpu": arguments.slower, "latency": arguments.round_trip, "kilobits": arguments.rate,
-            });
-            phone.step("slow", how).await?;
+            phone.step("slow", how.clone()).await?;
         }
         for run in 0..arguments.runs {
             let name = format!("@acme/p{slow}{run}").to_lowercase();
@@ -81,6 +81,20 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
             middle(&mut done),
         );
     }
+    // Whoever opens the link for the first time has nothing of the app yet.
+    let job = office.open("@acme/first", "1.0.0", b"bytes").await?;
+    let names: Vec<_> = (0..arguments.runs).map(|run| format!("new{run}")).collect();
+    for name in &names {
+        let page = browser.page(name, json!({})).await?;
+        page.step("slow", how.clone()).await?;
+        page.goto(&job.opened.page).await?;
+        paints.extend(page.step("paint", json!({})).await?.as_f64());
+        page.step("close", json!({})).await?;
+    }
+    println!(
+        "slow phone, first visit, nothing kept: first paint {}",
+        middle(&mut paints)
+    );
     Ok(())
 }
 

@@ -5,10 +5,11 @@
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 use stand::{
+    api::Packed,
     browser::{Browser, Page},
     daemon::Daemon,
     parts::Verdaccio,
-    people::{Device, Office, Reply, archive},
+    people::{Office, Reply},
 };
 use std::path::PathBuf;
 
@@ -70,7 +71,7 @@ async fn main() -> anyhow::Result<()> {
         page.sees("to answer").await?;
         shot.take("inbox").await?;
         for (name, path, text) in [
-            ("request", scene.waiting.as_str(), "Publish exactly this?"),
+            ("request", scene.waiting.as_str(), "is new: node index.js"),
             ("denied", &scene.over, "Nothing of it can be published"),
             ("history", "/history", "denied by bob"),
             ("packages", "/packages", "Frozen by bob"),
@@ -121,10 +122,10 @@ impl Shot<'_> {
 /// Something on every page: published, denied, frozen, open, and open with a warning.
 async fn scene(registry: &Verdaccio) -> anyhow::Result<Scene> {
     let office = Office::start_as(Daemon::builder().named(), POLICY, &registry.url).await?;
-    let token = json!({"registry": "npm", "scope": "@acme/*", "token": registry.token});
-    good(office.admin.post("/v1/admin/tokens", token).await?)?;
+    office.store(&registry.token).await?;
     let bob = office.hire("bob", &["release"], true, &[]).await?;
-    publish(&office, &bob, "@acme/left", "1.4.1").await?;
+    let before = Packed::new("@acme/left", "1.4.1")?.tgz;
+    office.publish(&bob, "@acme/left", "1.4.1", &before).await?;
     let denied = office.open("@acme/left", "1.4.3", b"no").await?;
     good(bob.deny(&denied, false).await?)?;
     let frozen = office.open("@acme/right", "2.0.0", b"no").await?;
@@ -132,22 +133,15 @@ async fn scene(registry: &Verdaccio) -> anyhow::Result<Scene> {
     office
         .open("@acme/a-package-with-quite-a-long-name", "10.20.30", b"new")
         .await?;
-    let bytes = archive("@acme/left", "1.4.2")?;
+    let extra = json!({"scripts": {"postinstall": "node index.js"}, "dependencies": {"left-pad": "^1.3.0"}});
+    let bytes = Packed::with("@acme/left", "1.4.2", &extra)?.tgz;
     let waiting = office.open("@acme/left", "1.4.2", &bytes).await?;
+    good(waiting.hand_in(&bytes).await?)?;
     Ok(Scene {
         office,
         waiting: waiting.opened.page,
         over: denied.opened.page,
     })
-}
-
-async fn publish(office: &Office, by: &Device, name: &str, version: &str) -> anyhow::Result<()> {
-    let bytes = archive(name, version)?;
-    let job = office.open(name, version, &bytes).await?;
-    good(by.approve(&job, Some(&by.code(0)?)).await?)?;
-    let collected = job.collect().await?;
-    let credential = job.open(&collected)?;
-    good(job.put(&credential, &bytes).await?)
 }
 
 fn good(reply: Reply) -> anyhow::Result<()> {

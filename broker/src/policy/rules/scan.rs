@@ -4,7 +4,7 @@
 use super::Finding;
 use crate::policy::{
     case::{Case, Stage},
-    file::Scan,
+    keys::Scan,
     reason::Reason,
 };
 use proto::card::{FindingKind, Outcome};

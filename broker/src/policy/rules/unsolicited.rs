@@ -3,7 +3,7 @@
 use super::Finding;
 use crate::policy::{
     case::{Case, Stage},
-    file::Unsolicited,
+    keys::Unsolicited,
     reason::Reason,
 };
 

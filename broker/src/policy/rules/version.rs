@@ -1,7 +1,7 @@
 //! A version must have the demanded form, and be newer than what is published (attack 18).
 
 use super::Finding;
-use crate::policy::{case::Case, file::VersionForm, reason::Reason};
+use crate::policy::{case::Case, keys::VersionForm, reason::Reason};
 use pep440_rs::Version as Pep440;
 use semver::Version;
 use std::str::FromStr as _;

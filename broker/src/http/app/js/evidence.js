@@ -8,7 +8,7 @@ const RISKS = { critical: "bad", high: "bad", medium: "warn", low: "", note: "" 
 
 /** What was not looked into is said as plainly as what was. */
 const OUTCOMES = {
-  waiting: ["", "The broker is looking into it. Open the page again in a moment."],
+  waiting: ["", "The broker is looking into it. What it finds appears here."],
   "not-given": ["", "Nobody handed it to the broker for inspection: what is in it is not known."],
   failed: ["bad", "It could not be inspected: it is damaged, ambiguous, too large or took too long."],
   "not-an-archive": ["", "Not an archive that the broker looks into."],

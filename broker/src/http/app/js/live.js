@@ -23,12 +23,14 @@ function pause(seconds, signal) {
   });
 }
 
-/** Does something again and again while the page is looked at. Errors are the page's to show. */
-export async function repeat(signal, work) {
-  for (;;) {
-    await pause(AGAIN, signal);
+/** Does something again and again while the page is looked at; `work` may say after how many seconds, or that it is done
+ * (0). Errors are the page's to show. */
+export async function repeat(signal, work, first = AGAIN) {
+  let seconds = first;
+  while (seconds) {
+    await pause(seconds, signal);
     if (signal.aborted) return;
-    await work();
+    seconds = (await work()) ?? AGAIN;
   }
 }
 

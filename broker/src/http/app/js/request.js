@@ -7,7 +7,7 @@ import { answer } from "./answer.js";
 import { fill, h, say } from "./dom.js";
 import { evidence } from "./evidence.js";
 import { digest, list, name, size, time } from "./format.js";
-import { follow } from "./live.js";
+import { follow, repeat } from "./live.js";
 import { chip, final, meaning } from "./states.js";
 
 /** Claims that matter most, in this order. */
@@ -48,6 +48,7 @@ export async function request(main, { argument: id, signal, again }) {
   const more = facts.items.length > 1 ? h("small", {}, ` and ${facts.items.length - 1} more`) : null;
   const standing = h("section", { "aria-label": "How it stands" });
   const answering = h("div");
+  const inside = h("div");
   fill(
     main,
     h("p", { class: "eyebrow" }, first.registry),
@@ -57,7 +58,7 @@ export async function request(main, { argument: id, signal, again }) {
     announced(question),
     confirm(question),
     h("section", { "aria-label": "Packages" }, facts.items.map((item, at) => itemCard(facts, item, question.previous[at]))),
-    evidence(question),
+    inside,
     caller(facts),
     said(question),
     answering,
@@ -65,11 +66,13 @@ export async function request(main, { argument: id, signal, again }) {
   );
   const show = () => {
     fill(standing, stands(question, status));
+    fill(inside, evidence(question));
     const answerable = ["pending", "approved", "releasing", "confirming"].includes(status.state);
     fill(answering, answerable ? answer({ question, status, about, me, device, again }) : null);
   };
   show();
   if (final(status.state)) return;
+  cards(question, signal, get, (fresh) => fill(inside, evidence(fresh)));
   follow(id, status, signal, async (next, before) => {
     if (next.state !== before.state) {
       // Another state has other things to show, like a registry's page.
@@ -83,6 +86,24 @@ export async function request(main, { argument: id, signal, again }) {
     fill(standing, stands(question, status));
     say(`${next.approvals} of ${next.quorum} approvals`);
   });
+}
+
+/** Shows what is inside once the broker has it: the client hands the files in while somebody looks already. */
+function cards(question, signal, get, show) {
+  const outcomes = (of) => (of.cards ?? []).map((card) => card.outcome);
+  const open = (all) => all.some((outcome) => ["waiting", "not-given"].includes(outcome));
+  let before = outcomes(question);
+  // Most come within seconds; some files nobody hands in.
+  let soon = 15;
+  const look = async () => {
+    const fresh = await get(`/v1/requests/${question.facts.id}/question`).catch(() => null);
+    const now = fresh ? outcomes(fresh) : before;
+    if (now.join() !== before.join()) show(fresh);
+    before = now;
+    if (!open(now)) return 0;
+    return now.includes("waiting") || soon-- > 0 ? 2 : undefined;
+  };
+  if (open(before)) repeat(signal, look, 1);
 }
 
 /** Another log key means another broker, or one whose history was replaced: nothing is answered there. */

@@ -1,0 +1,143 @@
+//! What the broker does again and again by itself.
+
+use broker::{
+    admin::{clock, tokens},
+    desk::Desk,
+    publish::{archive, close, confirm, deposit, fetch, outbox, pushes, ring, settle, unseen},
+    watch::round,
+};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
+
+/// Pause between two sweeps.
+const SWEEP: Duration = Duration::from_secs(1);
+/// Pause between two looks at what is unclear.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// Reads back what was on its way, first of all what a crash left; a registry that hangs stalls
+/// nothing else.
+pub(super) async fn keep_settling(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
+    let mut first = true;
+    loop {
+        let pause = if desk.vault.is_sealed() {
+            Duration::from_secs(1)
+        } else {
+            if let Err(why) = settle::resume(&desk, first).await {
+                tracing::error!(%why, "settling failed");
+            }
+            first = false;
+            SETTLE
+        };
+        tokio::select! {
+            _ = stop.changed() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Downloads and hashes what was published. It may take minutes, so it stops at once when told to.
+pub(super) async fn keep_fetching(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
+    let work = async {
+        loop {
+            if let Err(why) = fetch::sweep(&desk, desk.world.now()).await {
+                tracing::error!(%why, "fetching artifacts failed");
+            }
+            tokio::time::sleep(SWEEP).await;
+        }
+    };
+    tokio::select! {
+        _ = stop.changed() => {}
+        () = work => {}
+    }
+}
+
+/// Decides who is rung, and delivers it: beside each other, so that a slow server keeps nobody from being rung.
+pub(super) async fn keep_ringing(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
+    let deciding = async {
+        loop {
+            match ring::decide(&desk, desk.world.now()).await {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(why) => tracing::error!(%why, "nobody is rung"),
+            }
+            let _ = tokio::time::timeout(SWEEP, desk.bells.asked()).await;
+        }
+    };
+    let delivering = async {
+        loop {
+            if let Err(why) = outbox::deliver(&desk, desk.world.now()).await {
+                tracing::error!(%why, "notifications are not delivered");
+            }
+            let _ = tokio::time::timeout(SWEEP, desk.bells.queued()).await;
+        }
+    };
+    tokio::select! {
+        _ = stop.changed() => {}
+        () = deciding => {}
+        () = delivering => {}
+    }
+}
+
+/// Compares what registries serve with what was published here; first one interval after the start.
+pub(super) async fn keep_watching(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
+    let Some(every) = desk.place.watch_every else {
+        tracing::warn!("the watch is off: versions that others publish are not noticed");
+        return;
+    };
+    let work = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(every)).await;
+            if desk.vault.is_sealed() {
+                continue;
+            }
+            if let Err(why) = round::round(&desk, None).await {
+                tracing::error!(%why, "a round of the watch failed");
+            }
+        }
+    };
+    tokio::select! {
+        _ = stop.changed() => {}
+        () = work => {}
+    }
+}
+
+/// Expires, archives, follows the log: everything that nobody waits for.
+pub(super) async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
+    let mut suspect = false;
+    loop {
+        let watched = clock::watch(&desk, &mut suspect).await;
+        let now = desk.world.now();
+        let swept = close::sweep(&desk, now).await;
+        let forgotten = close::forget_burnt(&desk, now).await;
+        let destroyed = tokens::destroy_expired(&desk, now).await;
+        let archived = archive::archive(&desk, now).await;
+        let told = unseen::sweep(&desk, now).await;
+        let deposited = deposit::sweep(&desk).await;
+        let confirmed = confirm::sweep(&desk).await;
+        let pushed = pushes::sweep(&desk);
+        for why in [
+            swept.err(),
+            forgotten.err(),
+            destroyed.err(),
+            archived.err(),
+            told.err(),
+            watched.err(),
+            deposited.err(),
+            confirmed.err(),
+            pushed.err(),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            tracing::error!(%why, "keeping house failed");
+        }
+        if let Err(why) = desk.tree.catch_up_into(&*desk.live, &*desk.history).await {
+            tracing::error!(%why, "the log's tree cannot follow");
+        }
+        desk.waiters.sweep();
+        tokio::select! {
+            _ = stop.changed() => return,
+            () = tokio::time::sleep(SWEEP) => {}
+        }
+    }
+}

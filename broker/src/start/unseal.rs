@@ -1,0 +1,44 @@
+//! What opens the vault when the broker starts.
+
+use anyhow::{Context as _, Result};
+use broker::{admin::custody, config::Config, desk::Desk, secret::Secret, vault::Unseal};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Opens the vault at the start, where the configuration says how; else an admin does.
+pub(super) async fn unseal(config: &Config, desk: &Arc<Desk>) -> Result<()> {
+    let u = &config.unseal;
+    let secret = if let Some(path) = &u.passphrase_file {
+        Unseal::Passphrase(Secret::new(read_secret(path)?))
+    } else if u.identity_file.is_some() || u.credential.is_some() {
+        Unseal::Identity(Secret::new(read_secret(&identity_path(config)?)?))
+    } else {
+        tracing::warn!(
+            "the vault is sealed; an admin unseals it: countersign admin unseal (before anybody is enrolled: the first admin's countersign enroll asks for the passphrase)"
+        );
+        return Ok(());
+    };
+    custody::unseal(desk, secret, desk.world.now())
+        .await
+        .context("the vault cannot be unsealed")
+}
+
+/// Where the age identity lies that opens the vault.
+pub(super) fn identity_path(config: &Config) -> Result<PathBuf> {
+    if let Some(path) = &config.unseal.identity_file {
+        return Ok(path.clone());
+    }
+    let name = config.unseal.credential.as_deref().unwrap_or_default();
+    let folder = std::env::var_os("CREDENTIALS_DIRECTORY")
+        .context("[unseal] credential: $CREDENTIALS_DIRECTORY is not set; systemd sets it for LoadCredential=")?;
+    Ok(PathBuf::from(folder).join(name))
+}
+
+/// A file with a secret in one line.
+pub(super) fn read_secret(path: &Path) -> Result<String> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("{}: cannot be read", path.display()))?;
+    Ok(text.trim_end_matches('\n').to_owned())
+}
