@@ -1,0 +1,173 @@
+//! What an admin does.
+
+use crate::{
+    device::DevicePublic,
+    ids::{ClientKeyId, GroupName, PersonId, RegistryId, RequestId},
+    time::UnixTime,
+};
+use serde::{Deserialize, Serialize};
+
+/// One person in `GET /v1/admin/people`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PersonLine {
+    /// Who.
+    pub person: PersonId,
+    /// Groups.
+    pub groups: Vec<GroupName>,
+    /// Whether an admin.
+    pub admin: bool,
+    /// How many devices.
+    pub devices: usize,
+    /// CI accounts.
+    pub actors: Vec<String>,
+}
+
+/// `POST /v1/admin/tokens` (add) and `POST /v1/admin/tokens/rotate`.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRequest {
+    /// The registry.
+    pub registry: RegistryId,
+    /// What the token covers: a package name or a pattern like `@acme/*` or `*`.
+    pub scope: String,
+    /// The secret; it goes in and never comes out.
+    pub token: String,
+    /// When the registry lets it expire, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<UnixTime>,
+}
+
+/// Names a token: `POST /v1/admin/tokens/check` and `…/remove`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenName {
+    /// The registry.
+    pub registry: RegistryId,
+    /// What it covers.
+    pub scope: String,
+}
+
+/// One stored token in `GET /v1/admin/tokens`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TokenLine {
+    /// The registry.
+    pub registry: RegistryId,
+    /// What it covers.
+    pub scope: String,
+    /// Its version, from 1.
+    pub version: u64,
+    /// Keyed fingerprint, 8 hex digits.
+    pub fingerprint: String,
+    /// When it was stored.
+    pub stored: UnixTime,
+    /// When the registry lets it expire, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<UnixTime>,
+    /// When it was last used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<UnixTime>,
+    /// The old version is kept until then for requests in flight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlap_until: Option<UnixTime>,
+    /// Share of the allowed age, in percent.
+    pub age_percent: u64,
+    /// Whether a job has seen it (reveal): rotate it.
+    pub exposed: bool,
+}
+
+/// A stage in `GET /v1/admin/stages`: what a registry keeps aside, unpublished.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StageLine {
+    /// The registry.
+    pub registry: RegistryId,
+    /// The registry's name for it.
+    pub stage: String,
+    /// The package, as the registry says.
+    pub package: String,
+    /// The version, as the registry says.
+    pub version: String,
+    /// The tag that it will get, as the registry says.
+    pub tag: String,
+    /// Who staged it, as the registry says.
+    pub actor: String,
+    /// When, as the registry says.
+    pub created: String,
+    /// The request by which this broker made it; absent: somebody else did. Look into it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestId>,
+}
+
+/// `GET /v1/admin/stages`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Stages {
+    /// What lies at the registries.
+    pub stages: Vec<StageLine>,
+    /// Registries and packages that did not answer, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<String>,
+}
+
+/// Reply to a check.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TokenChecked {
+    /// Whether the registry knows the token.
+    pub works: bool,
+    /// Whose it is, as the registry says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// A sentence.
+    pub detail: String,
+}
+
+/// `POST /v1/admin/client-keys`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientKeyRequest {
+    /// Its name.
+    pub name: ClientKeyId,
+    /// Ed25519 public key.
+    pub public_key: DevicePublic,
+    /// Packages it may ask for, like `npm:@acme/left`; exact names.
+    pub packages: Vec<String>,
+}
+
+/// A stored client key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ClientKeyLine {
+    /// Its name.
+    pub name: ClientKeyId,
+    /// Packages.
+    pub packages: Vec<String>,
+    /// Registered.
+    pub added: UnixTime,
+}
+
+/// `POST /v1/admin/freeze` and `…/thaw`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FreezeRequest {
+    /// `npm:@acme/left`
+    pub package: String,
+    /// Why, for the log of people.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// Reply to freeze and thaw.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FreezeStatus {
+    /// `npm:@acme/left`
+    pub package: String,
+    /// Whether it is frozen now.
+    pub frozen: bool,
+    /// People who asked for the thaw; two are needed.
+    pub thawing: Vec<PersonId>,
+}
+
+/// `POST /v1/admin/unseal`
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnsealRequest {
+    /// The passphrase.
+    pub passphrase: String,
+}

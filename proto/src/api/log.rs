@@ -1,0 +1,44 @@
+//! What is exported of the log, and receipts.
+
+use super::ItemStatus;
+use crate::{
+    answer::Evidence,
+    intent::IntentEvidence,
+    passkey::RelyingParty,
+    request::{RequestDigest, RequestFacts},
+};
+use serde::{Deserialize, Serialize};
+
+/// One exported line of the audit log (`GET /v1/log/export?from=N&limit=M`, JSON lines).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LogLine {
+    /// Position, from 0.
+    pub index: u64,
+    /// The event's exact bytes: the leaf is hashed over this text.
+    pub leaf: String,
+}
+
+/// What a receipt states; the payload of a DSSE envelope.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReceiptBody {
+    /// What was asked.
+    pub facts: RequestFacts,
+    /// Its digest.
+    pub request_digest: RequestDigest,
+    /// The approvals' evidence.
+    pub evidence: Vec<Evidence>,
+    /// The site that passkeys' assertions are for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<RelyingParty>,
+    /// The intents that it fitted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub intents: Vec<IntentEvidence>,
+    /// What the registry showed afterwards.
+    pub items: Vec<ItemStatus>,
+    /// The leaf that records the publish.
+    pub leaf: LogLine,
+    /// Inclusion proof of that leaf (RFC 9162 §2.1.3), hex.
+    pub inclusion: Vec<String>,
+    /// The signed checkpoint (C2SP tlog-checkpoint) that it is proved against.
+    pub checkpoint: String,
+}
