@@ -11,16 +11,18 @@ use proto::{
     api::{PasskeyReply, SecondFactor},
     bearer::{Bearer, Kind},
     device::{DeviceKey, enrolment_bytes},
-    digest::hex,
+    digest::{Algorithm, Digest, hex},
     factors::change,
+    intent::{IntendedFile, IntendedItem, IntentStatement},
     passkey::change_digest,
     request::RequestDigest,
+    time::UnixTime,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
 use stand::{
     browser::Browser,
-    http,
+    http, now,
     passkey::Authenticator,
     people::{Device, Job, Office, Reply, phone_policy, random},
 };
@@ -208,6 +210,83 @@ async fn attack_30_a_reply_works_once_and_a_counter_never_goes_back() {
         let reply = alice.send(&job, Decision::Approve, factor).await;
         assert_eq!(reply.code() == "factor-wrong", refused, "{}", reply.body);
     }
+}
+
+/// An announcement of a release with these very bytes, as this phone's device signs it.
+fn announcing(phone: &Phone, job_of: &[u8], version: &str) -> IntentStatement {
+    let time = UnixTime(now().unwrap());
+    IntentStatement {
+        items: vec![IntendedItem {
+            registry: "npm".parse().unwrap(),
+            package: "@acme/left".parse().unwrap(),
+            version: version.parse().unwrap(),
+            tag: None,
+            files: vec![IntendedFile {
+                name: "package.tgz".into(),
+                digest: Digest::of(Algorithm::Sha512, job_of),
+            }],
+        }],
+        commit: None,
+        expires: time.after(600),
+        device: phone.device.key.public().id(),
+        time,
+        nonce: hex(&random::<16>().unwrap()),
+    }
+}
+
+#[tokio::test]
+async fn attack_30_a_passkey_announces_one_release_and_no_other() {
+    let office = office().await;
+    let mut alice = Phone::hire(&office, "alice").await;
+    let mut bob = Phone::hire(&office, "bob").await;
+    let digest_of = |statement: &IntentStatement| {
+        let digest = Digest::of(Algorithm::Sha256, &statement.canonical());
+        let bytes: [u8; 32] = digest.as_bytes().try_into().unwrap();
+        RequestDigest(bytes)
+    };
+    let body = |phone: &Phone, statement: &IntentStatement, factor: &SecondFactor| {
+        let signature = hex(&phone.device.key.sign(&statement.canonical()));
+        json!({"statement": statement, "signature": signature, "passkey": factor.passkey})
+    };
+    let meant = announcing(&alice, b"meant", "1.0.0");
+    let evil = announcing(&alice, b"evil", "1.0.0");
+    let mut tries = Vec::new();
+    tries.push(("none", SecondFactor::default()));
+    for (what, act, about) in [
+        ("another release", "intend", digest_of(&meant)),
+        ("another act", "approve", digest_of(&evil)),
+        ("a change", "change-factors", digest_of(&evil)),
+    ] {
+        tries.push((what, alice.factor(act, &about).await));
+    }
+    let of_bob = bob.factor("intend", &digest_of(&evil)).await;
+    tries.push(("bob's", of_bob));
+    for (what, factor) in &tries {
+        let asked = body(&alice, &evil, factor);
+        let reply = alice.device.post("/v1/intents", asked).await.unwrap();
+        assert!(
+            ["factor-wrong", "factor-missing", "not-allowed"].contains(&reply.code()),
+            "{what}: {} {}",
+            reply.status,
+            reply.body
+        );
+    }
+    // Nothing of it was announced; the right one is, once.
+    let job = office.open("@acme/left", "1.0.0", b"evil").await.unwrap();
+    assert_eq!(job.state().await.unwrap(), "pending");
+    assert!(job.cancel().await.unwrap().success());
+    let factor = alice.factor("intend", &digest_of(&meant)).await;
+    let asked = body(&alice, &meant, &factor);
+    let reply = alice.device.post("/v1/intents", asked).await.unwrap();
+    assert!(reply.success(), "{} {}", reply.status, reply.body);
+    let again = announcing(&alice, b"meant", "1.0.1");
+    let asked = body(&alice, &again, &factor);
+    let reply = alice.device.post("/v1/intents", asked).await.unwrap();
+    assert!(!reply.success(), "{}", reply.body);
+    let job = office.open("@acme/left", "1.0.0", b"meant").await.unwrap();
+    assert_eq!(job.state().await.unwrap(), "approved");
+    let job = office.open("@acme/left", "1.0.1", b"meant").await.unwrap();
+    assert_eq!(job.state().await.unwrap(), "pending");
 }
 
 #[tokio::test]
@@ -460,7 +539,7 @@ async fn attack_33_lost_factors_need_two_others_and_a_day() {
     let reply = recover(&office.admin, "ask", proof).await;
     let all: Value = reply.ok().unwrap();
     let ready = all["recoveries"][0]["ready"].as_u64().unwrap();
-    assert!(ready >= stand::now().unwrap() + 24 * 3600 - 60);
+    assert!(ready >= now().unwrap() + 24 * 3600 - 60);
     let seen: Value = carol
         .device
         .get("/v1/recoveries")

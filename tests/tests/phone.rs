@@ -302,7 +302,7 @@ async fn what_is_inside_appears_by_itself_with_what_changed_on_demand() {
         .await
         .unwrap();
     phone
-        .sees("+    \"postinstall\": \"node index.js\"")
+        .sees("\"scripts\":{\"postinstall\":\"node index.js\"}")
         .await
         .unwrap();
     assert_eq!(phone.axe().await.unwrap(), json!([]));
