@@ -14,7 +14,7 @@ use stand::{
 use std::path::PathBuf;
 
 /// Most bytes of a picture.
-const PICTURE_MAX: u64 = 150_000;
+const PICTURE_MAX: u64 = 200_000;
 
 const POLICY: &str = r#"
 [[package]]
