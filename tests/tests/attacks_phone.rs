@@ -195,6 +195,15 @@ async fn attack_30_a_reply_works_once_and_a_counter_never_goes_back() {
     let denied = events.iter().filter(|e| e["type"] == "request-denied");
     assert_eq!(denied.count(), 1);
 
+    // Many authenticators count nothing: the same reply about the same act is refused all the same.
+    let proof = alice.change(change::ADD_DEVICE, "alice").await;
+    for first in [true, false] {
+        let asked = proof.clone();
+        let reply = alice.device.post("/v1/devices/invite", asked).await;
+        let reply = reply.unwrap();
+        assert_eq!(reply.success(), first, "{}", reply.body);
+    }
+
     // A cloned authenticator that counts behind the real one.
     let job = office.open("@acme/left", "1.0.1", b"a").await.unwrap();
     let digest = job.opened.request_digest;
