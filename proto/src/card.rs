@@ -9,6 +9,12 @@ use std::{fmt, str::FromStr};
 
 /// Largest file that a job hands over to be looked into, in bytes.
 pub const FILE_MAX: u64 = 64 << 20;
+/// Files of one request that are looked into.
+pub const FILES_MAX: usize = 400;
+/// Bytes of one request's files that are looked into.
+pub const BYTES_MAX: u64 = 1 << 30;
+/// Largest source archive that a job hands in, in bytes.
+pub const SOURCE_MAX: u64 = 64 << 20;
 /// Most lines about single files; the counts beside them are of all.
 pub const LINES_MAX: usize = 200;
 /// Longest name in a card, in characters.
@@ -50,6 +56,8 @@ pub enum Outcome {
     Failed,
     /// Not an archive that the broker knows how to look into.
     NotAnArchive,
+    /// The request has more files, or larger ones, than the broker looks into.
+    LeftOut,
 }
 
 impl Outcome {
@@ -65,6 +73,9 @@ impl Outcome {
                 "COULD NOT BE INSPECTED: it is damaged, ambiguous, too large or took too long"
             }
             Self::NotAnArchive => "not an archive that the broker looks into",
+            Self::LeftOut => {
+                "NOT READ: the request has more than the broker looks into, so what is in it is not known"
+            }
         }
     }
 }
@@ -104,8 +115,23 @@ pub struct Inside {
     pub removed: u32,
     /// Files with other bytes.
     pub changed: u32,
-    /// The first of them, by name.
+    /// The first of them: what decides, then by name. Empty too where a request has too many files for all lists.
     pub lines: Vec<Line>,
+    /// Against the source, if the job handed it in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<AgainstSource>,
+}
+
+/// The files of a package against the source of its release, as the job handed it in: the job's word, which
+/// proves nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgainstSource {
+    /// Files that are in it, with the same bytes.
+    pub same: u32,
+    /// Files with other bytes than in it.
+    pub differ: u32,
+    /// Files that are not in it.
+    pub absent: u32,
 }
 
 /// One file that differs.
@@ -120,9 +146,9 @@ pub struct Line {
     /// Its size before, in bytes, if it changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<u64>,
-    /// Whether there is a text difference to be asked for.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub diff: bool,
+    /// The number of its text difference, if there is one to be asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub difference: Option<u32>,
 }
 
 /// How a file differs.
@@ -236,7 +262,8 @@ impl FromStr for FindingKind {
     }
 }
 
-/// `GET /v1/requests/{id}/diff`, signed by a device: how the text of one file inside changed.
+/// `GET /v1/requests/{id}/diff`, signed by a device: how the text of one file inside changed. It is asked for by
+/// the numbers of item, file and difference: names are cut for people, and two may look the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Diff {
     /// The file's name below the archive's root folder.

@@ -106,7 +106,7 @@ async fn a_deposit_is_looked_into_and_compared_with_what_is_published() {
         inside
             .lines
             .iter()
-            .all(|l| l.change == Change::Changed && l.diff)
+            .all(|l| l.change == Change::Changed && l.difference.is_some())
     );
     assert_eq!(seen.findings[0].kind, FindingKind::InstallScripts);
     assert_eq!(seen.findings[0].risk, Risk::High);
@@ -388,4 +388,191 @@ async fn what_must_be_unchanged_is_and_a_risk_raises_the_factor() {
         "{}",
         refused.text
     );
+}
+
+/// Hands in the source of a request.
+async fn hand_in_source(job: &Job, bytes: &[u8]) -> Reply {
+    let bearer = format!("Bearer {}", job.ticket);
+    let headers = [("authorization", bearer.as_str())];
+    let path = job.path("/source");
+    job.api
+        .call("PUT", &path, &headers, bytes.to_vec())
+        .await
+        .unwrap()
+}
+
+/// A `.tar.gz` of these files, as `git archive` makes it.
+fn archive(files: &[(&str, &str)]) -> Vec<u8> {
+    let gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let mut tar = tar::Builder::new(gzip);
+    for (name, text) in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, text.as_bytes()).unwrap();
+    }
+    tar.into_inner().unwrap().finish().unwrap()
+}
+
+/// Approves and publishes with the job's credential.
+async fn publish(small: &Small, job: &Job, package: &Packed) {
+    small.alice.approve(job).await.unwrap().ok_status().unwrap();
+    let credential = job.credential().await.unwrap();
+    let document = package.document("latest").unwrap();
+    let endpoint = small.endpoint().unwrap();
+    let put = endpoint.put(&package.name, &credential, document).await;
+    let put = put.unwrap();
+    assert_eq!(put.status, 201, "{}", put.text);
+}
+
+#[tokio::test]
+async fn the_source_as_the_job_handed_it_in_is_compared_with_and_wanted_where_the_policy_says() {
+    let small =
+        small("scan = \"show\"\nrequire_unchanged = [\"source\"]\nrisky_factors = \"any\"").await;
+    let package = Packed::new("@acme/left", "1.0.0").unwrap();
+    let item = || [package.item("latest").unwrap()];
+    // Without a source it is said, and here it is a no.
+    let job = small.open(&item()).await.unwrap();
+    hand_in(&job, &job.ticket, &package.tgz)
+        .await
+        .ok_status()
+        .unwrap();
+    assert_eq!(only_card(&small, &job).await.inside.unwrap().source, None);
+    let refused = small.alice.approve(&job).await.unwrap();
+    assert!(refused.text.contains("--source"), "{}", refused.text);
+    job.cancel().await.unwrap().ok_status().unwrap();
+
+    let job = small.open(&item()).await.unwrap();
+    for bad in [&b"no archive"[..], b""] {
+        let refused = hand_in_source(&job, bad).await;
+        assert_eq!(refused.status, 400, "{}", refused.text);
+    }
+    let other = archive(&[("index.js", "something else"), ("README.md", "x")]);
+    for _ in 0..2 {
+        hand_in_source(&job, &other).await.ok_status().unwrap();
+    }
+    let another = archive(&[("index.js", "")]);
+    let refused = hand_in_source(&job, &another).await;
+    assert_eq!(refused.status, 400, "once: {}", refused.text);
+    hand_in(&job, &job.ticket, &package.tgz)
+        .await
+        .ok_status()
+        .unwrap();
+    let card = only_card(&small, &job).await;
+    let source = card.inside.as_ref().unwrap().source.unwrap();
+    assert!(source.differ > 0 && source.absent > 0, "{source:?}");
+    let kinds: Vec<_> = card.findings.iter().map(|f| f.kind).collect();
+    assert!(kinds.contains(&FindingKind::Source), "{kinds:?}");
+    let refused = small.alice.approve(&job).await.unwrap();
+    assert!(
+        refused.text.contains("`source` unchanged"),
+        "{}",
+        refused.text
+    );
+}
+
+#[tokio::test]
+async fn attack_53_a_request_of_too_many_bytes_is_read_in_part_and_that_is_told() {
+    let small = small(BLOCK).await;
+    let package = |n: usize| Packed::new(&format!("@acme/p{n}"), "1.0.0").unwrap();
+    let first = package(0);
+    let mut items = vec![first.item("latest").unwrap()];
+    for n in 1..=17 {
+        let mut item = package(n).item("latest").unwrap();
+        // More than there is room for in all.
+        item.files[0].size = 64 << 20;
+        items.push(item);
+    }
+    let job = small.open(&items).await.unwrap();
+    hand_in(&job, &job.ticket, &first.tgz)
+        .await
+        .ok_status()
+        .unwrap();
+    let question: Question = small.alice.question(job.id).await.unwrap().ok().unwrap();
+    let outcomes: Vec<_> = question.cards.iter().map(|c| c.outcome).collect();
+    assert_eq!(outcomes.len(), 18);
+    assert_eq!(outcomes[0], Outcome::Inspected);
+    assert!(outcomes[1..16].iter().all(|o| *o == Outcome::NotGiven));
+    assert_eq!(outcomes[16..], [Outcome::LeftOut, Outcome::LeftOut]);
+    assert!(
+        question
+            .warnings
+            .iter()
+            .any(|w| w.contains("2 files were NOT read")),
+        "{:?}",
+        question.warnings
+    );
+    let bearer = format!("Bearer {}", job.ticket);
+    let digest = &job.facts.items[17].files[0].digest;
+    let headers = [("authorization", bearer.as_str())];
+    let path = job.path(&format!("/files/{digest}"));
+    let reply = job.api.call("PUT", &path, &headers, vec![0]).await.unwrap();
+    assert_eq!(reply.status, 400, "it is not asked for: {}", reply.text);
+}
+
+#[tokio::test]
+async fn what_a_release_does_for_the_first_time_is_told() {
+    let small = small("").await;
+    let workflow = ".github/workflows/release.yml";
+    let first = Packed::new("@acme/left", "1.0.0").unwrap();
+    let job = small.open(&[first.item("latest").unwrap()]).await.unwrap();
+    let told = |q: &Question| {
+        let ours = |w: &&String| w.contains("the first release") || w.contains("the workflow");
+        q.warnings.iter().filter(ours).cloned().collect::<Vec<_>>()
+    };
+    let question: Question = small.alice.question(job.id).await.unwrap().ok().unwrap();
+    let none: [String; 0] = [];
+    assert_eq!(told(&question), none, "nothing is known");
+    let source = archive(&[(workflow, "on: push"), ("index.js", "")]);
+    hand_in_source(&job, &source).await.ok_status().unwrap();
+    publish(&small, &job, &first).await;
+
+    let second = Packed::new("@acme/left", "1.0.1").unwrap();
+    let items = [second.item("latest").unwrap()];
+    let changes = json!({"actor": "eve", "actor_id": "8", "runner_environment": "self-hosted", "ref": "refs/tags/v1.0.1"});
+    let start = Instant::now();
+    let open = |n: u128| {
+        let (small, items, changes) = (&small, &items, &changes);
+        async move {
+            let token = small.token_with(changes).await.unwrap();
+            Job::open(&small.daemon, &token, items, &format!("key {n}"))
+                .await
+                .unwrap()
+        }
+    };
+    let (lines, job) = loop {
+        let job = open(start.elapsed().as_nanos()).await;
+        let question: Question = small.alice.question(job.id).await.unwrap().ok().unwrap();
+        // It is remembered when the finished request moves to the history.
+        if !told(&question).is_empty() {
+            break (told(&question), job);
+        }
+        job.cancel().await.unwrap().ok_status().unwrap();
+        assert!(start.elapsed() < LIMIT);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    };
+    assert_eq!(
+        lines,
+        [
+            "the first release of npm:@acme/left by a job that was started by eve",
+            "the first release of npm:@acme/left on a runner of the kind self-hosted",
+            "whether the workflow .github/workflows/release.yml changed is not known: it was in the source of the \
+             last release, and is in none that this job handed in",
+        ]
+    );
+    let changed = archive(&[(workflow, "on: workflow_dispatch"), ("index.js", "")]);
+    hand_in_source(&job, &changed).await.ok_status().unwrap();
+    let question: Question = small.alice.question(job.id).await.unwrap().ok().unwrap();
+    let last = told(&question).pop().unwrap();
+    assert!(
+        last.starts_with(
+            "the workflow .github/workflows/release.yml changed since the last release"
+        ),
+        "{last}"
+    );
+    job.cancel().await.unwrap().ok_status().unwrap();
+    let job = open(0).await;
+    hand_in_source(&job, &source).await.ok_status().unwrap();
+    let question: Question = small.alice.question(job.id).await.unwrap().ok().unwrap();
+    assert_eq!(told(&question).len(), 2, "{:?}", told(&question));
 }

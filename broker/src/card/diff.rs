@@ -9,7 +9,7 @@ use proto::{
     text::{harmless, misleads},
 };
 use similar::TextDiff;
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 /// Lines of a text that is compared: the work grows with their square.
 const COMPARED_MAX: usize = 3000;
@@ -22,7 +22,7 @@ const LINE_MAX: usize = 300;
 
 /// The files against those before, with the text differences that there is room for: first of what decides.
 pub(super) fn inside(case: &Case<'_>) -> (Inside, Vec<Diff>) {
-    let (now, before) = (case.now, case.before);
+    let (now, before) = (case.now, case.before.tree());
     let mut inside = Inside {
         files: count(now),
         unpacked: now.unpacked,
@@ -30,7 +30,11 @@ pub(super) fn inside(case: &Case<'_>) -> (Inside, Vec<Diff>) {
         ..Inside::default()
     };
     let mut wanted = Vec::new();
-    for (name, leaf) in now.fresh(before) {
+    let mut listed = BTreeMap::new();
+    let mut fresh: Vec<_> = now.fresh(before).collect();
+    // What decides stands first, so that it is listed however much there is.
+    fresh.sort_by_key(|(name, _)| !decides(name));
+    for (name, leaf) in fresh {
         let old = before.and_then(|b| b.files.get(name));
         let change = if old.is_some() {
             inside.changed += 1;
@@ -39,6 +43,7 @@ pub(super) fn inside(case: &Case<'_>) -> (Inside, Vec<Diff>) {
             inside.added += 1;
             Change::Added
         };
+        listed.insert(name, inside.lines.len());
         push(&mut inside, change, name, leaf, old);
         if let Some(old) = old {
             wanted.push((name, old, leaf));
@@ -50,6 +55,8 @@ pub(super) fn inside(case: &Case<'_>) -> (Inside, Vec<Diff>) {
             push(&mut inside, Change::Removed, name, leaf, None);
         }
     }
+    // Only what is listed can be asked for.
+    wanted.retain(|(name, ..)| listed.get(name).is_some_and(|at| *at < LINES_MAX));
     wanted.sort_by_key(|(name, ..)| (!decides(name), *name));
     let mut diffs = Vec::new();
     let mut room = DIFFS_MAX;
@@ -62,10 +69,14 @@ pub(super) fn inside(case: &Case<'_>) -> (Inside, Vec<Diff>) {
             break;
         };
         room = left;
-        let name = shown(name);
-        for line in inside.lines.iter_mut().filter(|l| l.name == name) {
-            line.diff = true;
+        // By its place: two names may look the same when they are cut.
+        let number = u32::try_from(diffs.len()).ok();
+        if let Some(at) = listed.get(name)
+            && let Some(line) = inside.lines.get_mut(*at)
+        {
+            line.difference = number;
         }
+        let name = shown(name);
         diffs.push(Diff { name, text });
     }
     (inside, diffs)
@@ -82,7 +93,7 @@ fn push(inside: &mut Inside, change: Change, name: &str, leaf: &Leaf, old: Optio
             name: shown(name),
             size: leaf.size,
             before: old.map(|o| o.size),
-            diff: false,
+            difference: None,
         });
     }
 }

@@ -12,13 +12,15 @@ mod diff;
 mod findings;
 pub mod run;
 mod sandbox;
+pub mod source;
 mod tree;
 
 pub use crate::registry::archive::Format;
 
-use findings::secrets::Rules;
+use findings::{Before, secrets::Rules};
 use proto::card::{Diff, Finding, Inside};
 use serde::{Deserialize, Serialize};
+use source::Listing;
 use std::io::{self, Read, Seek};
 use tree::{Judged, Tree};
 
@@ -34,8 +36,33 @@ pub struct Job {
     pub version: String,
     /// Bytes of the archive.
     pub length: u64,
-    /// Bytes of the previous version's archive, if there is one to compare with.
-    pub previous: Option<u64>,
+    /// What it is compared with.
+    pub previous: Against,
+    /// Bytes of the list of the source's files ([`Listing`]), if the job handed its source in.
+    #[serde(default)]
+    pub source: Option<u64>,
+}
+
+/// What an archive is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Against {
+    /// Nothing: nothing of the package is published.
+    First,
+    /// Nothing: what is published could not be had.
+    Unknown,
+    /// The previous version's archive, of so many bytes.
+    Bytes(u64),
+}
+
+/// What the process is asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Task {
+    /// To look into an archive.
+    Look(Job),
+    /// To list the files of a source archive of so many bytes.
+    List(u64),
 }
 
 /// What was found.
@@ -59,9 +86,12 @@ fn inspect<F: Read + Seek>(
     job: &Job,
     archive: F,
     previous: Option<F>,
+    source: Option<&Listing>,
 ) -> Result<Inspection, crate::registry::archive::ArchiveError> {
-    let before = job.previous.zip(previous);
-    let before = before.and_then(|(length, file)| Tree::read(job.format, file, length, None).ok());
+    let before = match (job.previous, previous) {
+        (Against::Bytes(length), Some(file)) => Tree::read(job.format, file, length, None).ok(),
+        _ => None,
+    };
     let judged = Judged {
         before: before.as_ref(),
         rules,
@@ -72,9 +102,15 @@ fn inspect<F: Read + Seek>(
         package: &job.package,
         version: &job.version,
         now: &now,
-        before: before.as_ref(),
+        before: match (&before, job.previous) {
+            (Some(tree), _) => Before::Tree(tree),
+            (None, Against::First) => Before::First,
+            (None, _) => Before::Unknown,
+        },
+        source,
     };
-    let (inside, diffs) = diff::inside(&case);
+    let (mut inside, diffs) = diff::inside(&case);
+    inside.source = findings::source::counts(&case);
     Ok(Inspection {
         compared: before.is_some(),
         inside,
@@ -126,6 +162,8 @@ impl<F: Read + Seek> Seek for Window<F> {
     }
 }
 
+#[cfg(test)]
+mod follow_tests;
 #[cfg(test)]
 mod samples;
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Starts the process that reads archives, and believes nothing of it but a short answer in time.
 
 use super::{
-    Inspection, Job,
+    Against, Inspection, Job, Task,
     child::{JOB_MAX, Said},
+    source::Listing,
 };
 use std::{
     fs::File,
@@ -17,6 +18,8 @@ use tokio::sync::Semaphore;
 
 /// Longest answer, in bytes.
 const ANSWER_MAX: u64 = 512 << 10;
+/// Longest list of a source's files, in bytes.
+const LIST_MAX: u64 = Listing::JSON_MAX;
 /// Longest time for one answer.
 const WITHIN: Duration = Duration::from_secs(20);
 /// Archives that are looked into at once.
@@ -56,12 +59,33 @@ impl Default for Inspector {
 
 /// Packs a job for the process: what it is, then the archives, in a file without a name.
 pub fn pack(
-    job: &Job,
+    mut job: Job,
     archive: impl Read,
     previous: Option<impl Read>,
+    source: Option<&Listing>,
     folder: &Path,
 ) -> io::Result<File> {
-    let head = serde_json::to_vec(job)?;
+    let source = source.map(serde_json::to_vec).transpose()?;
+    job.source = source.as_ref().map(|list| list.len() as u64);
+    let (length, before) = (job.length, job.previous);
+    let mut file = head(&Task::Look(job), folder)?;
+    let mut whole = io::copy(&mut archive.take(length), &mut file)? == length;
+    file.write_all(&source.unwrap_or_default())?;
+    if let (Against::Bytes(length), Some(previous)) = (before, previous) {
+        whole &= io::copy(&mut previous.take(length), &mut file)? == length;
+    }
+    packed(file, whole)
+}
+
+/// Packs a source archive, whose files are to be listed.
+pub fn pack_source(archive: impl Read, length: u64, folder: &Path) -> io::Result<File> {
+    let mut file = head(&Task::List(length), folder)?;
+    let whole = io::copy(&mut archive.take(length), &mut file)? == length;
+    packed(file, whole)
+}
+
+fn head(task: &Task, folder: &Path) -> io::Result<File> {
+    let head = serde_json::to_vec(task)?;
     let length = u32::try_from(head.len()).unwrap_or(u32::MAX);
     if head.len() > JOB_MAX {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -69,11 +93,10 @@ pub fn pack(
     let mut file = tempfile::tempfile_in(folder)?;
     file.write_all(&length.to_be_bytes())?;
     file.write_all(&head)?;
-    let copied = io::copy(&mut archive.take(job.length), &mut file)?;
-    let mut whole = copied == job.length;
-    if let (Some(length), Some(previous)) = (job.previous, previous) {
-        whole &= io::copy(&mut previous.take(length), &mut file)? == length;
-    }
+    Ok(file)
+}
+
+fn packed(mut file: File, whole: bool) -> io::Result<File> {
     if !whole {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
@@ -99,6 +122,23 @@ impl Inspector {
 
     /// Looks into what [`pack`] made.
     pub async fn inspect(&self, packed: File) -> Result<Inspection, NotInspected> {
+        match self.said(packed, ANSWER_MAX).await? {
+            Said::Inspected(inspection) => Ok(inspection),
+            Said::Refused => Err(NotInspected::Refused),
+            Said::Listed(_) => Err(NotInspected::Ended),
+        }
+    }
+
+    /// Lists the files of what [`pack_source`] made.
+    pub async fn list(&self, packed: File) -> Result<Listing, NotInspected> {
+        match self.said(packed, LIST_MAX).await? {
+            Said::Listed(listing) => Ok(listing),
+            Said::Refused => Err(NotInspected::Refused),
+            Said::Inspected(_) => Err(NotInspected::Ended),
+        }
+    }
+
+    async fn said(&self, packed: File, most: u64) -> Result<Said, NotInspected> {
         let mut command = Command::new(&self.program);
         command
             .args(&self.arguments)
@@ -109,7 +149,7 @@ impl Inspector {
             .stderr(Stdio::null());
         let running: Arc<Mutex<Option<Child>>> = Arc::default();
         let own = Arc::clone(&running);
-        let asked = tokio::task::spawn_blocking(move || answer(command, &own));
+        let asked = tokio::task::spawn_blocking(move || answer(command, &own, most));
         let ended = tokio::time::timeout(self.within, asked).await;
         // Whatever came of it, nothing of it runs on: also where it closed its output and went on.
         end(&running);
@@ -119,25 +159,25 @@ impl Inspector {
         if !whole {
             return Err(NotInspected::Ended);
         }
-        match serde_json::from_slice(&answer) {
-            Ok(Said::Inspected(inspection)) => Ok(inspection),
-            Ok(Said::Refused) => Err(NotInspected::Refused),
-            Err(_) => Err(NotInspected::Ended),
-        }
+        serde_json::from_slice(&answer).map_err(|_| NotInspected::Ended)
     }
 }
 
 /// Starts it, and reads its answer to the end or to the limit. The thread that starts it must live as long as
 /// it does: the kernel ends it with that thread.
-fn answer(mut command: Command, running: &Mutex<Option<Child>>) -> io::Result<(Vec<u8>, bool)> {
+fn answer(
+    mut command: Command,
+    running: &Mutex<Option<Child>>,
+    most: u64,
+) -> io::Result<(Vec<u8>, bool)> {
     let mut child = command.spawn()?;
     let output = child.stdout.take();
     *running.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
     let mut answer = Vec::new();
     if let Some(output) = output {
-        output.take(ANSWER_MAX + 1).read_to_end(&mut answer)?;
+        output.take(most + 1).read_to_end(&mut answer)?;
     }
-    if answer.len() as u64 > ANSWER_MAX {
+    if answer.len() as u64 > most {
         return Ok((Vec::new(), false));
     }
     let mut held = running.lock().unwrap_or_else(PoisonError::into_inner);
@@ -232,11 +272,13 @@ mod tests {
             package: "left".to_owned(),
             version: "1.0.0".to_owned(),
             length: 4,
-            previous: Some(2),
+            previous: Against::Bytes(2),
+            source: None,
         };
         let folder = tempfile::tempdir().unwrap();
-        let packed =
-            |archive: &[u8], previous: &[u8]| pack(&job, archive, Some(previous), folder.path());
+        let packed = |archive: &[u8], previous: &[u8]| {
+            pack(job.clone(), archive, Some(previous), None, folder.path())
+        };
         let mut file = packed(b"news", b"ol").unwrap();
         let mut all = Vec::new();
         file.read_to_end(&mut all).unwrap();

@@ -12,7 +12,7 @@ use seccompiler::{
 use thiserror::Error;
 
 /// Address space, in bytes: the program itself, and what two large archives take.
-const ADDRESSES: u64 = 768 << 20;
+const ADDRESSES: u64 = 320 << 20;
 /// Processor time, in seconds.
 const SECONDS: u64 = 15;
 /// Behind everything that people wait for.
@@ -34,6 +34,8 @@ pub(super) fn enter() -> Result<(), SandboxError> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // A courtesy and no limit: a service manager may have taken the call away.
     let _ = nice(NICENESS);
+    // Where memory runs out, the kernel ends this process, and not the broker.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     for (what, most) in [
         (Resource::As, ADDRESSES),
         (Resource::Cpu, SECONDS),

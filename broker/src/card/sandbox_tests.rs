@@ -8,12 +8,16 @@ const ACT: &str = "COUNTERSIGN_TEST_ACT";
 
 /// Runs `the_act` of this very test program in a process of its own.
 fn tried(act: &str) -> ExitStatus {
+    child(act).output().unwrap().status
+}
+
+fn child(act: &str) -> Command {
     let own = std::env::current_exe().unwrap();
     let name = "card::sandbox::tests::the_act";
     let args = ["--exact", name, "--ignored", "--test-threads", "1"];
     let mut command = Command::new(own);
     command.args(args).env(ACT, act);
-    command.output().unwrap().status
+    command
 }
 
 #[test]
@@ -32,6 +36,13 @@ fn the_act() {
             rustix::process::getpid(),
             rustix::process::Signal::TERM,
         )),
+        "stay" => {
+            use std::io::{Read as _, Write as _};
+            let mut out = std::io::stdout();
+            out.write_all(b"entered").unwrap();
+            out.flush().unwrap();
+            let _ = std::io::stdin().read(&mut [0]);
+        }
         "memory" => drop(vec![1u8; usize::try_from(super::ADDRESSES).unwrap()]),
         other => panic!("{other}"),
     }
@@ -48,4 +59,31 @@ fn attack_53_the_reader_of_archives_can_do_nothing_else() {
     }
     let status = tried("memory");
     assert!(!status.success(), "{status}");
+}
+
+#[test]
+fn attack_53_where_memory_runs_out_the_reader_ends_first() {
+    use std::{io::Read as _, process::Stdio};
+    let mut child = child("stay");
+    let mut child = child
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = Vec::new();
+    let mut out = child.stdout.take().unwrap();
+    while !said.ends_with(b"entered") {
+        let mut byte = [0];
+        assert_eq!(
+            out.read(&mut byte).unwrap(),
+            1,
+            "{}",
+            String::from_utf8_lossy(&said)
+        );
+        said.extend_from_slice(&byte);
+    }
+    let score = std::fs::read_to_string(format!("/proc/{}/oom_score_adj", child.id())).unwrap();
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    assert_eq!(score.trim(), "1000");
 }

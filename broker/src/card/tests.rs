@@ -3,29 +3,32 @@ use super::*;
 use proto::card::{Change, FindingKind, Risk};
 use std::io::Cursor;
 
-fn npm(now: &[u8], before: Option<&[u8]>) -> Inspection {
+pub(super) fn npm(now: &[u8], before: Option<&[u8]>) -> Inspection {
     of(Format::Npm, "left", "1.1.0", now, before).unwrap()
 }
 
-fn of(
+pub(super) fn of(
     format: Format,
     package: &str,
     version: &str,
     now: &[u8],
     before: Option<&[u8]>,
 ) -> Result<Inspection, crate::registry::archive::ArchiveError> {
+    let against = before.map_or(Against::First, |b| Against::Bytes(b.len() as u64));
     let job = Job {
         format,
         package: package.to_owned(),
         version: version.to_owned(),
         length: now.len() as u64,
-        previous: before.map(|b| b.len() as u64),
+        previous: against,
+        source: None,
     };
     inspect(
         &Rules::new(),
         &job,
         Cursor::new(now),
         before.map(Cursor::new),
+        None,
     )
 }
 
@@ -60,21 +63,21 @@ fn files_that_differ_are_listed_with_their_sizes_and_their_text() {
         .inside
         .lines
         .iter()
-        .map(|l| (l.change, l.name.as_str(), l.size, l.before, l.diff))
+        .map(|l| (l.change, l.name.as_str(), l.size, l.before, l.difference))
         .collect();
     assert_eq!(
         lines,
         [
-            (Change::Changed, "a.js", 6, Some(8), true),
-            (Change::Added, "new.js", 3, None, false),
             (
                 Change::Changed,
                 "package.json",
                 new.len() as u64,
                 Some(old.len() as u64),
-                true
+                Some(0)
             ),
-            (Change::Removed, "gone.js", 1, None, false),
+            (Change::Changed, "a.js", 6, Some(8), Some(1)),
+            (Change::Added, "new.js", 3, None, None),
+            (Change::Removed, "gone.js", 1, None, None),
         ]
     );
     assert_eq!(
@@ -91,7 +94,7 @@ fn files_that_differ_are_listed_with_their_sizes_and_their_text() {
         "{:?}",
         seen.findings
     );
-    let diff = seen.diffs.iter().find(|d| d.name == "a.js").unwrap();
+    let diff = &seen.diffs[1];
     assert!(diff.text.contains("-two\n+2\n"), "{}", diff.text);
     assert_eq!(
         seen,
@@ -146,6 +149,187 @@ fn install_scripts_are_told_when_they_are_new_changed_or_run_something_else() {
         &[("package.json", json.as_bytes()), ("binding.gyp", b"{}")],
     );
     assert!(told(&gyp, Some(&none)).1.contains("node-gyp rebuild"));
+}
+
+#[test]
+fn attack_53_a_flood_of_secrets_hides_no_install_script() {
+    let json = package_json("1.1.0", r#","scripts":{"postinstall":"node x"}"#);
+    // Of forty and more kinds, so that each is a finding of its own.
+    let text: Vec<String> = findings::secret_rules::samples();
+    assert!(text.len() > 50);
+    let text = text.join("\n");
+    let files = [
+        ("package.json", json.as_bytes()),
+        ("s.txt", text.as_bytes()),
+    ];
+    let before = tgz(
+        "package",
+        &[("package.json", package_json("1.0.0", "").as_bytes())],
+    );
+    let seen = npm(&tgz("package", &files), Some(&before));
+    let told = |kind| seen.findings.iter().filter(|f| f.kind == kind).count();
+    assert!(told(FindingKind::Secrets) >= 10, "{:?}", kinds(&seen));
+    assert_eq!(told(FindingKind::InstallScripts), 1, "{:?}", kinds(&seen));
+}
+
+#[test]
+fn attack_10_two_names_that_look_the_same_have_a_difference_each() {
+    let names = ["a", "b"].map(|c| format!("{}{c}{}", "x/".repeat(45), "y".repeat(90)));
+    let of = |version: &str, texts: [&[u8]; 2]| {
+        let json = package_json(version, "");
+        let [a, b] = texts;
+        tgz(
+            "package",
+            &[
+                ("package.json", json.as_bytes()),
+                (&names[0], a),
+                (&names[1], b),
+            ],
+        )
+    };
+    let seen = npm(
+        &of("1.1.0", [b"2\n", b"4\n"]),
+        Some(&of("1.0.0", [b"1\n", b"3\n"])),
+    );
+    let [_, a, b] = seen.inside.lines.as_slice() else {
+        panic!("{:?}", seen.inside.lines);
+    };
+    assert_eq!(a.name, b.name, "they are cut alike");
+    let text = |line: &proto::card::Line| {
+        let at = usize::try_from(line.difference.unwrap()).unwrap();
+        seen.diffs[at].text.clone()
+    };
+    assert!(text(a).contains("+2") && text(b).contains("+4"));
+}
+
+#[test]
+fn that_nothing_is_known_of_a_version_before_is_neither_calm_nor_a_first_release() {
+    let json = package_json(
+        "1.1.0",
+        r#","dependencies":{"a":"^1"},"scripts":{"install":"node x"}"#,
+    );
+    let minified = "a=b;".repeat(2000);
+    let now = tgz(
+        "package",
+        &[
+            ("package.json", json.as_bytes()),
+            ("x.node", b"\x7fELF\0\0"),
+            ("m.js", minified.as_bytes()),
+        ],
+    );
+    let against = |previous, bytes: Option<&[u8]>| {
+        let job = Job {
+            format: Format::Npm,
+            package: "left".to_owned(),
+            version: "1.1.0".to_owned(),
+            length: now.len() as u64,
+            previous,
+            source: None,
+        };
+        let seen = inspect(
+            &Rules::new(),
+            &job,
+            Cursor::new(now.as_slice()),
+            bytes.map(Cursor::new),
+            None,
+        );
+        seen.unwrap()
+    };
+    let first = against(Against::First, None);
+    let unknown = against(Against::Unknown, None);
+    assert_eq!(against(Against::Bytes(6), Some(b"broken")), unknown);
+    assert_eq!(
+        kinds(&first),
+        [
+            (FindingKind::InstallScripts, Risk::High),
+            (FindingKind::Binaries, Risk::Medium),
+            (FindingKind::Opaque, Risk::Low),
+        ]
+    );
+    assert_eq!(
+        kinds(&unknown),
+        [
+            (FindingKind::InstallScripts, Risk::High),
+            (FindingKind::Binaries, Risk::High),
+            (FindingKind::Opaque, Risk::Medium),
+            (FindingKind::Dependencies, Risk::Medium),
+        ]
+    );
+    let told: Vec<_> = unknown.findings.iter().map(|f| f.what.as_str()).collect();
+    assert!(
+        told[0].contains("whether it is new is not known"),
+        "{told:?}"
+    );
+    assert!(told[1].starts_with("perhaps new: x.node"), "{told:?}");
+    assert!(told[3].contains("is not known: a ^1"), "{told:?}");
+}
+
+#[test]
+fn what_is_not_in_the_source_is_told() {
+    let json = package_json("1.1.0", "");
+    let source = tgz(
+        "left-1.1.0",
+        &[
+            ("packages/left/package.json", json.as_bytes()),
+            ("packages/left/a.js", b"a"),
+            ("packages/left/b.js", b"b"),
+            ("packages/right/c.js", b"c"),
+            ("packages/right/a.js", b"evil"),
+        ],
+    );
+    let source = Listing::read(source.as_slice(), source.len() as u64).unwrap();
+    let now = |files: &[(&str, &[u8])]| {
+        let mut all = vec![("package.json", json.as_bytes())];
+        all.extend_from_slice(files);
+        tgz("package", &all)
+    };
+    let before = now(&[("dist.js", b"0")]);
+    let seen = |now: &[u8]| {
+        let job = Job {
+            format: Format::Npm,
+            package: "left".to_owned(),
+            version: "1.1.0".to_owned(),
+            length: now.len() as u64,
+            previous: Against::Bytes(before.len() as u64),
+            source: None,
+        };
+        let [now, before] = [now, &before].map(Cursor::new);
+        let seen = inspect(&Rules::new(), &job, now, Some(before), Some(&source)).unwrap();
+        let told = seen
+            .findings
+            .into_iter()
+            .filter(|f| f.kind == FindingKind::Source);
+        let told: Vec<_> = told.map(|f| (f.risk, f.what)).collect();
+        let counts = seen.inside.source.unwrap();
+        (told, (counts.same, counts.differ, counts.absent))
+    };
+    assert_eq!(
+        seen(&now(&[("a.js", b"a"), ("b.js", b"b")])),
+        (vec![], (3, 0, 0))
+    );
+    let (told, counts) = seen(&now(&[
+        ("a.js", b"evil"),
+        ("b.js", b"b"),
+        ("c.js", b"c"),
+        ("dist.js", b"1"),
+        ("new.js", b"2"),
+    ]));
+    assert_eq!(
+        told,
+        [
+            (
+                Risk::Medium,
+                "other bytes than in the source: a.js".to_owned()
+            ),
+            (Risk::Medium, "not in the source: new.js".to_owned()),
+            (
+                Risk::Low,
+                "not in the source, as files of these names before: dist.js".to_owned()
+            ),
+            (Risk::Low, "elsewhere in the source: c.js".to_owned()),
+        ]
+    );
+    assert_eq!(counts, (3, 1, 2));
 }
 
 #[test]

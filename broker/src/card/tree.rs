@@ -27,6 +27,7 @@ pub(super) struct Tree {
     pub(super) files: BTreeMap<String, Leaf>,
     /// Bytes after unpacking.
     pub(super) unpacked: u64,
+    /// Bytes of text that is kept.
     kept: usize,
 }
 

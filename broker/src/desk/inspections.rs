@@ -1,10 +1,12 @@
 //! Files that are being looked into.
 
+use super::uploads::Slot;
 use crate::card::run::Inspector;
 use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// One look a file at a time.
 #[derive(Default)]
@@ -12,6 +14,7 @@ pub struct Inspections {
     /// Starts the process that looks.
     pub inspector: Inspector,
     busy: Mutex<BTreeSet<Vec<u8>>>,
+    turns: Mutex<HashMap<Slot, Weak<Semaphore>>>,
 }
 
 impl Inspections {
@@ -19,8 +22,24 @@ impl Inspections {
     pub fn with(inspector: Inspector) -> Self {
         Self {
             inspector,
-            busy: Mutex::default(),
+            ..Self::default()
         }
+    }
+
+    /// Waits for the turn of an account: one file of each at a time, so that nobody's flood of slow archives keeps
+    /// others from their cards (attack 54). The places behind it are given in the order in which they are asked for.
+    pub async fn turn(&self, slot: Slot) -> Option<OwnedSemaphorePermit> {
+        let turns = {
+            let mut all = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            all.retain(|_, turns| turns.strong_count() > 0);
+            let known = all.get(&slot).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                let turns = Arc::new(Semaphore::new(1));
+                all.insert(slot, Arc::downgrade(&turns));
+                turns
+            })
+        };
+        turns.acquire_owned().await.ok()
     }
 
     /// Whether the caller may look into this file; it is busy as long as what is returned lives.
@@ -46,5 +65,30 @@ impl Drop for Busy {
         let busy = &self.all.busy;
         let mut busy = busy.lock().unwrap_or_else(PoisonError::into_inner);
         busy.remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::ids::RequestId;
+
+    #[tokio::test]
+    async fn attack_54_one_account_has_one_turn_and_others_have_theirs() {
+        let all = Inspections::default();
+        let slot = |n| Slot::Request(RequestId(uuid::Uuid::from_u128(n)));
+        let first = all.turn(slot(1)).await.unwrap();
+        let second = all.turn(slot(1));
+        let mut second = std::pin::pin!(second);
+        tokio::select! {
+            biased;
+            _ = &mut second => panic!("two turns at once"),
+            other = all.turn(slot(2)) => assert!(other.is_some()),
+        }
+        drop(first);
+        assert!(second.await.is_some());
+        let _third = all.turn(slot(3)).await.unwrap();
+        let known = all.turns.lock().unwrap().len();
+        assert_eq!(known, 1, "what is over is forgotten");
     }
 }

@@ -9,15 +9,20 @@ use super::{
 };
 use crate::{
     desk::uploads::Slot,
-    publish::{Refusal, close, inspect, state::FileAt},
+    publish::{
+        Refusal, close,
+        inspect::{self, source},
+        state::FileAt,
+    },
 };
 use http::header;
-use proto::{digest::Digest, problem::Code};
+use proto::{card::SOURCE_MAX, digest::Digest, problem::Code};
 use serde_json::json;
 use std::{
     sync::{Arc, PoisonError},
     time::Duration,
 };
+use tempfile::SpooledTempFile;
 
 /// Time for a file to arrive.
 const FILE_TIME: Duration = Duration::from_mins(5);
@@ -40,54 +45,75 @@ pub(super) async fn take(call: Call) -> Done {
     // Nobody has approved it: all of one account together, as with every other upload (attack 54).
     let slot = Slot::account(&record.facts.caller, record.actor.as_deref());
     let place = desk.uploads.enter(slot).ok_or(Refusal::Busy)?;
-    let body = call
-        .file
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take();
-    let body = body.ok_or_else(|| Refusal::BadRequest("the file is missing".to_owned()))?;
-    let taking = spool::take(body, desk.place.spool.clone(), file.size);
-    let body = match tokio::time::timeout(FILE_TIME, taking).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(NotTaken::Disk)) => {
-            return Err(Failed::new(
-                Code::Internal,
-                "the file could not be stored",
-                "",
-            ));
-        }
-        Ok(Err(NotTaken::TooLarge | NotTaken::BrokeOff)) | Err(_) => {
-            return Err(Failed::new(
-                Code::BadRequest,
-                "the file did not arrive whole",
-                "",
-            ));
-        }
-    };
+    let body = body(&call, file.size).await?;
     // A client that hangs up changes nothing about what was begun.
     let looked = tokio::spawn(async move {
         let _place = place;
+        let _turn = inspect::turn(&desk, &record).await;
         inspect::handed_over(&desk, &claim, &file, body).await
     });
     let looked = looked.await.map_err(|_| Refusal::Busy)?;
     encode(looked.map(|()| json!({"inspected": true})))
 }
 
-/// How the text of one file inside changed.
-pub(super) async fn diff(call: Call) -> Done {
-    let place = (number(&call, "item")?, number(&call, "file")?);
-    let at = match place {
-        (Some(item), Some(file)) => Some(FileAt { item, file }),
-        _ => None,
-    };
-    let name = call.query.get("name").map(String::as_str);
-    let name = name.ok_or_else(|| Refusal::BadRequest("`name` is missing".to_owned()))?;
-    let id = call.id()?;
-    encode(inspect::diff(&call.desk, id, call.person()?, at, name))
+/// Takes the source of a request and lists its files. It is gone afterwards.
+pub(super) async fn source(call: Call) -> Done {
+    let ticket = auth::ticket(&call.headers)?;
+    let desk = Arc::clone(&call.desk);
+    let record = close::status(&desk, call.id()?, &ticket)?;
+    source::wanted(&desk, &record)?;
+    let slot = Slot::account(&record.facts.caller, record.actor.as_deref());
+    let place = desk.uploads.enter(slot).ok_or(Refusal::Busy)?;
+    let body = body(&call, SOURCE_MAX).await?;
+    let listed = tokio::spawn(async move {
+        let _place = place;
+        source::handed_in(&desk, &record, body).await
+    });
+    let listed = listed.await.map_err(|_| Refusal::Busy)?;
+    encode(listed.map(|()| json!({"listed": true})))
 }
 
-fn number(call: &Call, name: &str) -> Result<Option<usize>, Failed> {
-    Ok(call
-        .number(name)?
-        .map(|n| usize::try_from(n).unwrap_or(usize::MAX)))
+/// The call's body, of at most so many bytes.
+async fn body(call: &Call, most: u64) -> Result<SpooledTempFile, Failed> {
+    let body = call
+        .file
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    let body = body.ok_or_else(|| Refusal::BadRequest("the file is missing".to_owned()))?;
+    let taking = spool::take(body, call.desk.place.spool.clone(), most);
+    match tokio::time::timeout(FILE_TIME, taking).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(NotTaken::Disk)) => Err(Failed::new(
+            Code::Internal,
+            "the file could not be stored",
+            "",
+        )),
+        Ok(Err(NotTaken::TooLarge | NotTaken::BrokeOff)) | Err(_) => Err(Failed::new(
+            Code::BadRequest,
+            "the file did not arrive whole",
+            "",
+        )),
+    }
+}
+
+/// How the text of one file inside changed.
+pub(super) async fn diff(call: Call) -> Done {
+    let item = number(&call, "item")?;
+    let file = number(&call, "file")?;
+    let difference = number(&call, "difference")?;
+    let at = FileAt { item, file };
+    encode(inspect::diff(
+        &call.desk,
+        call.id()?,
+        call.person()?,
+        at,
+        difference,
+    ))
+}
+
+fn number(call: &Call, name: &str) -> Result<usize, Failed> {
+    let number = call.number(name)?;
+    let number = number.ok_or_else(|| Refusal::BadRequest(format!("`{name}` is missing")))?;
+    Ok(usize::try_from(number).unwrap_or(usize::MAX))
 }

@@ -114,6 +114,8 @@ routes! {
         "The one-shot credential, sealed to the job's key; again the same.";
     PUT    "/v1/requests/{id}/files/{digest}" Ticket inspected::take:
         "Hands a file over to be looked into, as bytes; the reply comes when its card is there.";
+    PUT    "/v1/requests/{id}/source" Ticket inspected::source:
+        "Hands in the source that the files were made of, a .tar.gz; its files are listed.";
     POST   "/v1/requests/{id}/cancel" Ticket api::cancel:
         "Takes the request back.";
     GET    "/v1/requests/{id}/receipt" TicketOrPerson api::receipt:
@@ -130,8 +132,8 @@ routes! {
         "Packages that concern this person: frozen or not, open requests, the last publishes.";
     GET    "/v1/requests/{id}/question" Person api::question:
         "One request, as it is judged.";
-    GET    "/v1/requests/{id}/diff" ["item", "file", "name"] Person inspected::diff:
-        "How the text of a file inside changed, by its `name` in a card.";
+    GET    "/v1/requests/{id}/diff" ["item", "file", "difference"] Person inspected::diff:
+        "How the text of a file inside changed, by its number in a card.";
     POST   "/v1/requests/{id}/answer" Person api::answer:
         "A signed approval or denial.";
     POST   "/v1/challenges" Person api::challenge:
@@ -223,7 +225,7 @@ const BODY_MAX: usize = 32 * 1024;
 /// Largest body that opens a request: 200 items with their files, in bytes.
 const OPEN_MAX: usize = 256 * 1024;
 /// Where a route's body is a file.
-const TAKES_FILE: &str = "/files/{digest}";
+const TAKES_FILE: [&str; 2] = ["/files/{digest}", "/requests/{id}/source"];
 /// Time for a body to arrive.
 const BODY_TIME: Duration = Duration::from_secs(15);
 
@@ -250,7 +252,7 @@ pub fn router(desk: &Arc<Desk>, signatures: &Arc<Signatures>) -> Router {
             let (desk, signatures) = (Arc::clone(&desk), Arc::clone(&signatures));
             async move {
                 // A file is read by its verb, once it is known whose it is.
-                let (file, body) = if path.ends_with(TAKES_FILE) {
+                let (file, body) = if TAKES_FILE.iter().any(|end| path.ends_with(end)) {
                     (Some(body), Body::empty())
                 } else {
                     (None, body)

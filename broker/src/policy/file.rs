@@ -267,7 +267,9 @@ impl Entry {
             scan: keys::together(table, "scan")?.map_or(Ok(Scan::IfSeen), keys::scan)?,
             unchanged: keys::together(table, "require_unchanged")?
                 .filter(|v| !v.is("nothing"))
-                .map_or(Ok(Vec::new()), |v| v.distinct(keys::unchanged))?,
+                .map_or(Ok(Vec::new()), |v| {
+                    v.on_one_line()?.distinct(keys::unchanged)
+                })?,
             risky_factors: keys::risky_factors(table)?,
         })
     }
@@ -377,6 +379,12 @@ mod tests {
                 "answers = \"1h\"",
                 "scan = \"show\"\nrequire_unchanged = \"nothing\"\nrisky_factors = [\"device\"]",
                 "risky_factors",
+            ),
+            // Its elements demand something: the line of one could be lost (attack 49).
+            (
+                "answers = \"1h\"",
+                "scan = \"show\"\nrequire_unchanged = [\n\"binaries\",\n\"install-scripts\",\n]\nrisky_factors = \"any\"",
+                "require_unchanged",
             ),
             // A line lost of a group is an error, whichever it is (attack 49).
             (

@@ -218,12 +218,22 @@ impl<'t, 'a> Value<'t, 'a> {
         })
     }
 
-    /// A list of distinct things.
     /// Whether it is this very text.
     pub(super) fn is(self, text: &str) -> bool {
         self.text().is_ok_and(|own| own == text)
     }
 
+    /// The same, if it stands on one line: of a list whose elements demand something, the loss of an element's line
+    /// would demand less (attack 49).
+    pub(super) fn on_one_line(self) -> Result<Self, PolicyError> {
+        let text = self.source.text.get(self.at.span()).unwrap_or("\n");
+        if text.contains('\n') {
+            return Err(self.error("must stand on one line, so that no part of it is lost unseen"));
+        }
+        Ok(self)
+    }
+
+    /// A list of distinct things.
     pub(super) fn distinct<T: PartialEq>(
         self,
         parse: impl Fn(Self) -> Result<T, PolicyError>,

@@ -149,6 +149,11 @@ pub enum Reason {
         "the policy wants some things unchanged, and the version before could not be had for comparing; see that the registry answers, and open it again"
     )]
     NotCompared,
+    /// The policy wants the files as in the source, and the job handed in none.
+    #[error(
+        "the policy wants nothing that is not in the source, and the job handed its source in too late or not at all; hand it in with --source"
+    )]
+    NoSource,
     /// Something changed that the policy wants unchanged.
     #[error(
         "the policy wants `{kind}` unchanged, and it is not ({what}); an admin changes `require_unchanged` for a release that is meant so"
@@ -202,6 +207,7 @@ impl Reason {
             Self::NotInspected => "not-inspected",
             Self::NotInspectable => "not-inspectable",
             Self::NotCompared => "not-compared",
+            Self::NoSource => "no-source",
             Self::Changed { .. } => "changed",
             Self::Facts => "facts",
         }

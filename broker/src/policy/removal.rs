@@ -132,6 +132,26 @@ fn attack_49_each_line_removed_allows_nothing_more() {
 }
 
 #[test]
+fn attack_49_no_line_of_a_list_that_demands_can_be_lost_alone() {
+    let document = |list: &str| {
+        let keys = format!("scan = \"show\"\nrequire_unchanged = {list}\nrisky_factors = \"any\"");
+        let document =
+            EXAMPLE.replacen("answers = \"1h\"", &format!("answers = \"1h\"\n{keys}"), 1);
+        assert_ne!(document, EXAMPLE);
+        Policy::parse(&document, "policy.toml")
+    };
+    assert!(document("[\"binaries\", \"install-scripts\"]").is_ok());
+    for list in [
+        "[\n  \"binaries\",\n  \"install-scripts\",\n]",
+        "[\"binaries\",\n  \"install-scripts\"]",
+        "[\"binaries\", # why\n]",
+    ] {
+        let error = document(list).unwrap_err();
+        assert_eq!(error.key(), Some("require_unchanged"), "{list}");
+    }
+}
+
+#[test]
 fn attack_49_absence_is_the_shortest_time_for_answers() {
     let seconds = |answers: &str| {
         let document = EXAMPLE.replace("answers = \"1h\"\n", answers);

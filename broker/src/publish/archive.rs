@@ -2,7 +2,7 @@
 //! cost the same with a million old requests behind them.
 
 use super::{
-    close, ended, inspect,
+    close, ended, habits, inspect,
     ledger::{self, APPROVED, CREDENTIALS, DUE, FINISHED, IDEMPOTENCY, REQUESTS},
 };
 use crate::{
@@ -56,6 +56,7 @@ async fn chunk(desk: &Desk, now: UnixTime) -> Result<usize, Fault> {
         let record = held.record;
         if record.name() == StateName::Published {
             close::end_left_rivals(desk, &record, now).await?;
+            habits::learn(desk, &record, now).await?;
         }
         drop_too = inspect::dropped(desk, drop_too, id)?;
         for item in &record.facts.items {

@@ -234,19 +234,21 @@ pub async fn sweep(desk: &Arc<Desk>) -> Result<(), Fault> {
 /// Has a card made of each file that has none, in the background: also of what a crash left without.
 fn look_into(desk: &Arc<Desk>, record: &Record) -> Result<(), Fault> {
     let id = record.facts.id;
+    let within = inspect::within(desk, record);
     for at in record.files() {
         let Some(item) = record.facts.items.get(at.item) else {
             continue;
         };
-        if !is_kept(desk, id, at)? || !inspect::is_wanted(desk, item) {
+        if !within.contains(&at) || !is_kept(desk, id, at)? || !inspect::is_wanted(desk, item) {
             continue;
         }
         let Some(claim) = inspect::claim(desk, id, at)? else {
             continue;
         };
         let (desk, registry) = (Arc::clone(desk), item.registry.clone());
+        let record = record.clone();
         tokio::spawn(async move {
-            let Ok(_place) = desk.inspections.inspector.place().await else {
+            let Some(_turn) = inspect::turn(&desk, &record).await else {
                 return;
             };
             let looked = async {

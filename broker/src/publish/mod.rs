@@ -15,6 +15,7 @@ pub mod deposit;
 pub mod ended;
 pub mod fetch;
 pub mod forward;
+mod habits;
 pub mod inbox;
 pub mod inspect;
 pub mod intent;

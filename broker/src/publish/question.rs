@@ -1,18 +1,23 @@
 //! What a maintainer is shown.
 
-use super::{Refusal, confirm, deposit, inspect, intent, judge, ledger, stages, state::Record};
+use super::{
+    Refusal, confirm, deposit, habits, inspect, intent, judge, ledger, stages, state::Record,
+};
 use crate::{
     desk::{Desk, Fault, people::Person},
     registry::{Published, ReadBack},
 };
 use proto::{
     api::{Mode, Question, StateName},
+    card::{BYTES_MAX, Card, FILES_MAX, Outcome},
     ids::{GroupName, PersonId, RequestId},
     request::Item,
     time::UnixTime,
 };
 use std::{collections::BTreeSet, time::Duration};
 
+/// Cards that say that a file was not read.
+const LEFT_OUT_SHOWN: usize = 20;
 /// Most rivals that are looked at.
 const RIVALS_MAX: usize = 100;
 /// How long the question waits for what the registry serves.
@@ -92,6 +97,9 @@ pub async fn question(
         );
     }
     warnings.splice(0..0, intent::unlike(desk, &record)?);
+    if matches!(record.name(), StateName::Pending | StateName::Approved) {
+        warnings.extend(habits::firsts(desk, &record)?);
+    }
     warnings.dedup();
     let rivals = rivals(desk, &record)?;
     if !rivals.is_empty() {
@@ -124,7 +132,17 @@ pub async fn question(
         desk.upstream(&i.registry)
             .is_some_and(|u| u.staging().is_some())
     };
-    let cards = inspect::cards(desk, &record, |at| deposit::is_kept(desk, id, at))?;
+    let mut cards = inspect::cards(desk, &record, |at| deposit::is_kept(desk, id, at))?;
+    let left_out = left_out(&mut cards);
+    if left_out > 0 {
+        warnings.insert(
+            0,
+            format!(
+                "{left_out} files were NOT read: the broker looks into the first {FILES_MAX} archives of a request, and {} MiB in all",
+                BYTES_MAX >> 20
+            ),
+        );
+    }
     let will_confirm = record.facts.items.iter().any(staging);
     Ok(Question {
         request_digest: record.digest,
@@ -146,6 +164,16 @@ pub async fn question(
         confirm,
         cards,
     })
+}
+
+/// How many files were not read for want of room; only the first of them keep a card that says so.
+fn left_out(cards: &mut Vec<Card>) -> usize {
+    let mut count = 0;
+    cards.retain(|card| {
+        count += usize::from(card.outcome == Outcome::LeftOut);
+        card.outcome != Outcome::LeftOut || count <= LEFT_OUT_SHOWN
+    });
+    count
 }
 
 /// Who has said yes: by an answer, or by an intent that counts.

@@ -37,7 +37,8 @@ Examples:
 pub(crate) struct ShowArgs {
     /// The request
     id: RequestId,
-    /// How the text of this file inside changed, by its name in the list (those with a star have one)
+    /// How the text of this file inside changed, by its name in the list (those with a star have one); where several
+    /// files have the name, of each
     #[arg(long, value_name = "FILE")]
     diff: Option<String>,
 }

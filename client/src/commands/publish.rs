@@ -5,7 +5,7 @@ use crate::{
     context::Context,
     fail::Failure,
     job::{
-        inspect::hand_in,
+        inspect::{hand_in, hand_in_source},
         prepare::{What, prepare},
         release::{hand_over, release},
         signals::Signals,
@@ -27,6 +27,7 @@ Examples:
   countersign publish npm --workspaces -- npx changeset publish
   countersign publish pypi dist/
   countersign publish pypi dist/* -- uv publish
+  countersign publish npm . --source source.tar.gz            # made by: git archive -o source.tar.gz HEAD
   countersign publish crates .
   countersign publish crates left-1.4.2.crate
   countersign publish crates . -- cargo publish
@@ -75,6 +76,7 @@ pub(crate) async fn publish(context: &Context, args: &Args) -> Result<(), Failur
         ticket::keep(&mut session, ready.packed.path(), out)?;
     }
     session.show(context, &shown)?;
+    hand_in_source(context, &broker, &session, args.what.source.as_deref()).await;
     let folder = ready.folder.as_deref();
     if session.deposit.is_some() {
         hand_over(

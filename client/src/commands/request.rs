@@ -5,7 +5,7 @@ use crate::{
     context::Context,
     fail::Failure,
     job::{
-        inspect::hand_in,
+        inspect::{hand_in, hand_in_source},
         prepare::{What, prepare},
         release::hand_over,
         signals::Signals,
@@ -60,6 +60,7 @@ pub(crate) async fn request(context: &Context, args: &RequestArgs) -> Result<(),
     }
     ticket::keep(&mut session, ready.packed.path(), &args.out)?;
     session.show(context, &shown)?;
+    hand_in_source(context, &broker, &session, args.what.source.as_deref()).await;
     hand_in(context, &broker, &session).await;
     if args.hand_over {
         let mut signals = Signals::new();

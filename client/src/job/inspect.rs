@@ -7,7 +7,11 @@ use crate::{
     fail::Failure,
     http::{Broker, Proof},
 };
-use proto::{card::FILE_MAX, request::Item, text::harmless};
+use proto::{
+    card::{FILE_MAX, SOURCE_MAX},
+    request::Item,
+    text::harmless,
+};
 use std::path::Path;
 
 /// Hands over what the broker asked for. A file that cannot be handed over is told and no failure: people then see
@@ -26,6 +30,29 @@ pub(crate) async fn hand_in(context: &Context, broker: &Broker, session: &Sessio
                 why.what
             ));
         }
+    }
+}
+
+/// Hands over the source, before any file: cards are made with it. That it is not taken is told and no failure, as with
+/// a file.
+pub(crate) async fn hand_in_source(
+    context: &Context,
+    broker: &Broker,
+    session: &Session,
+    source: Option<&Path>,
+) {
+    let Some(source) = source else {
+        return;
+    };
+    let address = format!("/v1/requests/{}/source", session.id);
+    let handed = async {
+        let bytes = edge::read_capped(source, SOURCE_MAX)?;
+        let proof = Proof::Bearer(&session.secrets.ticket);
+        broker.put_file(&address, bytes, proof).await
+    };
+    if let Err(why) = handed.await {
+        let why = format!("  the broker did not take the source: {}", why.what);
+        context.out.note(&why);
     }
 }
 

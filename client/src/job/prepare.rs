@@ -59,6 +59,10 @@ pub(crate) struct What {
     /// Pack crates without building what was packed
     #[arg(long)]
     pub(crate) no_verify: bool,
+    /// The source that all of it was made of, as `git archive -o source.tar.gz HEAD` makes it: people see what of the
+    /// files is not in it
+    #[arg(long, value_name = "TAR.GZ")]
+    pub(crate) source: Option<PathBuf>,
 }
 
 impl What {
@@ -78,6 +82,7 @@ impl What {
             named: None,
             note: None,
             no_verify: false,
+            source: None,
         }
     }
 }
@@ -176,6 +181,10 @@ pub(crate) async fn prepare(
     if let Some(note) = &what.note {
         proto::text::check(note, NOTE_MAX)
             .map_err(|e| Failure::usage(format!("The note {e}."), "Shorten or clean it."))?;
+    }
+    if let Some(source) = &what.source {
+        // Before anybody is asked: a file that is not there is the job's own mistake.
+        std::fs::File::open(source).map_err(|e| Failure::file(source, &e))?;
     }
     let packed = tempfile::Builder::new()
         .prefix("countersign-pack-")

@@ -2,7 +2,7 @@
 //! registries that their configuration names.
 
 use anyhow::{Context as _, bail};
-use broker::card::{Format, Inspection, Job, run::pack};
+use broker::card::{Against, Format, Inspection, Job, run::pack};
 use proto::card::Risk;
 use std::{
     fs::{self, File},
@@ -71,12 +71,14 @@ fn one(
         package: name.to_lowercase(),
         version: new.clone(),
         length: length(&now)?,
-        previous: Some(length(&before)?),
+        previous: Against::Bytes(length(&before)?),
+        source: None,
     };
     let mut times = Vec::new();
     let mut seen = (None, 0);
     for _ in 0..arguments.rounds.max(1) {
-        let packed = pack(&job, File::open(&now)?, Some(File::open(&before)?), folder)?;
+        let (archive, previous) = (File::open(&now)?, File::open(&before)?);
+        let packed = pack(job.clone(), archive, Some(previous), None, folder)?;
         let (time, memory, answer) = looked(daemon, packed)?;
         times.push(time);
         seen = (Some(answer), memory.max(seen.1));

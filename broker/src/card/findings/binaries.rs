@@ -29,15 +29,21 @@ const ENDINGS: [(&str, &str); 3] = [
 ];
 
 pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
-    let fresh = case.now.fresh(case.before);
+    let fresh = case.now.fresh(case.before.tree());
     let found: Vec<_> = fresh
         .filter_map(|(name, leaf)| Some((name, leaf, kind(name, leaf)?)))
         .collect();
-    let known = |name: &str| case.before.is_some_and(|b| b.files.contains_key(name));
+    let before = case.before.tree();
+    let known = |name: &str| before.is_some_and(|b| b.files.contains_key(name));
     let (changed, new): (Vec<_>, Vec<_>) = found.into_iter().partition(|(n, ..)| known(n));
+    let new_words = if case.before.is_unknown() {
+        "perhaps new"
+    } else {
+        "new"
+    };
     let mut out = Vec::new();
     for (group, words, risk) in [
-        (&new, "new", Risk::High),
+        (&new, new_words, Risk::High),
         (&changed, "with other bytes", Risk::Medium),
     ] {
         let Some((_, _, first)) = group.first() else {
@@ -50,10 +56,13 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
             "programs, libraries or archives"
         };
         // In a first release everything is new: nothing to compare with is no sign of anything.
-        let first_release = case.before.is_none();
         out.push(Finding {
             kind: FindingKind::Binaries,
-            risk: if first_release { Risk::Medium } else { risk },
+            risk: if case.before.is_first() {
+                Risk::Medium
+            } else {
+                risk
+            },
             what: format!("{words}: {names} ({kinds})"),
             why: "Nobody can read what it does, and it may run wherever the package is used."
                 .to_owned(),

@@ -14,7 +14,7 @@ type Wanted = BTreeMap<String, String>;
 
 pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
     let now = wanted(case.format, case.now);
-    let before = case.before.map(|tree| wanted(case.format, tree));
+    let before = case.before.tree().map(|tree| wanted(case.format, tree));
     let old = |name: &String| before.as_ref().and_then(|b| b.get(name));
     let mut out = Vec::new();
     let mut push = |risk, what: String, why: &str| {
@@ -36,6 +36,14 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
             Risk::High,
             format!("from elsewhere than a registry: {}", list(&foreign)),
             "What lies at such an address can change after the approval, and nobody watches it.",
+        );
+    }
+    if case.before.is_unknown() && !now.is_empty() {
+        let all: Vec<_> = now.iter().map(line).collect();
+        push(
+            Risk::Medium,
+            format!("which of them are new is not known: {}", list(&all)),
+            "There was nothing to compare with: any of them may have been added now.",
         );
     }
     // In a first release everything is added: that is no news.

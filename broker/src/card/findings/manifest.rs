@@ -35,7 +35,7 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
             .filter(|f| f.starts_with("node_modules/"));
         let packages: std::collections::BTreeSet<_> =
             inner.filter_map(|f| f.split('/').nth(1)).collect();
-        let fresh = case.before.is_none_or(|b| {
+        let fresh = case.before.tree().is_none_or(|b| {
             packages
                 .iter()
                 .any(|p| !b.files.keys().any(|f| f.split('/').nth(1) == Some(p)))

@@ -23,11 +23,11 @@ const DENSE: u32 = 580;
 pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
     let code: Vec<_> = case
         .now
-        .fresh(case.before)
+        .fresh(case.before.tree())
         .filter(|(name, leaf)| leaf.size >= SHORT && is_code(name))
         .collect();
     let was = |name: &str, test: fn(&Leaf) -> bool| {
-        let old = case.before.and_then(|b| b.files.get(name));
+        let old = case.before.tree().and_then(|b| b.files.get(name));
         old.is_some_and(test)
     };
     let mut out = Vec::new();
@@ -53,7 +53,7 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
                 let names = named(group.iter().map(|(name, _)| *name));
                 out.push(Finding {
                     kind: FindingKind::Opaque,
-                    risk: if case.before.is_none() {
+                    risk: if case.before.is_first() {
                         Risk::Low
                     } else {
                         risk

@@ -467,15 +467,22 @@ pub(super) const RULES: [Rule; 67] = [
 ];
 
 #[cfg(test)]
+fn sample(rule: &Rule) -> String {
+    let (part, length, end) = rule.goes_on;
+    let body: String = part.chars().cycle().take(length).collect();
+    format!("{}{body}{end}", rule.start)
+}
+
+/// One of each kind.
+#[cfg(test)]
+pub(in crate::card) fn samples() -> Vec<String> {
+    RULES.iter().map(sample).collect()
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::card::findings::secrets::{Rules, Search};
-
-    fn sample(rule: &Rule) -> String {
-        let (part, length, end) = rule.goes_on;
-        let body: String = part.chars().cycle().take(length).collect();
-        format!("{}{body}{end}", rule.start)
-    }
 
     fn found(rules: &Rules, text: &[u8]) -> Vec<(usize, u64)> {
         let mut search = Search::new(Some(rules));

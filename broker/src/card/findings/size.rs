@@ -9,7 +9,7 @@ const BYTES: u64 = 256 << 10;
 const FILES: usize = 30;
 
 pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
-    let Some(before) = case.before else {
+    let Some(before) = case.before.tree() else {
         return Vec::new();
     };
     let mut out = Vec::new();

@@ -5,7 +5,7 @@ use crate::policy::{
     case::{Case, Stage},
     reason::Reason,
 };
-use proto::card::{Previous, Risk};
+use proto::card::{FindingKind, Previous, Risk};
 
 /// What nobody compared is not known to be unchanged.
 pub(super) fn rule(case: &Case<'_>) -> Finding {
@@ -22,6 +22,10 @@ pub(super) fn rule(case: &Case<'_>) -> Finding {
             return Finding::Deny(Reason::NotCompared);
         }
         let changed = |kind| kinds.contains(&kind);
+        let source = card.inside.as_ref().and_then(|inside| inside.source);
+        if changed(FindingKind::Source) && source.is_none() {
+            return Finding::Deny(Reason::NoSource);
+        }
         let mut findings = card.findings.iter();
         if let Some(f) = findings.find(|f| changed(f.kind) && f.risk > Risk::Note) {
             return Finding::Deny(Reason::Changed {
@@ -38,7 +42,7 @@ mod tests {
     use crate::policy::stage_set::{EXAMPLE, Set};
     use proto::{
         answer::Factor,
-        card::{Card, Finding, FindingKind, Outcome, Previous, Risk},
+        card::{AgainstSource, Card, Finding, FindingKind, Inside, Outcome, Previous, Risk},
     };
 
     fn card(outcome: Outcome, previous: Previous, findings: &[(FindingKind, Risk)]) -> Card {
@@ -157,6 +161,29 @@ mod tests {
             ),
         ] {
             assert_eq!(outcome(line, &cards), want, "{cards:?}");
+        }
+    }
+
+    #[test]
+    fn what_must_be_as_in_the_source_is_compared_with_one() {
+        let line = "require_unchanged = [\"source\"]";
+        let none = card(Outcome::Inspected, before(), &[]);
+        let with = |findings: &[_]| {
+            let mut card = card(Outcome::Inspected, before(), findings);
+            card.inside = Some(Inside {
+                source: Some(AgainstSource::default()),
+                ..Inside::default()
+            });
+            card
+        };
+        let source = FindingKind::Source;
+        for (card, want) in [
+            (none, "no-source"),
+            (with(&[]), "permit"),
+            (with(&[(source, Risk::Note)]), "permit"),
+            (with(&[(source, Risk::Low)]), "changed"),
+        ] {
+            assert_eq!(outcome(line, &[card]), want);
         }
     }
 

@@ -7,7 +7,7 @@ mod walk;
 pub(super) mod zip;
 
 pub use names::NamesError;
-pub use walk::{Format, See, walk};
+pub use walk::{Format, See, walk, walk_source};
 
 use std::io;
 use thiserror::Error;

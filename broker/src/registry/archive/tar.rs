@@ -57,6 +57,8 @@ pub(in crate::registry) struct Tar<R: Read> {
     decides: Option<&'static str>,
     /// Whether extension headers are read at all.
     extensions: bool,
+    /// Whether links are passed over instead of refused.
+    links: bool,
     /// What is left of the entry that was given last.
     pending: u64,
     padding: u64,
@@ -83,9 +85,18 @@ impl<R: Read> Tar<R> {
             names: Names::anywhere(),
             decides: None,
             extensions: true,
+            links: false,
             pending: 0,
             padding: 0,
             entries: 0,
+        }
+    }
+
+    /// A source archive, with links in it.
+    pub(in crate::registry) fn source(archive: R, packed: u64) -> Self {
+        Self {
+            links: true,
+            ..Self::files(archive, packed)
         }
     }
 
@@ -98,6 +109,7 @@ impl<R: Read> Tar<R> {
             names: Names::anywhere(),
             decides: None,
             extensions: false,
+            links: false,
             pending: 0,
             padding: 0,
             entries: 0,
@@ -151,6 +163,7 @@ impl<R: Read> Tar<R> {
                     let folder = match kind {
                         EntryType::Regular => false,
                         EntryType::Directory if size == 0 => true,
+                        EntryType::Symlink if self.links && size == 0 => continue,
                         _ => return Err(ArchiveError::NotAFile(text::harmless(&name))),
                     };
                     self.names.add(&name, folder)?;

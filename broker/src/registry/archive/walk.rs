@@ -75,6 +75,12 @@ pub fn walk<F: Read + Seek>(
     }
 }
 
+/// Shows every file of a source archive, a `.tar.gz` of `length` bytes. It is published nowhere, so links may lie in
+/// it; they are passed over.
+pub fn walk_source<R: Read>(archive: R, length: u64, see: See<'_>) -> Result<(), ArchiveError> {
+    tar(Tar::source(archive, length), see)
+}
+
 fn tar<R: Read>(mut tar: Tar<R>, see: See<'_>) -> Result<(), ArchiveError> {
     while let Some(entry) = tar.next()? {
         if !entry.folder {

@@ -7,14 +7,13 @@ use crate::{
     out::{Out, size, span},
 };
 use proto::{
+    api::Question,
     card::{Card, Change, Diff, Inside, Line, Outcome, Previous, Risk},
     ids::RequestId,
-    problem::Code,
     text::harmless,
     time::UnixTime,
 };
 use std::fmt::Write as _;
-use url::form_urlencoded;
 
 /// Files that are listed; how many there are is said in any case.
 const LISTED: usize = 15;
@@ -28,28 +27,42 @@ pub(super) async fn diff(
     id: RequestId,
     name: &str,
 ) -> Result<(), Failure> {
-    let query = form_urlencoded::Serializer::new(String::new())
-        .append_pair("name", name)
-        .finish();
-    let path = format!("/v1/requests/{id}/diff?{query}");
-    let diff: Diff = device
-        .broker
-        .get(&path, device.proof())
-        .await
-        .map_err(|f| {
-            if f.code == Some(Code::NotFound) {
-                return Failure::refused(
-                    "There is no text difference of that file.",
-                    "Name one that `countersign show` lists with a star, as it stands there.",
-                );
+    let path = format!("/v1/requests/{id}/question");
+    let question: Question = device.broker.get(&path, device.proof()).await?;
+    // Names are cut for people, so several may look the same: all of them are shown, each with its place.
+    let mut diffs = Vec::new();
+    for card in &question.cards {
+        let lines = card.inside.iter().flat_map(|inside| &inside.lines);
+        for line in lines.filter(|line| line.name == name) {
+            if let Some(number) = line.difference {
+                let place = format!("item={}&file={}&difference={number}", card.item, card.file);
+                let path = format!("/v1/requests/{id}/diff?{place}");
+                let diff: Diff = device.broker.get(&path, device.proof()).await?;
+                diffs.push((&card.name, diff));
             }
-            f
-        })?;
-    if context.out.json {
-        return context.out.json(&diff);
+        }
     }
-    for line in diff.text.lines() {
-        context.out.line(&harmless(line))?;
+    if diffs.is_empty() {
+        return Err(Failure::refused(
+            "There is no text difference of that file.",
+            "Name one that `countersign show` lists with a star, as it stands there.",
+        ));
+    }
+    if context.out.json {
+        let diffs: Vec<_> = diffs.into_iter().map(|(_, diff)| diff).collect();
+        return match diffs.as_slice() {
+            [one] => context.out.json(one),
+            all => context.out.json(&all),
+        };
+    }
+    let several = diffs.len() > 1;
+    for (file, diff) in diffs {
+        if several {
+            context.out.line(&format!("in {}:", harmless(file)))?;
+        }
+        for line in diff.text.lines() {
+            context.out.line(&harmless(line))?;
+        }
     }
     Ok(())
 }
@@ -65,7 +78,7 @@ pub(super) fn draw<'c>(
         let _ = writeln!(s, "\n  {:<10} {}", "inside", harmless(&card.name));
         match card.outcome {
             Outcome::Inspected => inspected(s, out, card, n < FULL, now),
-            Outcome::Failed => {
+            Outcome::Failed | Outcome::LeftOut => {
                 let line = format!("! {}", card.outcome.words());
                 let _ = writeln!(s, "  {:<10} {}", "", out.warning(&line));
             }
@@ -120,10 +133,18 @@ fn inspected(s: &mut String, out: &Out, card: &Card, full: bool, now: UnixTime) 
         let more = usize::try_from(all)
             .unwrap_or(usize::MAX)
             .saturating_sub(listed);
-        if more > 0 {
+        if listed == 0 && more > 0 {
+            let why = "the list is left out: the request has too many files for all lists";
+            let _ = writeln!(s, "  {:<10} {why}", "");
+        } else if more > 0 {
             let _ = writeln!(s, "  {:<10} … and {more} more (--json has up to 200)", "");
         }
-        if inside.lines.iter().take(LISTED).any(|line| line.diff) {
+        if inside
+            .lines
+            .iter()
+            .take(LISTED)
+            .any(|line| line.difference.is_some())
+        {
             let _ = writeln!(
                 s,
                 "  {:<10} * the text difference: countersign show REQUEST --diff FILE",
@@ -151,6 +172,16 @@ fn counts(s: &mut String, inside: &Inside) {
             "", inside.added, inside.changed, inside.removed
         );
     }
+    let source = inside.source.map_or_else(
+        || "not compared: the job handed none in".to_owned(),
+        |s| {
+            format!(
+                "as the job handed it in: {} the same, {} with other bytes, {} not in it",
+                s.same, s.differ, s.absent
+            )
+        },
+    );
+    let _ = writeln!(s, "  {:<10} {source}", "source");
 }
 
 fn file(s: &mut String, line: &Line) {
@@ -163,7 +194,7 @@ fn file(s: &mut String, line: &Line) {
         Some(before) if before != line.size => format!("{} → {}", size(before), size(line.size)),
         _ => size(line.size),
     };
-    let star = if line.diff { " *" } else { "" };
+    let star = if line.difference.is_some() { " *" } else { "" };
     let _ = writeln!(
         s,
         "  {:<10} {sign} {}, {sizes}{star}",

@@ -210,6 +210,7 @@ async fn run(conduct: Conduct, command: &[&str]) -> (u8, Arc<Mutex<Fake>>) {
             tag: None,
             note: Some("hello".into()),
             no_verify: false,
+            source: None,
             workspaces: false,
             skip_published: false,
         },

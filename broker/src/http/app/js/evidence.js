@@ -12,6 +12,7 @@ const OUTCOMES = {
   "not-given": ["", "Nobody handed it to the broker for inspection: what is in it is not known."],
   failed: ["bad", "It could not be inspected: it is damaged, ambiguous, too large or took too long."],
   "not-an-archive": ["", "Not an archive that the broker looks into."],
+  "left-out": ["bad", "It was not read: the request has more than the broker looks into. What is in it is not known."],
 };
 
 const CHANGES = { added: "new", removed: "gone", changed: "changed" };
@@ -34,7 +35,8 @@ function one(id, card, only) {
     inside ? h("p", {}, compared(card)) : null,
     card.outcome === "inspected" && !card.findings.length && card.previous.kind !== "unknown" ? h("p", {}, "Nothing stands out.") : null,
     h("ul", { class: "plain findings" }, card.findings.map(finding)),
-    inside?.lines.length ? changes(id, card) : null,
+    inside ? source(inside) : null,
+    inside ? changes(id, card) : null,
   );
 }
 
@@ -56,9 +58,18 @@ function finding({ kind, risk, what, why }) {
   );
 }
 
+function source({ source: against }) {
+  if (!against) return h("p", { class: "dim" }, "Not compared with the source: the job did not hand it in.");
+  const { same, differ, absent } = against;
+  return h("p", {}, `Against the source, as the job handed it in: ${same} the same, ${differ} with other bytes, ${absent} not in it.`);
+}
+
 function changes(id, card) {
-  const { added, changed, removed } = card.inside;
-  const rest = added + changed + removed - card.inside.lines.length;
+  const { added, changed, removed, lines } = card.inside;
+  const all = added + changed + removed;
+  if (!all) return null;
+  if (!lines.length) return h("p", { class: "dim" }, `The list of the ${count(all, "file")} that differ is left out: the request has too many.`);
+  const rest = all - lines.length;
   return h(
     "details",
     {},
@@ -72,11 +83,11 @@ function difference(id, card, line) {
   const before = line.before === undefined ? "" : `, before ${size(line.before)}`;
   const place = h("div", { "data-errors": true });
   const show = async () => {
-    const query = new URLSearchParams({ item: card.item, file: card.file, name: line.name });
+    const query = new URLSearchParams({ item: card.item, file: card.file, difference: line.difference });
     const { text } = await signed("GET", `/v1/requests/${id}/diff?${query}`);
     fill(place, h("pre", { tabindex: 0, "aria-label": `How ${line.name} changed` }, text));
   };
-  if (line.diff) place.append(action("Show what changed", { "aria-label": `Show what changed in ${line.name}` }, show));
+  if (line.difference !== undefined) place.append(action("Show what changed", { "aria-label": `Show what changed in ${line.name}` }, show));
   return h(
     "li",
     {},

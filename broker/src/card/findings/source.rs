@@ -1,0 +1,139 @@
+//! The package against the source that the job handed in: files that are not in it, or differ from it.
+
+use super::Case;
+use crate::card::{Format, source::Listing, tree::named};
+use proto::{
+    card::{AgainstSource, Finding, FindingKind, Risk},
+    digest::hex,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+const WHY: &str = "What is published should be what can be read in the source; it is taken as the job handed it in.";
+const WHY_BUILT: &str = "What is built looks like this, and what somebody has put in besides; compare it with a build \
+     of your own.";
+
+/// What became of the package's files.
+#[derive(Default)]
+struct Sorted<'c> {
+    /// As in the source.
+    same: usize,
+    /// Elsewhere in the source, with the same bytes.
+    moved: Vec<&'c str>,
+    /// With other bytes than in the source.
+    differ: Vec<&'c str>,
+    /// Not in the source, and not in the version before.
+    new: Vec<&'c str>,
+    /// Not in the source, with a file of that name in the version before.
+    usual: Vec<&'c str>,
+    /// Not in the source, as the format's tools make them.
+    made: Vec<&'c str>,
+}
+
+/// How many files are in the source.
+pub(in crate::card) fn counts(case: &Case<'_>) -> Option<AgainstSource> {
+    let sorted = sorted(case, case.source?);
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    Some(AgainstSource {
+        same: count(sorted.same + sorted.moved.len()),
+        differ: count(sorted.differ.len()),
+        absent: count(sorted.new.len() + sorted.usual.len() + sorted.made.len()),
+    })
+}
+
+pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
+    let Some(source) = case.source else {
+        return Vec::new();
+    };
+    let sorted = sorted(case, source);
+    let groups = [
+        (
+            &sorted.differ,
+            Risk::Medium,
+            "other bytes than in the source",
+            WHY,
+        ),
+        (&sorted.new, Risk::Medium, "not in the source", WHY_BUILT),
+        (
+            &sorted.usual,
+            Risk::Low,
+            "not in the source, as files of these names before",
+            WHY_BUILT,
+        ),
+        (&sorted.moved, Risk::Low, "elsewhere in the source", WHY),
+        (&sorted.made, Risk::Note, "made when it was packed", WHY),
+    ];
+    groups
+        .into_iter()
+        .filter(|(files, ..)| !files.is_empty())
+        .map(|(files, risk, words, why)| Finding {
+            kind: FindingKind::Source,
+            risk,
+            what: format!("{words}: {}", named(files.iter().copied())),
+            why: why.to_owned(),
+        })
+        .collect()
+}
+
+fn sorted<'c>(case: &Case<'c>, source: &Listing) -> Sorted<'c> {
+    let mut by_name = BTreeMap::<&str, Vec<&str>>::new();
+    for path in source.0.keys() {
+        by_name.entry(last(path)).or_default().push(path);
+    }
+    let files: Vec<_> = case
+        .now
+        .files
+        .iter()
+        .map(|(name, leaf)| (name.as_str(), hex(&leaf.digest)))
+        .collect();
+    // The folder of the source that the package is made of: the one in which most of its files lie as they are.
+    let mut votes = BTreeMap::<&str, usize>::new();
+    for (name, digest) in &files {
+        for path in by_name.get(last(name)).into_iter().flatten() {
+            if let Some(folder) = path.strip_suffix(name)
+                && (folder.is_empty() || folder.ends_with('/'))
+                && source.0.get(*path) == Some(digest)
+            {
+                *votes.entry(folder).or_default() += 1;
+            }
+        }
+    }
+    let most = |(folder, votes): &(&str, usize)| (*votes, std::cmp::Reverse(folder.len()));
+    let root = votes.into_iter().max_by_key(most).map_or("", |(f, _)| f);
+    let all: BTreeSet<&String> = source.0.values().collect();
+    let before = case.before.tree();
+    let mut out = Sorted::default();
+    for (name, digest) in files {
+        // Cargo keeps the manifest as it was written under another name.
+        let was = match name {
+            "Cargo.toml.orig" => "Cargo.toml",
+            name => name,
+        };
+        match source.0.get(&format!("{root}{was}")) {
+            Some(there) if *there == digest => out.same += 1,
+            _ if made(case.format, name) => out.made.push(name),
+            Some(_) => out.differ.push(name),
+            None if all.contains(&digest) => out.moved.push(name),
+            None if before.is_some_and(|b| b.files.contains_key(name)) => out.usual.push(name),
+            None => out.new.push(name),
+        }
+    }
+    out
+}
+
+fn last(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// Files that the tools write when they pack, whose content the card tells by itself.
+fn made(format: Format, name: &str) -> bool {
+    match format {
+        Format::Npm => false,
+        Format::Sdist => {
+            matches!(name, "PKG-INFO" | "setup.cfg")
+                || name.split('/').any(|p| p.ends_with(".egg-info"))
+        }
+        Format::Wheel => name.starts_with(".dist-info/"),
+        Format::Crate => matches!(name, "Cargo.toml" | "Cargo.lock" | ".cargo_vcs_info.json"),
+        Format::Gem => name == "metadata",
+    }
+}

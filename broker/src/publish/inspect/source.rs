@@ -1,0 +1,135 @@
+//! The source of a release, which a job may hand in: what is kept of it is a list of its files.
+//!
+//! If an attacker writes here: it is the job's word in any case, and every place that shows it says so.
+
+use super::{is_wanted, turn};
+use crate::{
+    card::{
+        run::{NotInspected, pack_source},
+        source::Listing,
+    },
+    desk::{Desk, Fault},
+    publish::{
+        Refusal,
+        ledger::{self, REQUESTS},
+        state::Record,
+    },
+    store::{Batch, Table},
+};
+use proto::{
+    api::StateName,
+    card::SOURCE_MAX,
+    digest::{Algorithm, Digest},
+    ids::RequestId,
+};
+use serde::{Deserialize, Serialize};
+use std::{io::Seek as _, sync::Arc};
+use tempfile::SpooledTempFile;
+
+/// By id: which files the source has; authenticated.
+const SOURCES: Table = Table("source");
+/// Attempts to store it while the request changes.
+const RACES_MAX: usize = 20;
+
+#[derive(Serialize, Deserialize)]
+struct Source {
+    /// Of the archive.
+    digest: Digest,
+    files: Listing,
+}
+
+/// Whether the source of a request is wanted: as long as somebody may still look.
+pub fn wanted(desk: &Desk, record: &Record) -> Result<(), Refusal> {
+    let looks = record.facts.items.iter().any(|item| is_wanted(desk, item));
+    if looks && record.name() == StateName::Pending {
+        return Ok(());
+    }
+    let why = "nobody asks for the source of this request".to_owned();
+    Err(Refusal::BadRequest(why))
+}
+
+/// Lists what the job hands in, once: another archive would turn what people have read into something else.
+pub async fn handed_in(
+    desk: &Arc<Desk>,
+    record: &Record,
+    mut archive: SpooledTempFile,
+) -> Result<(), Refusal> {
+    let id = record.facts.id;
+    let _turn = turn(desk, record).await.ok_or(Refusal::Busy)?;
+    let hashed = tokio::task::spawn_blocking(move || {
+        let (size, digest) = super::digest_of(&mut archive, Algorithm::Sha256)?;
+        archive.rewind()?;
+        Ok::<_, std::io::Error>((size, digest, archive))
+    });
+    let hashed = hashed.await.map_err(|_| Fault::Damaged("an upload"))?;
+    let (size, digest, archive) = hashed.map_err(|_| Fault::Damaged("an upload"))?;
+    if let Some(known) = stored(desk, id)? {
+        return same(&known, &digest);
+    }
+    let inspector = &desk.inspections.inspector;
+    let _place = inspector.place().await.map_err(|_| Refusal::Busy)?;
+    let folder = desk.place.spool.clone();
+    let packed =
+        tokio::task::spawn_blocking(move || pack_source(archive, size.min(SOURCE_MAX), &folder));
+    let packed = packed.await.map_err(|_| Fault::Damaged("an upload"))?;
+    let packed = packed.map_err(|_| Fault::Damaged("an upload"))?;
+    let files = inspector.list(packed).await.map_err(|why| match why {
+        NotInspected::Io(_) => Refusal::Busy,
+        why => Refusal::BadRequest(format!(
+            "the source must be a .tar.gz as `git archive` makes it, of at most 20,000 files: {why}"
+        )),
+    })?;
+    let row = desk.authentic(
+        SOURCES,
+        id.0.as_bytes(),
+        &Source {
+            digest: digest.clone(),
+            files,
+        },
+    )?;
+    for _ in 0..RACES_MAX {
+        let held = ledger::live(desk, id)?.ok_or(Refusal::NotFound)?;
+        if held.record.name().is_final() {
+            return Err(Refusal::State(held.record.name(), None));
+        }
+        let batch = Batch::new()
+            .require(REQUESTS, id.0.as_bytes(), held.version)
+            .create(SOURCES, id.0.as_bytes(), row.clone());
+        match desk.commit(batch, &[], desk.world.now()).await {
+            Ok(_) => return Ok(()),
+            Err(Fault::Conflict(SOURCES, _)) => {
+                return stored(desk, id)?.map_or(Err(Refusal::Busy), |known| same(&known, &digest));
+            }
+            Err(Fault::Conflict(..)) => {}
+            Err(other) => return Err(other.into()),
+        }
+    }
+    Err(Refusal::Busy)
+}
+
+fn same(known: &Source, digest: &Digest) -> Result<(), Refusal> {
+    if known.digest == *digest {
+        return Ok(());
+    }
+    let why = "another source was handed in for this request already".to_owned();
+    Err(Refusal::BadRequest(why))
+}
+
+fn stored(desk: &Desk, id: RequestId) -> Result<Option<Source>, Fault> {
+    let row = desk.authentic_row::<Source>(SOURCES, id.0.as_bytes())?;
+    Ok(row.map(|row| row.value))
+}
+
+/// The files of a request's source, if the job handed it in.
+pub(in crate::publish) fn of(desk: &Desk, id: RequestId) -> Result<Option<Listing>, Fault> {
+    Ok(stored(desk, id)?.map(|source| source.files))
+}
+
+/// Drops it with the request.
+pub(super) fn dropped(desk: &Desk, batch: Batch, id: RequestId) -> Result<Batch, Fault> {
+    let row = desk.live.get(SOURCES, id.0.as_bytes())?;
+    Ok(match row {
+        Some(row) => batch.delete(SOURCES, id.0.as_bytes(), row.version),
+        None => batch,
+    })
+}
