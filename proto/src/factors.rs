@@ -25,6 +25,14 @@ pub mod change {
     pub const CANCEL_RECOVERY: &str = "cancel-recovery";
     /// The invite at its end (that person).
     pub const INVITE_RECOVERED: &str = "invite-recovered";
+    /// An authenticator app is set up (the setup's id).
+    pub const ADD_TOTP: &str = "add-totp";
+    /// From a browser: a channel goes (its id).
+    pub const REMOVE_CHANNEL: &str = "remove-channel";
+    /// From a browser: quiet hours change (the hours; empty: none).
+    pub const QUIET_HOURS: &str = "quiet-hours";
+    /// From a browser: an announcement is taken back (its id).
+    pub const WITHDRAW_INTENT: &str = "withdraw-intent";
 }
 
 /// `POST /v1/devices/invite`: an invite for a further device of one's own.

@@ -1,7 +1,7 @@
 //! A person's notifications, as their settings travel. What is sent by a channel itself is the broker's
 //! business alone, and says no more than "something waits".
 
-use crate::time::UnixTime;
+use crate::{api::SecondFactor, time::UnixTime};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -121,10 +121,12 @@ pub struct Settings {
 }
 
 /// `PUT /v1/notify/quiet`
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Quiet {
     /// `22:00-07:00 Europe/Berlin`; absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hours: Option<String>,
+    /// Proof, from a browser.
+    #[serde(flatten)]
+    pub factor: SecondFactor,
 }

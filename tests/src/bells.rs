@@ -1,6 +1,7 @@
 //! What is rung: a real ntfy server, and a receiver of webhooks.
 
 use crate::{
+    api::Device,
     command::{Running, run},
     free_port, http, root,
 };
@@ -255,4 +256,29 @@ async fn receive(State(inside): State<Arc<Inside>>, headers: HeaderMap, body: By
     let mut open = inside.open.subscribe();
     let _ = open.wait_for(|open| *open).await;
     StatusCode::from_u16(inside.status.load(Ordering::SeqCst)).unwrap_or(StatusCode::OK)
+}
+
+/// The log's events of this kind, as an admin exports them.
+pub async fn events(admin: &Device, kind: &str) -> anyhow::Result<Vec<Value>> {
+    let mut found = Vec::new();
+    let mut from = 0;
+    loop {
+        let path = format!("/v1/log/export?from={from}&limit=1000");
+        let reply = admin.call("GET", &path, &Value::Null).await?;
+        reply.ok_status()?;
+        let lines: Vec<_> = reply.text.lines().filter(|l| !l.is_empty()).collect();
+        for line in &lines {
+            let line: Value = serde_json::from_str(line)?;
+            let leaf = line.get("leaf").and_then(Value::as_str).unwrap_or_default();
+            let leaf: Value = serde_json::from_str(leaf)?;
+            let event = leaf.get("event").cloned().unwrap_or_default();
+            if event.get("type").is_some_and(|t| t == kind) {
+                found.push(event);
+            }
+        }
+        if lines.is_empty() {
+            return Ok(found);
+        }
+        from += lines.len();
+    }
 }

@@ -13,7 +13,7 @@ use proto::{
     device::{DeviceKey, enrolment_bytes},
     digest::{Algorithm, Digest, hex},
     factors::change,
-    intent::{IntendedFile, IntendedItem, IntentStatement},
+    intent::{IntendedFile, IntendedItem, IntentRequest, IntentStatement},
     passkey::change_digest,
     request::RequestDigest,
     time::UnixTime,
@@ -21,7 +21,9 @@ use proto::{
 use reqwest::Method;
 use serde_json::{Value, json};
 use stand::{
+    bells::Hook,
     browser::Browser,
+    daemon::Daemon,
     http, now,
     passkey::Authenticator,
     people::{Device, Job, Office, Reply, phone_policy, random},
@@ -510,6 +512,112 @@ async fn attack_32_a_stolen_session_pushes_out_no_challenge_of_another_device() 
     let factor = alice.reply(&challenge);
     let reply = alice.send(&job, Decision::Approve, factor).await;
     assert!(reply.success(), "{}", reply.body);
+}
+
+#[tokio::test]
+async fn attack_32_a_stolen_session_makes_nobody_deaf_and_takes_no_announcement_back() {
+    let hook = Hook::start().await.unwrap();
+    let push = format!("[push]\norigins = [\"{}\"]\n", hook.origin);
+    let builder = Daemon::builder().named().extra(&push);
+    let policy = phone_policy(1, r#"["passkey"]"#);
+    let office = Office::start_as(builder, &policy, "http://127.0.0.1:9").await;
+    let office = office.unwrap();
+    let mut alice = Phone::hire(&office, "alice").await;
+    let given = json!({"kind": "webhook", "url": hook.at("alice"), "name": "team"});
+    let added = alice.device.post("/v1/notify/channels", given).await;
+    let added: Value = added.unwrap().ok().unwrap();
+    let channel = added["id"].as_str().unwrap().to_owned();
+    // She announces, with her passkey.
+    let now = UnixTime(stand::now().unwrap());
+    let statement = IntentStatement {
+        items: vec![IntendedItem {
+            registry: "npm".parse().unwrap(),
+            package: "@acme/left".parse().unwrap(),
+            version: "1.0.0".parse().unwrap(),
+            tag: None,
+            files: Vec::new(),
+        }],
+        commit: None,
+        expires: now.after(600),
+        device: alice.device.key.public().id(),
+        time: now,
+        nonce: hex(&random::<16>().unwrap()),
+    };
+    let factor = alice.factor("intend", &statement.digest()).await;
+    let request = IntentRequest {
+        signature: hex(&alice.device.key.sign(&statement.canonical())),
+        statement,
+        factor,
+    };
+    let request = serde_json::to_value(request).unwrap();
+    let made = alice.device.post("/v1/intents", request).await.unwrap();
+    let made: Value = made.ok().unwrap();
+    let intent = made["id"].as_str().unwrap().to_owned();
+
+    let quiet = "00:00-23:59 UTC";
+    let acts = [
+        (
+            Method::DELETE,
+            format!("/v1/notify/channels/{channel}"),
+            change::REMOVE_CHANNEL,
+            channel.as_str(),
+        ),
+        (
+            Method::PUT,
+            "/v1/notify/quiet".to_owned(),
+            change::QUIET_HOURS,
+            quiet,
+        ),
+        (
+            Method::DELETE,
+            format!("/v1/intents/{intent}"),
+            change::WITHDRAW_INTENT,
+            intent.as_str(),
+        ),
+    ];
+    let body = |what: &str, factor: Value| {
+        let mut body = factor;
+        if what == change::QUIET_HOURS {
+            body["hours"] = json!(quiet);
+        }
+        body
+    };
+    // Nothing, a guess, and her passkey's word about something else.
+    for (method, path, what, object) in &acts {
+        let other = alice.change(change::ADD_DEVICE, object).await;
+        for factor in [json!({}), json!({"totp": "123456"}), other] {
+            let given = body(what, factor);
+            let reply = alice.device.call(method.clone(), path, Some(&given)).await;
+            let reply = reply.unwrap();
+            assert!(!reply.success(), "{path}: {}", reply.body);
+        }
+        if *method == Method::DELETE {
+            let reply = alice.device.call(method.clone(), path, None).await.unwrap();
+            assert_eq!(reply.code(), "factor-missing", "{path}: {}", reply.body);
+        }
+    }
+    let settings = async |alice: &Phone| -> Value {
+        alice.device.get("/v1/notify").await.unwrap().ok().unwrap()
+    };
+    let told = settings(&alice).await;
+    assert_eq!(told["channels"].as_array().unwrap().len(), 1);
+    assert_eq!(told.get("quiet"), None);
+    assert!(hook.so_far().is_empty());
+    // Her own word does each of them.
+    for (method, path, what, object) in &acts {
+        let given = body(what, alice.change(what, object).await);
+        let reply = alice.device.call(method.clone(), path, Some(&given)).await;
+        let reply = reply.unwrap();
+        assert!(reply.success(), "{path}: {}", reply.body);
+    }
+    let told = settings(&alice).await;
+    assert_eq!(
+        (&told["channels"], &told["quiet"]),
+        (&json!([]), &json!(quiet))
+    );
+    let intents: Value = alice.device.get("/v1/intents").await.unwrap().ok().unwrap();
+    assert_eq!(intents["intents"][0]["state"], "withdrawn");
+    assert_eq!(hook.got(1).await.unwrap()[0].json()["about"], "settings");
 }
 
 fn alice_passkey(phone: &Phone) -> String {

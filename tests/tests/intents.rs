@@ -6,6 +6,7 @@
     reason = "what is missing fails the test, as it should"
 )]
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use proto::{
     api::{Inbox, Opened, Question, StateName},
     ids::IntentId,
@@ -484,4 +485,86 @@ async fn attack_54_the_places_outside_the_quotas_are_bounded() {
         }
     }
     assert!((40..=60).contains(&opened), "{opened}");
+}
+
+#[tokio::test]
+async fn attack_29_an_announcement_taken_back_counts_nowhere_and_is_on_no_receipt() {
+    let small = Small::start(stand::api::POLICY).await.unwrap();
+    let invite = small.robin.invite("carol", &["release"], false, &[]).await;
+    let carol = Device::enroll(&small.daemon, &invite.unwrap())
+        .await
+        .unwrap();
+    let left = packed("1.4.2");
+    let wish = left.item("latest").unwrap();
+    let made = small.alice.intend(vec![with_files(&wish)], None).await;
+    let job = small.open(std::slice::from_ref(&wish)).await.unwrap();
+    let count = async || {
+        let status: proto::api::Status = job.status().await.unwrap().ok().unwrap();
+        let inbox: Inbox = small.bob.inbox().await.unwrap().ok().unwrap();
+        let asked = question(&small.bob, &job).await.approvals.len();
+        (status.approvals, inbox.requests[0].approvals.0, asked)
+    };
+    assert_eq!(count().await, (1, 1, 1));
+    let withdrawn = small.bob.withdraw(made.unwrap().id).await.unwrap();
+    assert!(withdrawn.good());
+    assert_eq!(count().await, (0, 0, 0));
+    for device in [&small.bob, &carol] {
+        assert!(device.approve(&job).await.unwrap().good());
+    }
+    let credential = job.credential().await.unwrap();
+    let endpoint = Api::at(&small.daemon.registry_url).unwrap();
+    let put = endpoint.put(&left.name, &credential, left.document("latest").unwrap());
+    assert!(put.await.unwrap().good());
+    let path = format!("/v1/requests/{}/receipt", job.id);
+    let receipt: Value = small
+        .bob
+        .call("GET", &path, &Value::Null)
+        .await
+        .unwrap()
+        .ok()
+        .unwrap();
+    let body = STANDARD
+        .decode(receipt["payload"].as_str().unwrap())
+        .unwrap();
+    let body = String::from_utf8(body).unwrap();
+    assert!(body.contains("carol") && !body.contains("alice"), "{body}");
+}
+
+#[tokio::test]
+async fn attack_54_what_is_left_after_the_published_versions_decides_about_the_quotas() {
+    let small = Small::start(&policy_of_one()).await.unwrap();
+    let old = Packed::new("@acme/old", "1.0.0").unwrap();
+    let done = small.open(&[old.item("latest").unwrap()]).await.unwrap();
+    assert!(small.alice.approve(&done).await.unwrap().good());
+    let credential = done.credential().await.unwrap();
+    let endpoint = Api::at(&small.daemon.registry_url).unwrap();
+    let put = endpoint.put(&old.name, &credential, old.document("latest").unwrap());
+    assert!(put.await.unwrap().good());
+    let mut n = 0;
+    while open_by(&small, 1000 + n, &item(&format!("1.0.{n}")))
+        .await
+        .0
+        != Some(Code::Busy)
+    {
+        n += 1;
+        assert!(n < 100, "the package's places are never taken");
+    }
+    let ask = async |version: &str| {
+        let items = [old.item("latest").unwrap(), item(version)];
+        let (mut body, _) = stand::api::asking(&items, version);
+        body["leave_out_published"] = json!(true);
+        let token = small.id_token().await.unwrap();
+        let reply = small.api.bearer("POST", "/v1/requests", &token, &body);
+        reply.await.unwrap()
+    };
+    // Of two that are asked for, one is out, and the other is what was announced.
+    let announced = vec![with_files(&item("2.0.0"))];
+    small.alice.intend(announced, None).await.unwrap();
+    let opened: Opened = ask("2.0.0").await.ok().unwrap();
+    assert_eq!(opened.facts.items.len(), 1);
+    // Both were announced as one release: what is left of it is another one.
+    let both = [old.item("latest").unwrap(), item("3.0.0")];
+    let both = both.iter().map(version_only).collect();
+    small.alice.intend(both, None).await.unwrap();
+    assert_eq!(ask("3.0.0").await.code(), Some(Code::Busy));
 }

@@ -202,3 +202,80 @@ async fn a_waiting_job_waits_on_through_the_veto_and_hears_who_denied_and_why() 
         job.text()
     );
 }
+
+/// Uploads that the broker keeps.
+fn kept(small: &Small) -> usize {
+    let files = std::fs::read_dir(small.daemon.dir().join("data/deposits")).unwrap();
+    files.count()
+}
+
+#[tokio::test]
+async fn a_deposit_waits_for_the_vetos_end_and_for_the_hours_and_anybody_may_still_deny_it() {
+    let dir = TempDir::new().unwrap();
+    let clock = Clock::make(dir.path()).await.unwrap();
+    let registry = Verdaccio::start().await.unwrap();
+    let issuer = Issuer::start().await.unwrap();
+    let keys = |hours: &str| {
+        policy(&format!(
+            "mode = \"deposit\"\nveto = \"10m\"\nhours = \"{hours}\"\nunsolicited = \"ring\""
+        ))
+    };
+    let builder = Daemon::builder()
+        .issuer("github", "github", &issuer.url, None)
+        .registry("npm", "npm", &registry.url)
+        .registry("secrets", "generic", "")
+        .policy(&keys("always"));
+    let token = registry.token.clone();
+    let mut small = Small::with(clock.env(builder), issuer, &token)
+        .await
+        .unwrap();
+    // Handed over, and approved by one.
+    let hand_over = async |small: &Small, version: &str| {
+        let left = Packed::new("@acme/left", version).unwrap();
+        let job = small.open(&[left.item("latest").unwrap()]).await.unwrap();
+        let endpoint = Api::at(&small.daemon.registry_url).unwrap();
+        let credential = job.deposit.clone().unwrap();
+        let put = endpoint.put(&left.name, &credential, left.document("latest").unwrap());
+        let put = put.await.unwrap();
+        assert!(put.good(), "{}", put.text);
+        assert!(small.alice.approve(&job).await.unwrap().good());
+        assert!(status(&job).await.not_before.is_some());
+        job
+    };
+    let shown = async |version: &str| registry.integrity("@acme/left", version).await.unwrap();
+    let until = async |small: &Small, count: usize| {
+        for _ in 0..600 {
+            if kept(small) == count {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        assert_eq!(kept(small), count);
+    };
+    let vetoed = hand_over(&small, "1.0.0").await;
+    let good = hand_over(&small, "1.1.0").await;
+    // Another one says no while the first one's yes lies there.
+    assert!(small.bob.deny(&vetoed).await.unwrap().good());
+    until(&small, 1).await;
+    assert_eq!(vetoed.state().await.unwrap(), "denied");
+    assert_eq!((shown("1.0.0").await, shown("1.1.0").await), (None, None));
+    // Nobody comes back for it: it is published by itself when its time has come.
+    clock.pass(&mut small.daemon, 11 * 60).await.unwrap();
+    small.until(&good, "published").await.unwrap();
+    assert!(shown("1.1.0").await.is_some());
+    until(&small, 0).await;
+
+    // Outside the hours it waits in the same way.
+    let small = Small::over(&registry.url, &token, &keys(&far_hours())).await;
+    let small = small.unwrap();
+    let held = hand_over(&small, "1.2.0").await;
+    let next = hand_over(&small, "1.3.0").await;
+    assert!(status(&held).await.reason.unwrap().contains("`hours`"));
+    // The sweep that destroys the one has looked at the other.
+    assert!(small.bob.deny(&next).await.unwrap().good());
+    until(&small, 1).await;
+    assert_eq!(shown("1.2.0").await, None);
+    assert!(small.robin.deny(&held).await.unwrap().good());
+    until(&small, 0).await;
+    assert_eq!((shown("1.0.0").await, shown("1.2.0").await), (None, None));
+}

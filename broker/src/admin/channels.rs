@@ -1,25 +1,28 @@
 //! A person's own notification settings.
 
+use super::own::{Own, current};
 use crate::{
     audit::event::Event,
     desk::{
         Desk, Fault,
-        bells::{CHANNELS, CHANNELS_MAX, QUIET, channel_id, channel_key},
+        bells::{CHANNELS, CHANNELS_MAX, QUIET, TESTED, channel_id, channel_key},
     },
     notify::{
         Channel,
         quiet::{self, QuietHours},
     },
-    publish::{Refusal, outbox, ring},
+    publish::{Refusal, outbox, prove::prove_in_browser, ring},
     store::Batch,
 };
 use proto::{
+    api::SecondFactor,
+    factors::change,
     ids::{DeviceId, PersonId},
-    notify::{AddChannel, ChannelAdded, ChannelKind, ChannelLine, Settings},
+    notify::{AddChannel, ChannelAdded, ChannelKind, ChannelLine, Quiet, Settings},
     time::UnixTime,
 };
 
-/// Seconds between two tests of one channel.
+/// Seconds between two tests.
 const TEST_PAUSE: u64 = 10;
 
 /// All of them.
@@ -104,58 +107,78 @@ pub async fn add(
     })
 }
 
-/// Removes a channel.
+/// Removes a channel. Its person is told, there for the last time and on all others.
 pub async fn remove(
     desk: &Desk,
-    person: &PersonId,
-    device: &DeviceId,
+    own: Own<'_>,
     id: &str,
+    factor: &SecondFactor,
     now: UnixTime,
 ) -> Result<(), Refusal> {
-    if !desk.channel_ids(person)?.iter().any(|own| own == id) {
+    let held = current(desk, own)?;
+    if !desk.channel_ids(own.person)?.iter().any(|own| own == id) {
         return Err(Refusal::NotFound);
     }
-    let batch = desk.forget_channel(Batch::new(), &channel_key(person, id))?;
+    let about = (change::REMOVE_CHANNEL, id);
+    let spent = prove_in_browser(desk, &held.value, own.device, about, factor, now).await?;
+    let batch = outbox::channel_removed(desk, spent, own.person, id, now)?;
+    let batch = desk.forget_channel(batch, &channel_key(own.person, id))?;
     let event = Event::ChannelRemoved {
-        person: person.clone(),
-        device: device.clone(),
+        person: own.person.clone(),
+        device: own.device.clone(),
     };
     desk.commit(batch, &[event], now).await?;
+    desk.bells.queue();
     Ok(())
 }
 
 /// Sets quiet hours, or takes them away.
-pub async fn quiet(
-    desk: &Desk,
-    person: &PersonId,
-    hours: Option<&str>,
-    now: UnixTime,
-) -> Result<(), Refusal> {
+pub async fn quiet(desk: &Desk, own: Own<'_>, given: &Quiet, now: UnixTime) -> Result<(), Refusal> {
+    let held = current(desk, own)?;
+    let hours = given.hours.as_deref();
     if hours.is_some_and(|h| QuietHours::parse(h).is_none()) {
         return Err(Refusal::BadRequest(format!(
             "{}, with a zone of the IANA list",
             quiet::FORM
         )));
     }
-    let key = person.as_str().as_bytes();
+    let about = (change::QUIET_HOURS, hours.unwrap_or_default());
+    let spent = prove_in_browser(desk, &held.value, own.device, about, &given.factor, now).await?;
+    let key = own.person.as_str().as_bytes();
     let old = desk.live.get(QUIET, key).map_err(Fault::from)?;
     let batch = match (old, hours) {
-        (None, None) => return Ok(()),
-        (None, Some(hours)) => Batch::new().create(QUIET, key, hours),
-        (Some(row), None) => Batch::new().delete(QUIET, key, row.version),
-        (Some(row), Some(hours)) => Batch::new().replace(QUIET, key, row.version, hours),
+        (None, None) => spent,
+        (None, Some(hours)) => spent.create(QUIET, key, hours),
+        (Some(row), None) => spent.delete(QUIET, key, row.version),
+        (Some(row), Some(hours)) => spent.replace(QUIET, key, row.version, hours),
     };
-    desk.commit(batch, &[], now).await?;
+    let event = Event::QuietHoursSet {
+        person: own.person.clone(),
+        device: own.device.clone(),
+        quiet: hours.is_some(),
+    };
+    desk.commit(batch, &[event], now).await?;
     Ok(())
 }
 
-/// Sends a test to each channel that was not used a moment ago.
+/// Sends a test to each channel that was not used a moment ago. The time of the test is stored in the commit that
+/// orders it: pressed a hundred times at once, it is one test.
 pub async fn test(desk: &Desk, person: &PersonId, now: UnixTime) -> Result<(), Refusal> {
     let mut channels = desk.channel_ids(person)?;
     if channels.is_empty() {
         return Err(Refusal::BadRequest(
             "you have no channel yet: countersign notify add".to_owned(),
         ));
+    }
+    let a_moment_ago = || {
+        let why = format!("each channel was used in the last {TEST_PAUSE} seconds");
+        Refusal::BadRequest(why)
+    };
+    let key = person.as_str().as_bytes();
+    let tested = desk.live.get(TESTED, key).map_err(Fault::from)?;
+    let last = tested.as_ref().and_then(|row| at(&row.value));
+    if last.is_some_and(|last| now.since(last) < TEST_PAUSE) {
+        return Err(a_moment_ago());
     }
     let mut fresh = Vec::new();
     for id in channels.drain(..) {
@@ -166,10 +189,23 @@ pub async fn test(desk: &Desk, person: &PersonId, now: UnixTime) -> Result<(), R
         }
     }
     if fresh.is_empty() {
-        return Err(Refusal::BadRequest(format!(
-            "each channel was used in the last {TEST_PAUSE} seconds"
-        )));
+        return Err(a_moment_ago());
     }
-    outbox::test(desk, person, &fresh, now).await?;
+    let time = now.0.to_be_bytes();
+    let batch = match tested {
+        None => Batch::new().create(TESTED, key, time),
+        Some(row) => Batch::new().replace(TESTED, key, row.version, time),
+    };
+    let batch = outbox::test(desk, batch, person, fresh, now)?;
+    match desk.commit(batch, &[], now).await {
+        Err(Fault::Conflict(TESTED, _)) => return Err(a_moment_ago()),
+        done => drop(done?),
+    }
+    desk.bells.queue();
     Ok(())
+}
+
+/// The time in a row of [`TESTED`].
+fn at(row: &[u8]) -> Option<UnixTime> {
+    Some(UnixTime(u64::from_be_bytes(row.try_into().ok()?)))
 }

@@ -1,6 +1,7 @@
-//! Invites and enrolment: how a person and a first device come to be known.
+//! Enrolment: how a person and a first device come to be known.
 
 use super::{
+    invites::{Claim, Invite, Purpose},
     own::{OWN_MAX, new_device, none_here, replaced},
     recovery,
 };
@@ -13,166 +14,26 @@ use crate::{
             DEVICES, INVITES, PASSKEYS, PEOPLE, PasskeyUse, Person, PersonPasskey, TOTP, Versioned,
         },
     },
-    publish::{Refusal, prove::not_taken},
+    notify::About,
+    publish::{Refusal, prove::not_taken, ring},
     secret::Secret,
     store::Batch,
 };
 use proto::{
-    api::{EnrollRequest, Enrolled, InviteRequest, Invited},
+    api::{EnrollRequest, Enrolled},
     bearer::{Bearer, Kind},
-    device::{DeviceKind, DevicePublic, enrolment_bytes},
+    device::{DeviceKind, enrolment_bytes},
     digest::unhex,
     ids::PersonId,
     text,
     time::UnixTime,
 };
-use serde::{Deserialize, Serialize};
 
 mod first;
 pub use first::{may_unseal, unseal_first};
 
-/// Seconds that an invite works.
-pub const INVITE_SECONDS: u64 = 24 * 3600;
-/// Seconds that an invite for a further device works: it is in the hands of one person.
-const DEVICE_INVITE_SECONDS: u64 = 15 * 60;
-/// Invites looked at.
-const INVITES_MAX: usize = 1000;
 /// Wrong first codes that an invite takes.
 const FIRST_CODES_MAX: u8 = 5;
-
-/// An invite as stored: authenticated, single use.
-#[derive(Serialize, Deserialize)]
-struct Invite {
-    asked: InviteRequest,
-    #[serde(default)]
-    purpose: Purpose,
-    /// Who made it: an admin who is none any more invites nobody. Absent for the first admin's.
-    #[serde(default)]
-    by: Option<PersonId>,
-    expires: UnixTime,
-    /// Set at stage 1: the device that claimed it and the TOTP secret made for it.
-    claimed: Option<Claim>,
-    wrong: u8,
-}
-
-/// What an invite is for.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Purpose {
-    /// Somebody new.
-    #[default]
-    Person,
-    /// A further device of somebody who is enrolled, and proved it.
-    Device,
-    /// Somebody who lost all factors.
-    Recovery,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Claim {
-    public_key: DevicePublic,
-    totp: Vec<u8>,
-    /// What the passkey's registration is checked against.
-    #[serde(default)]
-    passkey: Option<serde_json::Value>,
-}
-
-/// Makes an invite. `by` is absent for the first admin's, made when the broker was created.
-pub async fn invite(
-    desk: &Desk,
-    asked: InviteRequest,
-    by: Option<&PersonId>,
-    now: UnixTime,
-) -> Result<Invited, Refusal> {
-    for actor in &asked.actors {
-        text::check(actor, 100).map_err(|e| Refusal::BadRequest(format!("an actor {e}")))?;
-    }
-    if desk.person(&asked.person)?.is_some() {
-        return Err(Refusal::BadRequest(format!(
-            "{} is enrolled: a further device is added with one that is enrolled, and lost factors are recovered by two other people (countersign recover)",
-            asked.person
-        )));
-    }
-    let event = Event::InviteMade {
-        person: asked.person.clone(),
-        by: by.cloned(),
-    };
-    let life = (Purpose::Person, INVITE_SECONDS);
-    made(desk, asked, (life, by.cloned()), Batch::new(), event, now).await
-}
-
-/// An invite for a further device. `spent` is what the proof for it spends.
-pub(super) async fn invite_device(
-    desk: &Desk,
-    person: &Person,
-    spent: Batch,
-    now: UnixTime,
-) -> Result<Invited, Refusal> {
-    let event = Event::InviteMade {
-        person: person.id.clone(),
-        by: Some(person.id.clone()),
-    };
-    let life = (Purpose::Device, DEVICE_INVITE_SECONDS);
-    made(desk, of_person(person), (life, None), spent, event, now).await
-}
-
-/// The invite at the end of a recovery.
-pub(super) async fn invite_recovered(
-    desk: &Desk,
-    person: &Person,
-    by: &PersonId,
-    spent: Batch,
-    now: UnixTime,
-) -> Result<Invited, Refusal> {
-    let event = Event::RecoveryInvited {
-        person: person.id.clone(),
-        by: by.clone(),
-    };
-    let life = (Purpose::Recovery, INVITE_SECONDS);
-    made(desk, of_person(person), (life, None), spent, event, now).await
-}
-
-fn of_person(person: &Person) -> InviteRequest {
-    InviteRequest {
-        person: person.id.clone(),
-        groups: person.groups.clone(),
-        admin: person.admin,
-        actors: person.actors.clone(),
-    }
-}
-
-async fn made(
-    desk: &Desk,
-    asked: InviteRequest,
-    ((purpose, seconds), by): ((Purpose, u64), Option<PersonId>),
-    batch: Batch,
-    event: Event,
-    now: UnixTime,
-) -> Result<Invited, Refusal> {
-    let bearer = Bearer::from_entropy(Kind::Invite, desk.world.random().map_err(Fault::from)?);
-    let key = bearer.hash().0;
-    let expires = now.after(seconds);
-    let invite = Invite {
-        asked,
-        purpose,
-        by,
-        expires,
-        claimed: None,
-        wrong: 0,
-    };
-    let row = desk.authentic(INVITES, &key, &invite)?;
-    let batch = batch.create(INVITES, key.as_slice(), row);
-    desk.commit(batch, &[event], now).await?;
-    let invite = bearer.expose();
-    // Behind the #, so that no server's log has it.
-    let link = format!("{}/enroll#{invite}", desk.place.public_url);
-    Ok(Invited {
-        qr: super::qr::rows(&link),
-        link,
-        invite,
-        expires,
-    })
-}
 
 /// Enrols: stage 1 claims the invite for a device and makes a TOTP secret; stage 2 proves with a first
 /// code that the secret was stored, or brings a new passkey, or both, and makes the person.
@@ -340,6 +201,7 @@ async fn finish(
         groups: asked.groups.clone(),
         admin: asked.admin,
         actors: asked.actors.clone(),
+        enrolled: Some(now),
         devices: vec![new_device(given, now)],
         passkeys,
         // What was never shown to be stored is no factor.
@@ -362,6 +224,10 @@ async fn finish(
         enrolled.groups.clone_from(&known.value.groups);
         enrolled.actors.clone_from(&known.value.actors);
         enrolled.admin = known.value.admin;
+        // Two others vouched for it: this is who was there before, and no newcomer.
+        enrolled.enrolled = known.value.since();
+        // Everybody hears that it happened: those who did not ask, for the first time with nothing left to call off.
+        batch = ring::notice(desk, batch, About::Recovery, "", None)?;
         batch = replaced(desk, batch, known.version, &enrolled)?;
         event = Event::PersonRecovered {
             person: person.clone(),
@@ -469,17 +335,6 @@ pub(super) fn first_use(
 fn signed_by_device(given: &EnrollRequest, invite: &[u8; 32]) -> bool {
     let proof = enrolment_bytes(invite, given.device_name.as_str());
     unhex(&given.signature).is_some_and(|s| given.public_key.verify(&proof, &s))
-}
-
-/// Adds the deletion of a person's open invites: who was removed does not come back by a leftover one.
-pub fn forget_invites(desk: &Desk, mut batch: Batch, person: &PersonId) -> Result<Batch, Fault> {
-    for (key, row) in desk.live.range(INVITES, b"", None, INVITES_MAX)? {
-        let invite = desk.authentic_row::<Invite>(INVITES, &key)?;
-        if invite.is_some_and(|i| i.value.asked.person == *person) {
-            batch = batch.delete(INVITES, key, row.version);
-        }
-    }
-    Ok(batch)
 }
 
 /// Stores the first TOTP state. Who was removed and comes back finds his wrong tries and his last

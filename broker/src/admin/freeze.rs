@@ -52,6 +52,7 @@ pub async fn freeze(
             since: now,
             thawing: Vec::new(),
             seen: None,
+            damaged: false,
         };
         let event = Event::Frozen {
             package: package.clone(),
@@ -85,11 +86,12 @@ pub async fn thaw(
             thawing: Vec::new(),
         });
     };
-    // Who is no admin any more does not count; nor does one who was enrolled after the freeze.
+    // Who is no admin any more does not count; nor does one who was enrolled after the freeze. The person's own date
+    // counts: whoever has a new phone since is no newcomer.
     let admins: Vec<PersonId> = desk
         .people()?
         .into_iter()
-        .filter(|p| p.admin && p.devices.iter().any(|d| d.enrolled <= freeze.since))
+        .filter(|p| p.admin && p.since().is_some_and(|since| since <= freeze.since))
         .map(|p| p.id.clone())
         .collect();
     freeze.thawing.retain(|p| admins.contains(p));

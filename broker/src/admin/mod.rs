@@ -8,6 +8,7 @@ pub mod custody;
 pub mod doctor;
 pub mod enroll;
 pub mod freeze;
+pub mod invites;
 pub mod log;
 pub mod own;
 pub mod people;

@@ -1,7 +1,7 @@
 //! A person's own devices and passkeys. Each change is proved anew, with the strongest factor that the person
 //! has: whoever stole a browser's session, or only a code, makes no factor of his own from it (attacks 32, 33).
 
-use super::enroll::{first_use, invite_device};
+use super::{enroll::first_use, invites::invite_device};
 use crate::{
     audit::event::Event,
     desk::{
@@ -234,7 +234,7 @@ pub(super) fn replaced(
 }
 
 /// The person's row as it is now: whoever was removed since the call was signed changes nothing.
-fn current(desk: &Desk, own: Own<'_>) -> Result<Versioned<Arc<Person>>, Refusal> {
+pub(super) fn current(desk: &Desk, own: Own<'_>) -> Result<Versioned<Arc<Person>>, Refusal> {
     desk.person(own.person)?
         .filter(|p| p.value.device(own.device).is_some())
         .ok_or(Refusal::NotFound)

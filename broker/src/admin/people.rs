@@ -40,7 +40,7 @@ pub async fn remove(desk: &Desk, id: &PersonId, by: &Person, now: UnixTime) -> R
             "the last admin cannot be removed; invite another one first".to_owned(),
         ));
     }
-    let mut batch = super::enroll::forget_invites(desk, Batch::new(), id)?;
+    let mut batch = super::invites::forget_invites(desk, Batch::new(), id)?;
     // Another admin must still be there when this is stored: two admins who remove each other at
     // once do not leave none.
     if held.value.admin {

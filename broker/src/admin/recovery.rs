@@ -2,10 +2,13 @@
 //! them makes the invite by which the person enrols anew. Neither an admin alone nor an e-mail does it
 //! (attack 33).
 
-use super::enroll::invite_recovered;
+use super::invites::invite_recovered;
 use crate::{
     audit::event::Event,
-    desk::{Desk, Fault, people::Person},
+    desk::{
+        Desk, Fault,
+        people::{Person, Versioned},
+    },
     notify::About,
     publish::{Refusal, prove::prove_change, ring},
     store::{Batch, Table},
@@ -37,14 +40,49 @@ struct Recovery {
     expires: UnixTime,
 }
 
+/// A row, which may be damaged.
+enum Held {
+    Good(Versioned<Recovery>),
+    Damaged(u64),
+}
+
+impl Held {
+    const fn version(&self) -> u64 {
+        match self {
+            Self::Good(held) => held.version,
+            Self::Damaged(version) => *version,
+        }
+    }
+
+    fn good(self) -> Option<Recovery> {
+        match self {
+            Self::Good(held) => Some(held.value),
+            Self::Damaged(_) => None,
+        }
+    }
+}
+
+/// A recovery's row. One that is damaged is nobody's recovery, and keeps nobody from the others.
+fn read(desk: &Desk, key: &[u8]) -> Result<Option<Held>, Fault> {
+    match desk.authentic_row::<Recovery>(RECOVERIES, key) {
+        Err(Fault::Damaged(what)) => {
+            let person = String::from_utf8_lossy(key);
+            tracing::error!(%person, what, "ALARM: a recovery's row cannot be believed");
+            let row = desk.live.get(RECOVERIES, key)?;
+            Ok(row.map(|row| Held::Damaged(row.version)))
+        }
+        other => Ok(other?.map(Held::Good)),
+    }
+}
+
 /// All of them, for everybody who is enrolled: a takeover must not go unseen.
 pub fn list(desk: &Desk, now: UnixTime) -> Result<Recoveries, Refusal> {
     let mut recoveries = Vec::new();
     let rows = desk.live.range(RECOVERIES, b"", None, LIST_MAX);
     for (key, _) in rows.map_err(Fault::from)? {
         let person = std::str::from_utf8(&key).ok().and_then(|p| p.parse().ok());
-        let held = desk.authentic_row::<Recovery>(RECOVERIES, &key)?;
-        if let (Some(person), Some(held)) = (person, held)
+        let held = read(desk, &key)?;
+        if let (Some(person), Some(Held::Good(held))) = (person, held)
             && now < held.value.expires
         {
             recoveries.push(RecoveryLine {
@@ -68,9 +106,10 @@ pub async fn ask(
 ) -> Result<Recoveries, Refusal> {
     let person = somebody_else(desk, by, given)?;
     let key = given.person.as_str().as_bytes();
-    let held = desk.authentic_row::<Recovery>(RECOVERIES, key)?;
-    let version = held.as_ref().map(|h| h.version);
-    let live = held.map(|h| h.value).filter(|r| now < r.expires);
+    let held = read(desk, key)?;
+    let version = held.as_ref().map(Held::version);
+    // One that is damaged begins anew.
+    let live = held.and_then(Held::good).filter(|r| now < r.expires);
     let mut recovery = live.unwrap_or_else(|| Recovery {
         asked_by: Vec::new(),
         ready: None,
@@ -117,10 +156,10 @@ pub async fn cancel(
     now: UnixTime,
 ) -> Result<Recoveries, Refusal> {
     let key = given.person.as_str().as_bytes();
-    let held = desk
-        .authentic_row::<Recovery>(RECOVERIES, key)?
-        .ok_or(Refusal::NotFound)?;
-    if by.id != given.person && !by.admin && !held.value.asked_by.contains(&by.id) {
+    let held = read(desk, key)?.ok_or(Refusal::NotFound)?;
+    let version = held.version();
+    let asked = held.good().is_some_and(|r| r.asked_by.contains(&by.id));
+    if by.id != given.person && !by.admin && !asked {
         return Err(Refusal::NotAllowed(
             "only the person, an admin or one of those who asked calls it off".to_owned(),
         ));
@@ -131,8 +170,8 @@ pub async fn cancel(
         person: given.person.clone(),
         by: by.id.clone(),
     };
-    let batch = proved.spent.delete(RECOVERIES, key, held.version);
-    let batch = super::enroll::forget_invites(desk, batch, &given.person)?;
+    let batch = proved.spent.delete(RECOVERIES, key, version);
+    let batch = super::invites::forget_invites(desk, batch, &given.person)?;
     desk.commit(batch, &[event], now).await?;
     list(desk, now)
 }
@@ -147,9 +186,9 @@ pub async fn invite(
 ) -> Result<Invited, Refusal> {
     let person = somebody_else(desk, by, given)?;
     let key = person.id.as_str().as_bytes();
-    let under_way = desk.authentic_row::<Recovery>(RECOVERIES, key)?;
+    let under_way = read(desk, key)?.and_then(Held::good);
     // The two vouch for whom they hand the invite to; a third one could hand it to himself.
-    if under_way.is_some_and(|r| !r.value.asked_by.contains(&by.id)) {
+    if under_way.is_some_and(|r| !r.asked_by.contains(&by.id)) {
         return Err(Refusal::NotAllowed(
             "only those who asked for this recovery make its invite".to_owned(),
         ));
@@ -157,17 +196,19 @@ pub async fn invite(
     ready(desk, &person, now)?;
     let about = (change::INVITE_RECOVERED, person.id.as_str());
     let proved = prove_change(desk, by, device, about, &given.factor, now).await?;
-    invite_recovered(desk, &person, &by.id, proved.spent, now).await
+    // Everybody is told once more, while it can still be called off.
+    let batch = ring::notice(desk, proved.spent, About::Recovery, "", Some(&by.id))?;
+    invite_recovered(desk, &person, &by.id, batch, now).await
 }
 
 /// Whether a recovery of this person may end now; gives the version of its row, which the enrolment deletes.
 /// Asked when the invite is made and when it is used: it may have been called off between.
 pub(super) fn ready(desk: &Desk, person: &Person, now: UnixTime) -> Result<u64, Refusal> {
     let no = |why: &str| Refusal::NotAllowed(why.to_owned());
-    let held = desk
-        .authentic_row::<Recovery>(RECOVERIES, person.id.as_str().as_bytes())?
-        .filter(|h| now < h.value.expires)
-        .ok_or_else(|| no("nobody asked for this recovery, or it was called off"))?;
+    let held = match read(desk, person.id.as_str().as_bytes())? {
+        Some(Held::Good(held)) if now < held.value.expires => held,
+        _ => return Err(no("nobody asked for this recovery, or it was called off")),
+    };
     let askers = enrolled(desk, &held.value)?;
     let Some(ready) = held.value.ready else {
         return Err(no("a second person must ask for it"));

@@ -469,6 +469,13 @@ pub enum Event {
         #[serde(serialize_with = "plain")]
         passkey: String,
     },
+    /// A person set up an authenticator app, in place of an earlier one if there was one.
+    TotpSet {
+        /// Whose.
+        person: PersonId,
+        /// With which device.
+        device: DeviceId,
+    },
     /// A passkey was removed.
     PasskeyRemoved {
         /// Whose.
@@ -590,6 +597,15 @@ pub enum Event {
         person: PersonId,
         /// With which device.
         device: DeviceId,
+    },
+    /// A person set quiet hours, or took them away.
+    QuietHoursSet {
+        /// Whose.
+        person: PersonId,
+        /// With which device.
+        device: DeviceId,
+        /// Whether there are any now.
+        quiet: bool,
     },
     /// A channel's server says that it is no more; it was removed.
     ChannelGone {

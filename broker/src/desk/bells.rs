@@ -12,23 +12,32 @@ use crate::{
 use aws_lc_rs::digest;
 use proto::{
     digest::hex,
-    ids::PersonId,
+    ids::{PersonId, RequestId},
     notify::{ChannelFailure, ChannelKind},
     time::UnixTime,
 };
 use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
 use tokio::sync::Notify;
 
 /// Person NUL id: a channel, sealed.
 pub const CHANNELS: Table = Table("channel");
 /// The same key: how it did, for people.
 pub const HEALTH: Table = Table("channel-health");
+/// Person: when they tested their channels last, in seconds (big-endian).
+pub const TESTED: Table = Table("channel-test");
 /// Person: quiet hours.
 pub const QUIET: Table = Table("quiet-hours");
 /// Keys of the broker's own.
 const KEYS: Table = Table("key");
 /// The key for push services among them.
 const VAPID: &[u8] = b"push";
+
+/// Until a request that still waits is looked at again, in seconds.
+const AGAIN: u64 = 5;
 
 /// Most channels of one person.
 pub const CHANNELS_MAX: usize = 10;
@@ -43,6 +52,8 @@ pub struct Bells {
     asked: Notify,
     /// Something is to be delivered.
     queued: Notify,
+    /// When each waiting request was looked at last. After a start, all are looked at.
+    looked: Mutex<BTreeMap<RequestId, UnixTime>>,
 }
 
 impl Bells {
@@ -53,6 +64,23 @@ impl Bells {
             contact,
             asked: Notify::new(),
             queued: Notify::new(),
+            looked: Mutex::default(),
+        }
+    }
+
+    /// Whether it is time to look again who is to be rung for a waiting request.
+    pub fn is_due(&self, id: RequestId, now: UnixTime) -> bool {
+        let looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = |at: &UnixTime| *at <= now && now.since(*at) < AGAIN;
+        !looked.get(&id).is_some_and(fresh)
+    }
+
+    /// These were looked at, and of them those wait no more.
+    pub fn looked(&self, these: &[RequestId], over: &[RequestId], now: UnixTime) {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        looked.extend(these.iter().map(|id| (*id, now)));
+        for id in over {
+            looked.remove(id);
         }
     }
 
@@ -136,13 +164,23 @@ impl Desk {
         let Some(row) = self.live.get(CHANNELS, &key)? else {
             return Ok(None);
         };
-        let plain = self.vault.open_row(&binding(&key), &row.value)?;
-        let value =
-            serde_json::from_slice(plain.expose()).map_err(|_| Fault::Damaged("a channel"))?;
         Ok(Some(Versioned {
             version: row.version,
-            value,
+            value: self.open_channel(person, id, &row.value)?,
         }))
+    }
+
+    /// A channel from the bytes that were stored for it.
+    pub fn open_channel(
+        &self,
+        person: &PersonId,
+        id: &str,
+        sealed: &[u8],
+    ) -> Result<Channel, Fault> {
+        let plain = self
+            .vault
+            .open_row(&binding(&channel_key(person, id)), sealed)?;
+        serde_json::from_slice(plain.expose()).map_err(|_| Fault::Damaged("a channel"))
     }
 
     /// The bytes to store for a channel.
@@ -192,8 +230,10 @@ impl Desk {
             batch = self.forget_channel(batch, &channel_key(person, &id))?;
         }
         let key = person.as_str().as_bytes();
-        if let Some(row) = self.live.get(QUIET, key)? {
-            batch = batch.delete(QUIET, key, row.version);
+        for table in [QUIET, TESTED] {
+            if let Some(row) = self.live.get(table, key)? {
+                batch = batch.delete(table, key, row.version);
+            }
         }
         Ok(batch)
     }

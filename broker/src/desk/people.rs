@@ -43,6 +43,9 @@ pub struct Person {
     pub admin: bool,
     /// Accounts at CI issuers, like `github:12345`.
     pub actors: Vec<String>,
+    /// When first enrolled; absent in rows from before this was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enrolled: Option<UnixTime>,
     /// Devices.
     pub devices: Vec<Device>,
     /// Passkeys.
@@ -90,6 +93,12 @@ pub struct Device {
 }
 
 impl Person {
+    /// Since when this person is enrolled, whatever devices came and went.
+    pub fn since(&self) -> Option<UnixTime> {
+        self.enrolled
+            .or_else(|| self.devices.iter().map(|d| d.enrolled).min())
+    }
+
     /// A device, if this person has it.
     pub fn device(&self, device: &DeviceId) -> Option<&Device> {
         self.devices.iter().find(|d| d.id == *device)
@@ -340,6 +349,7 @@ mod tests {
             groups: Vec::new(),
             admin: true,
             actors: Vec::new(),
+            enrolled: None,
             devices: Vec::new(),
             passkeys: Vec::new(),
             totp: Vec::new(),

@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     admin::{
-        client_keys as keys, clock, custody, enroll as enrolment, freeze as freezer, log,
-        people as persons, tokens as custody_tokens,
+        client_keys as keys, clock, custody, enroll as enrolment, freeze as freezer,
+        invites as invitations, log, people as persons, tokens as custody_tokens,
     },
     desk::{Fault, people::Person},
     publish::{
@@ -96,7 +96,8 @@ pub async fn wait(call: Call) -> Done {
     let record = look()?;
     let known = since.unwrap_or(record.revision);
     if record.revision > known || record.name().is_final() || seconds == 0 {
-        return encode(Ok(record.status_at(call.now)));
+        let status = intents::status_at(&call.desk, &record, call.now);
+        return encode(status.map_err(Into::into));
     }
     // What is approved and held back becomes free by time alone.
     let held_back = record.later(call.now).map(|l| l.until.since(call.now));
@@ -105,7 +106,7 @@ pub async fn wait(call: Call) -> Done {
     let woken = changes.wait_for(|revision| *revision > known);
     let _ = tokio::time::timeout(Duration::from_secs(seconds), woken).await;
     let now = call.desk.world.now();
-    encode(Ok(look()?.status_at(now)))
+    encode(intents::status_at(&call.desk, &look()?, now).map_err(Into::into))
 }
 
 /// Collects the sealed credential or secret.
@@ -216,7 +217,10 @@ pub async fn intents(call: Call) -> Done {
 /// Takes an announcement back.
 pub async fn withdraw_intent(call: Call) -> Done {
     let id: IntentId = call.named("id")?;
-    encode(intents::withdraw(&call.desk, id, call.person()?, call.now).await)
+    let factor = call.json_if_any()?;
+    let signer = call.signer.as_ref().ok_or_else(unsigned)?;
+    let by = (&*signer.person, &signer.device);
+    encode(intents::withdraw(&call.desk, id, by, &factor, call.now).await)
 }
 
 /// A person's own devices.
@@ -252,7 +256,7 @@ pub async fn export(call: Call) -> Done {
 pub async fn invite(call: Call) -> Done {
     let asked: InviteRequest = call.json()?;
     let by = call.person()?.id.clone();
-    encode(enrolment::invite(&call.desk, asked, Some(&by), call.now).await)
+    encode(invitations::invite(&call.desk, asked, Some(&by), call.now).await)
 }
 
 /// Everybody.
@@ -406,6 +410,14 @@ impl Call {
                 place,
             )
         })
+    }
+
+    /// A body that need not be there.
+    pub(super) fn json_if_any<T: DeserializeOwned + Default>(&self) -> Result<T, Failed> {
+        if self.body.is_empty() {
+            return Ok(T::default());
+        }
+        self.json()
     }
 
     pub(super) fn id(&self) -> Result<RequestId, Failed> {

@@ -2,6 +2,7 @@
 
 use super::{
     api::{Done, Empty, encode, unsigned},
+    own::signer,
     routes::Call,
 };
 use crate::admin::channels as verbs;
@@ -24,17 +25,16 @@ pub async fn add(call: Call) -> Done {
 /// Removes a channel.
 pub async fn remove(call: Call) -> Done {
     let id = call.path.get("id").map(String::as_str).unwrap_or_default();
-    let signer = call.signer.as_ref().ok_or_else(unsigned)?;
-    let (person, device) = (&signer.person.id, &signer.device);
-    let done = verbs::remove(&call.desk, person, device, id, call.now).await;
+    let factor = call.json_if_any()?;
+    let own = signer(&call)?.own();
+    let done = verbs::remove(&call.desk, own, id, &factor, call.now).await;
     encode(done.map(|()| Empty {}))
 }
 
 /// Sets quiet hours.
 pub async fn quiet(call: Call) -> Done {
     let given: Quiet = call.json()?;
-    let person = call.person()?.id.clone();
-    let done = verbs::quiet(&call.desk, &person, given.hours.as_deref(), call.now).await;
+    let done = verbs::quiet(&call.desk, signer(&call)?.own(), &given, call.now).await;
     encode(done.map(|()| Empty {}))
 }
 

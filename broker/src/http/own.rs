@@ -12,7 +12,7 @@ use crate::admin::{
 };
 
 impl Signer {
-    fn own(&self) -> Own<'_> {
+    pub(super) fn own(&self) -> Own<'_> {
         Own {
             person: &self.person.id,
             device: &self.device,
@@ -20,7 +20,7 @@ impl Signer {
     }
 }
 
-fn signer(call: &Call) -> Result<&Signer, Failed> {
+pub(super) fn signer(call: &Call) -> Result<&Signer, Failed> {
     call.signer.as_ref().ok_or_else(unsigned)
 }
 

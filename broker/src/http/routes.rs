@@ -143,7 +143,7 @@ routes! {
     GET    "/v1/intents" Person api::intents:
         "What was announced by this person, and of the packages that he approves.";
     DELETE "/v1/intents/{id}" Person api::withdraw_intent:
-        "Takes an announcement back.";
+        "Takes an announcement back; from a browser with a second factor.";
     GET    "/v1/devices" Person api::devices:
         "This person's devices.";
     POST   "/v1/devices/invite" Person own::invite:
@@ -169,9 +169,9 @@ routes! {
     POST   "/v1/notify/channels" Person channels::add:
         "Adds a channel: `web-push`, `ntfy` or `webhook`, at a server that the configuration allows.";
     DELETE "/v1/notify/channels/{id}" Person channels::remove:
-        "Removes a channel.";
+        "Removes a channel; from a browser with a second factor.";
     PUT    "/v1/notify/quiet" Person channels::quiet:
-        "Sets quiet `hours`, or takes them away.";
+        "Sets quiet `hours`, or takes them away; from a browser with a second factor.";
     POST   "/v1/notify/test" Person channels::test:
         "Sends a test to each of this person's channels.";
     GET    "/v1/log/checkpoint" Person api::checkpoint:

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub enum About {
     /// A request waits for this person.
     Waits,
+    /// A request is approved, and can still be denied.
+    Veto,
     /// Something was frozen, denied, or is published that nobody approved.
     Alarm,
     /// A registry asks the people of a package for its own second factor.
@@ -18,6 +20,8 @@ pub enum About {
     Thaw,
     /// Somebody's lost factors are to be replaced.
     Recovery,
+    /// One of the person's own channels was removed.
+    Settings,
     /// The person pressed the test button.
     Test,
 }
@@ -27,10 +31,12 @@ impl About {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Waits => "waits",
+            Self::Veto => "veto",
             Self::Alarm => "alarm",
             Self::Factor => "factor",
             Self::Thaw => "thaw",
             Self::Recovery => "recovery",
+            Self::Settings => "settings",
             Self::Test => "test",
         }
     }
@@ -39,10 +45,14 @@ impl About {
     pub const fn text(self) -> &'static str {
         match self {
             Self::Waits => "Something waits for your answer.",
+            Self::Veto => "Something is approved, and can still be denied: look at it now.",
             Self::Alarm => "An alarm: look at the inbox.",
             Self::Factor => "A registry asks for its own second factor: look at the inbox.",
             Self::Thaw => "A thaw waits for a second admin.",
             Self::Recovery => "Somebody's lost factors are to be replaced: look who asks for it.",
+            Self::Settings => {
+                "One of your channels was removed: if that was not you, look at your devices."
+            }
             Self::Test => "This is a test: you would be rung like this.",
         }
     }

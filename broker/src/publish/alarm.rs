@@ -33,6 +33,7 @@ pub fn freezing(
         since: old.as_ref().map_or(now, |(_, f)| f.since),
         thawing: Vec::new(),
         seen: Some(seen.clone()),
+        damaged: false,
     };
     let bytes = ledger::freeze_row(desk, package, &row)?;
     let event = Event::FrozenByBroker {

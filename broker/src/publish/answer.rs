@@ -5,6 +5,7 @@ use super::{
     Refusal, close, deny, intent, judge,
     ledger::{self, APPROVED, Held},
     prove::{About, Proved, Unproved, kind_of, not_taken, prove, totp_record},
+    ring,
     state::{MATCH_TRIES, Record, State, Tries},
 };
 use crate::{
@@ -214,7 +215,7 @@ async fn approve(
         // of it any more, he is told so.
         let over = record.name() == StateName::Expired;
         if !over && record.evidence().iter().any(|e| e.person == person.id) {
-            return Ok(answered(record, Decision::Approve));
+            return answered(desk, record, Decision::Approve);
         }
         return Err(Refusal::State(record.name(), record.status().reason));
     };
@@ -222,7 +223,7 @@ async fn approve(
         return Err(Refusal::State(StateName::Expired, None));
     }
     if before.iter().any(|e| e.person == person.id) {
-        return Ok(answered(record, Decision::Approve));
+        return answered(desk, record, Decision::Approve);
     }
     let mine = tries.get(&person.id).copied().unwrap_or_default();
     if mine.match_code >= MATCH_TRIES {
@@ -289,27 +290,37 @@ async fn accept(
         }
         (Verdict::Wait(_), _) => false,
     };
-    if enough {
-        batch = claim(desk, batch, &held.record)?;
-        batch = intent::spend(desk, batch, &held.record, now)?;
-    }
     let later = match verdict {
         Verdict::Later(later) => Some(later),
         _ => None,
     };
-    let id = held.record.facts.id;
-    let step = held.record.approve(evidence, enough, later, now)?;
-    let record = match ledger::persist(desk, held.version, step, batch, now).await {
+    let Held {
+        version,
+        mut record,
+    } = held;
+    if enough {
+        batch = claim(desk, batch, &record)?;
+        let (spending, spent) = intent::spend(desk, batch, &record, now)?;
+        batch = spending;
+        record = record.resting_on(&spent);
+        if later.is_some() {
+            batch = ring::deniable(batch, &record);
+        }
+    }
+    let id = record.facts.id;
+    let step = record.approve(evidence, enough, later, now)?;
+    let record = match ledger::persist(desk, version, step, batch, now).await {
         Err(fault) => return Err(taken(desk, fault, id)?),
         Ok(record) => record,
     };
     desk.metrics.answers.inc();
     if enough {
+        desk.bells.ask();
         // Approved and durable. A crash from here on leaves rivals pending; they can no longer be
         // approved, and they expire.
         close::end_rivals(desk, &record, now).await?;
     }
-    Ok(answered(&record, Decision::Approve))
+    answered(desk, &record, Decision::Approve)
 }
 
 /// What an approval needs beside its state: every version is this request's alone, and no package is frozen.
@@ -422,14 +433,18 @@ async fn note(
     Ok(())
 }
 
-pub(super) fn answered(record: &Record, decision: Decision) -> Answered {
-    let status = record.status();
-    Answered {
+pub(super) fn answered(
+    desk: &Desk,
+    record: &Record,
+    decision: Decision,
+) -> Result<Answered, Refusal> {
+    let status = intent::status_at(desk, record, desk.world.now())?;
+    Ok(Answered {
         state: status.state,
         approvals: status.approvals,
         quorum: status.quorum,
         decision,
-    }
+    })
 }
 
 /// What is published is not asked for here: it is decided when the request is opened and before

@@ -63,13 +63,13 @@ pub(super) async fn deny(
     {
         Ok(step) => {
             let record = ledger::persist(desk, held.version, step, batch, now).await?;
-            Ok(answered(&record, decision))
+            answered(desk, &record, decision)
         }
         // The credential is out, or it ended: the freeze still stops what has not left yet.
         Err(too_late) if frozen.is_empty() => Err(too_late.into()),
         Err(_) => {
             desk.commit(batch, &[], now).await?;
-            Ok(answered(&before, decision))
+            answered(desk, &before, decision)
         }
     };
     desk.metrics.answers.inc();
@@ -105,6 +105,7 @@ fn freezing(
                 since: now,
                 thawing: Vec::new(),
                 seen: None,
+                damaged: false,
             };
             let bytes = ledger::freeze_row(desk, &package, &row)?;
             let event = Event::Frozen {

@@ -1,6 +1,6 @@
 //! What waits for a person, most urgent first.
 
-use super::{Refusal, confirm, ledger, question::concerns, state::Record, unseen};
+use super::{Refusal, confirm, intent, ledger, question::concerns, state::Record, unseen};
 use crate::desk::{Desk, Fault, people::Person};
 use proto::{
     api::{Inbox, InboxLine, StateName},
@@ -64,7 +64,7 @@ pub fn inbox(
             // One that was approved has a row for its new deadline beside the first.
             && !requests.iter().any(|l: &InboxLine| l.id == r.facts.id)
         {
-            requests.push(line(desk, &r, person, now));
+            requests.push(line(desk, &r, person, now)?);
         }
     }
     let next = last.filter(|_| more);
@@ -83,11 +83,18 @@ fn alarms(desk: &Desk, person: &Person) -> Result<Vec<String>, Fault> {
         let Ok(package) = String::from_utf8(key) else {
             continue;
         };
-        let seen = ledger::freeze(desk, &package)?.and_then(|(_, freeze)| freeze.seen);
-        out.extend(
-            seen.filter(|_| answers_for(desk, &package, person))
-                .map(|s| s.words()),
-        );
+        let Some((_, freeze)) = ledger::freeze(desk, &package)? else {
+            continue;
+        };
+        if !answers_for(desk, &package, person) {
+            continue;
+        }
+        if freeze.damaged {
+            out.push(format!(
+                "{package}: the record of its freeze is damaged; it stays frozen until two admins thaw it"
+            ));
+        }
+        out.extend(freeze.seen.map(|seen| seen.words()));
     }
     Ok(out)
 }
@@ -109,8 +116,8 @@ pub(super) fn answers_for(desk: &Desk, package: &str, person: &Person) -> bool {
     person.admin || approvers.is_some_and(|a| a.iter().any(|g| person.groups.contains(g)))
 }
 
-fn line(desk: &Desk, r: &Record, person: &Person, now: UnixTime) -> InboxLine {
-    InboxLine {
+fn line(desk: &Desk, r: &Record, person: &Person, now: UnixTime) -> Result<InboxLine, Fault> {
+    Ok(InboxLine {
         id: r.facts.id,
         title: r.facts.items.first().map(Item::name).unwrap_or_default(),
         items: r.facts.items.len(),
@@ -119,7 +126,7 @@ fn line(desk: &Desk, r: &Record, person: &Person, now: UnixTime) -> InboxLine {
         caller: caller_line(r),
         opened: r.opened,
         expires: r.expires(),
-        approvals: (r.status().approvals, r.quorum),
+        approvals: (intent::status_at(desk, r, now)?.approvals, r.quorum),
         not_before: r.later(now).map(|l| l.until),
         answered: r.evidence().iter().any(|e| e.person == person.id),
         intended_by: r
@@ -128,7 +135,7 @@ fn line(desk: &Desk, r: &Record, person: &Person, now: UnixTime) -> InboxLine {
             .map(|f| f.evidence.person.clone())
             .collect(),
         confirm: confirm::lines(desk, r),
-    }
+    })
 }
 
 fn packages(record: &Record) -> Vec<String> {

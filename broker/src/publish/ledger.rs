@@ -224,6 +224,9 @@ pub struct Freeze {
     /// What the broker saw at the registry, where that is a reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<Seen>,
+    /// Whether its row cannot be read. It freezes all the same.
+    #[serde(skip)]
+    pub damaged: bool,
 }
 
 /// What the broker saw at a registry.
@@ -258,15 +261,27 @@ pub fn freeze_row(desk: &Desk, package: &str, freeze: &Freeze) -> Result<Vec<u8>
 }
 
 /// A package's freeze and its row version, if it is frozen. Absence alone is a thaw: a row that the
-/// broker did not write still freezes, and of those who ask for a thaw it names nobody (attack 50 by
-/// whoever writes the database).
+/// broker did not write, or that is damaged, still freezes, keeps nobody from the others, and names nobody of
+/// those who ask for a thaw (attack 50 by whoever writes the database).
 pub fn freeze(desk: &Desk, package: &str) -> Result<Option<(u64, Freeze)>, Fault> {
     let Some(row) = desk.live.get(FROZEN, package.as_bytes())? else {
         return Ok(None);
     };
-    let damaged = || Fault::Damaged("a freeze");
-    let json = rows::unauthenticated(&row.value).ok_or_else(damaged)?;
-    let mut freeze: Freeze = serde_json::from_slice(json).map_err(|_| damaged())?;
+    let read = rows::unauthenticated(&row.value).and_then(|json| serde_json::from_slice(json).ok());
+    let Some(mut freeze): Option<Freeze> = read else {
+        tracing::error!(
+            package,
+            "ALARM: a freeze's row cannot be read; the package stays frozen"
+        );
+        let freeze = Freeze {
+            by: None,
+            since: desk.world.now(),
+            thawing: Vec::new(),
+            seen: None,
+            damaged: true,
+        };
+        return Ok(Some((row.version, freeze)));
+    };
     if rows::check_authentic(&desk.vault, FROZEN, package.as_bytes(), &row.value).is_err() {
         freeze.thawing.clear();
     }

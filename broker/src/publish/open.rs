@@ -48,6 +48,10 @@ const REPLAYED: Event = Event::CallerRefused {
     reason: CallerRefusal::Replayed,
 };
 
+const TOO_MUCH: Event = Event::RequestRefused {
+    reason: RefusalReason::Quota,
+};
+
 #[derive(Serialize, Deserialize)]
 struct Remembered {
     id: RequestId,
@@ -149,18 +153,12 @@ pub(super) async fn open_as(
     if desk.live.get(BURNT, &burnt).map_err(Fault::from)?.is_some() {
         return refuse(desk, Batch::new(), REPLAYED, Refusal::TokenReplayed, now).await;
     }
-    let announced = intent::outside_quotas(desk, &intent::fitting(desk, &facts, now)?)?;
-    if !announced && over_quota(desk, &facts, caller.actor())? {
-        return refuse(
-            desk,
-            Batch::new(),
-            Event::RequestRefused {
-                reason: RefusalReason::Quota,
-            },
-            Refusal::Busy,
-            now,
-        )
-        .await;
+    let whole = !asked.leave_out_published;
+    // What is left after the published versions may be what was announced: that is looked at below.
+    if is_too_much(desk, &facts, caller, now)?
+        && (whole || !intent::fits_in_part(desk, &facts, now)?)
+    {
+        return refuse(desk, Batch::new(), TOO_MUCH, Refusal::Busy, now).await;
     }
     let admitted =
         match judge::admit(desk, &mut facts, asked.leave_out_published, caller, now).await {
@@ -180,6 +178,11 @@ pub(super) async fn open_as(
                 .await;
             }
         };
+    // What was left out decides what fits an intent: one that fitted before may fit no more.
+    if !whole && is_too_much(desk, &facts, caller, now)? {
+        let spent = Batch::new().create(BURNT, &burnt, []);
+        return refuse(desk, spent, TOO_MUCH, Refusal::Busy, now).await;
+    }
     match admitted.mode {
         Mode::Mint => mintable(desk, &facts.items)?,
         Mode::Reveal => revealable(desk, &facts.items, now)?,
@@ -226,7 +229,7 @@ pub(super) async fn open_as(
         Ok(record) => {
             desk.metrics.opened.inc();
             // Opened and durable. If we stop here, it is approved when its job asks how it stands.
-            intent::approve(desk, id, now).await?;
+            Box::pin(intent::approve(desk, id, now)).await?;
             desk.bells.ask();
             opened(desk, &record)
         }
@@ -368,6 +371,17 @@ fn check_item(desk: &Desk, item: &Item) -> Result<(), Refusal> {
             }
         }
     }
+}
+
+/// Whether nobody announced it and its places are taken.
+fn is_too_much(
+    desk: &Desk,
+    facts: &RequestFacts,
+    caller: &Caller,
+    now: UnixTime,
+) -> Result<bool, Fault> {
+    let announced = intent::outside_quotas(desk, &intent::fitting(desk, facts, now)?)?;
+    Ok(!announced && over_quota(desk, facts, caller.actor())?)
 }
 
 fn over_quota(desk: &Desk, facts: &RequestFacts, actor: Option<&str>) -> Result<bool, Fault> {

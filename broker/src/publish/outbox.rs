@@ -6,19 +6,21 @@ use crate::{
     audit::event::Event,
     desk::{
         Desk, Fault,
-        bells::{CHANNELS, HEALTH, channel_key},
+        bells::{CHANNELS, CHANNELS_MAX, HEALTH, channel_key},
     },
-    notify::{About, Note, Pen, Unusable, egress::NotSent},
+    notify::{About, Channel, Note, Pen, Unusable, egress::NotSent},
     store::{Batch, Row, Table},
 };
 use futures_util::{StreamExt as _, stream};
 use proto::{
     api::StateName,
+    digest::{hex, unhex},
     ids::{PersonId, RequestId},
     notify::{ChannelFailure, ChannelKind},
     time::UnixTime,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// When (seconds, big-endian) and the message's id: what is to be delivered.
 pub const OUTBOX: Table = Table("outbox");
@@ -28,7 +30,11 @@ const PAUSES: [u64; 4] = [5, 30, 120, 600];
 /// Delivered at once.
 const AT_ONCE: usize = 8;
 /// Rows looked at in one round.
-const LOOK_MAX: usize = 100;
+const LOOK_MAX: usize = 2000;
+/// Delivered in one round.
+const ROUND_MAX: usize = 100;
+/// The same to one person: two on each channel.
+const PERSON_MAX: usize = 2 * CHANNELS_MAX;
 /// Seconds for which something is of use that is about no request.
 const OF_USE: u64 = 24 * 3600;
 
@@ -47,9 +53,25 @@ pub(super) struct Letter {
     pub(super) since: UnixTime,
     /// Tries so far.
     pub(super) tries: usize,
+    /// The channel itself, sealed, hex: it is removed, and its person is told there for the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) last: Option<String>,
 }
 
 impl Letter {
+    /// One that is about no request.
+    pub(super) fn new(person: &PersonId, channel: String, about: About, now: UnixTime) -> Self {
+        Self {
+            person: person.clone(),
+            channel,
+            about,
+            request: None,
+            since: now,
+            tries: 0,
+            last: None,
+        }
+    }
+
     /// Adds it to a batch, to be delivered from `due` on.
     pub(super) fn put(&self, desk: &Desk, batch: Batch, due: UnixTime) -> Result<Batch, Fault> {
         let message = desk.world.request_id()?;
@@ -62,28 +84,41 @@ impl Letter {
     }
 }
 
-/// Writes a test to these channels.
-pub async fn test(
+/// Adds a test of these channels. It is not tried again.
+pub fn test(
     desk: &Desk,
+    mut batch: Batch,
     person: &PersonId,
-    channels: &[String],
+    channels: Vec<String>,
     now: UnixTime,
-) -> Result<(), Fault> {
-    let mut batch = Batch::new();
+) -> Result<Batch, Fault> {
     for channel in channels {
-        let letter = Letter {
-            person: person.clone(),
-            channel: channel.clone(),
-            about: About::Test,
-            request: None,
-            since: now,
-            tries: PAUSES.len(),
-        };
+        let mut letter = Letter::new(person, channel, About::Test, now);
+        letter.tries = PAUSES.len();
         batch = letter.put(desk, batch, now)?;
     }
-    desk.commit(batch, &[], now).await?;
-    desk.bells.queue();
-    Ok(())
+    Ok(batch)
+}
+
+/// Tells a person that one of the own channels is removed, on each of them and on this one for the last time: part of
+/// the commit that removes it. Who does that with a stolen device is not to do it unheard (attack 32).
+pub fn channel_removed(
+    desk: &Desk,
+    mut batch: Batch,
+    person: &PersonId,
+    gone: &str,
+    now: UnixTime,
+) -> Result<Batch, Fault> {
+    for channel in desk.channel_ids(person)? {
+        let key = channel_key(person, &channel);
+        let row = desk.live.get(CHANNELS, &key)?;
+        let mut letter = Letter::new(person, channel, About::Settings, now);
+        letter.last = row
+            .filter(|_| letter.channel == gone)
+            .map(|row| hex(&row.value));
+        batch = letter.put(desk, batch, now)?;
+    }
+    Ok(batch)
 }
 
 /// Delivers what is due.
@@ -91,14 +126,30 @@ pub async fn deliver(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
     if desk.vault.is_sealed() {
         return Ok(());
     }
-    let mut due = desk.live.range(OUTBOX, b"", None, LOOK_MAX)?;
-    due.retain(|(key, _)| ledger::untimed(key).is_none_or(|(at, _)| at <= now));
-    let results = stream::iter(due)
+    let results = stream::iter(due(desk, now)?)
         .map(|(key, row)| async move { one(desk, &key, &row).await })
         .buffer_unordered(AT_ONCE)
         .collect::<Vec<_>>()
         .await;
     results.into_iter().collect()
+}
+
+/// What is delivered in this round: what is due first, and of each person only so much. Who writes much to slow
+/// servers, by tests or by what he announces, keeps nobody else from being rung.
+fn due(desk: &Desk, now: UnixTime) -> Result<Vec<(Vec<u8>, Row)>, Fault> {
+    let mut rows = desk.live.range(OUTBOX, b"", None, LOOK_MAX)?;
+    rows.retain(|(key, _)| ledger::untimed(key).is_none_or(|(at, _)| at <= now));
+    let mut persons = BTreeMap::<String, usize>::new();
+    rows.retain(|(_, row)| {
+        let letter: Option<Letter> = serde_json::from_slice(&row.value).ok();
+        letter.is_none_or(|letter| {
+            let count = persons.entry(letter.person.to_string()).or_default();
+            *count += 1;
+            *count <= PERSON_MAX
+        })
+    });
+    rows.truncate(ROUND_MAX);
+    Ok(rows)
 }
 
 async fn one(desk: &Desk, key: &[u8], row: &Row) -> Result<(), Fault> {
@@ -169,21 +220,13 @@ async fn send(
     if desk.person(&letter.person)?.is_none() {
         return Ok(None);
     }
-    let Some(channel) = desk.channel(&letter.person, &letter.channel)? else {
+    let Some(channel) = channel(desk, letter)? else {
         return Ok(None);
     };
-    let mut until = letter.since.after(OF_USE);
-    if let Some(id) = letter.request {
-        let held = ledger::among(desk, id)?;
-        let waits = |r: &super::state::Record| r.name() == StateName::Pending && !r.overdue(now);
-        let Some(held) = held.filter(|h| waits(&h.record)) else {
-            return Ok(None);
-        };
-        until = held.record.expires();
-    }
-    if now > until {
+    let until = of_use(desk, letter, now)?;
+    let Some(until) = until.filter(|until| now <= *until) else {
         return Ok(None);
-    }
+    };
     let place = letter
         .request
         .map_or_else(String::new, |id| format!("r/{id}"));
@@ -195,7 +238,7 @@ async fn send(
         until,
     };
     let vapid = desk.vapid().await?;
-    let post = channel.value.post(&Pen {
+    let post = channel.post(&Pen {
         note: &note,
         vapid: &vapid,
         contact: &desk.bells.contact,
@@ -203,7 +246,7 @@ async fn send(
         now,
     });
     // The secrets of the channel are not kept while its server takes its time.
-    let subscribed = channel.value.kind == ChannelKind::WebPush;
+    let subscribed = channel.kind == ChannelKind::WebPush;
     drop(channel);
     let post = match post {
         Ok(post) => post,
@@ -216,6 +259,30 @@ async fn send(
         why => why,
     });
     Ok(Some(sent.map_err(Into::into)))
+}
+
+/// The channel of a letter, or what it was when it was removed.
+fn channel(desk: &Desk, letter: &Letter) -> Result<Option<Channel>, Fault> {
+    let Some(last) = &letter.last else {
+        let held = desk.channel(&letter.person, &letter.channel)?;
+        return Ok(held.map(|held| held.value));
+    };
+    let sealed = unhex(last).ok_or(Fault::Damaged("a notification"))?;
+    desk.open_channel(&letter.person, &letter.channel, &sealed)
+        .map(Some)
+}
+
+/// Until when a letter is of use, if it is.
+fn of_use(desk: &Desk, letter: &Letter, now: UnixTime) -> Result<Option<UnixTime>, Fault> {
+    let Some(id) = letter.request else {
+        return Ok(Some(letter.since.after(OF_USE)));
+    };
+    let record = ledger::among(desk, id)?.map(|held| held.record);
+    Ok(record.and_then(|r| match letter.about {
+        About::Veto => r.later(now).map(|later| later.until),
+        _ if r.name() == StateName::Pending && !r.overdue(now) => Some(r.expires()),
+        _ => None,
+    }))
 }
 
 /// For the person's settings. It decides nothing: whoever is faster is right enough.

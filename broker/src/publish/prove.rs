@@ -402,6 +402,31 @@ pub async fn prove_change(
     prove_now(desk, person, about, given, |_| None, now).await
 }
 
+/// The proof of what makes nobody stronger and can make people deaf, or an announcement void: any factor from a
+/// browser, which signs whatever its page asks (attack 32), and none from a terminal, whose key was given by its
+/// person just now. Returns what it spends.
+pub async fn prove_in_browser(
+    desk: &Desk,
+    person: &Person,
+    device: &DeviceId,
+    (what, object): (&str, &str),
+    given: &SecondFactor,
+    now: UnixTime,
+) -> Result<Batch, Refusal> {
+    let known = person.device(device);
+    if known.is_some_and(|d| d.kind == DeviceKind::Terminal) {
+        return Ok(Batch::new());
+    }
+    let about = About {
+        act: Act::ChangeFactors,
+        digest: &passkey::change_digest(what, object),
+        device,
+        wrong: 0,
+    };
+    let proved = prove_now(desk, person, about, given, |_| None, now).await?;
+    Ok(proved.spent)
+}
+
 /// What a person is told whose passkey's reply does not hold.
 pub fn not_taken(why: &NotTaken) -> Refusal {
     if matches!(why, NotTaken::Shape) {

@@ -152,7 +152,7 @@ pub async fn question(
         opened: record.opened,
         note: record.note.clone(),
         factors: judge::factors(desk, &record)?,
-        approvals: approved_by(&record),
+        approvals: approved_by(desk, &record)?,
         intents: intent::shown(&record),
         not_before: record.later(now).map(|l| l.until),
         quorum: record.quorum,
@@ -177,10 +177,11 @@ fn left_out(cards: &mut Vec<Card>) -> usize {
 }
 
 /// Who has said yes: by an answer, or by an intent that counts.
-fn approved_by(record: &Record) -> Vec<PersonId> {
+fn approved_by(desk: &Desk, record: &Record) -> Result<Vec<PersonId>, Fault> {
     let mut people: Vec<_> = record.evidence().iter().map(|e| e.person.clone()).collect();
-    people.extend(record.counting().map(|intent| intent.person.clone()));
-    people
+    let announced = intent::counting(desk, record)?;
+    people.extend(announced.into_iter().map(|intent| intent.person.clone()));
+    Ok(people)
 }
 
 /// Which files of a release that is half out are there, while it is still asked for.

@@ -8,7 +8,7 @@ use super::{
 use age::secrecy::ExposeSecret as _;
 use anyhow::{Context as _, Result, bail};
 use broker::{
-    admin::{custody, enroll},
+    admin::{custody, invites},
     config::Config,
     secret::Secret,
     store::redb::{Options, Redb},
@@ -70,7 +70,7 @@ pub(crate) async fn init(
         admin: true,
         actors: Vec::new(),
     };
-    let invited = enroll::invite(&desk, asked, None, now).await?;
+    let invited = invites::invite(&desk, asked, None, now).await?;
     if let Some(passphrase) = told {
         println!(
             "The vault's passphrase (shown once; without it nothing can be released):\n\n  {passphrase}\n"

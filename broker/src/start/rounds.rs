@@ -1,11 +1,12 @@
 //! What the broker does again and again by itself.
 
 use broker::{
-    admin::{clock, tokens},
+    admin::{clock, invites, tokens},
     desk::Desk,
     publish::{archive, close, confirm, deposit, fetch, outbox, pushes, ring, settle, unseen},
     watch::round,
 };
+use proto::time::UnixTime;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
@@ -13,6 +14,8 @@ use tokio::sync::watch;
 const SWEEP: Duration = Duration::from_secs(1);
 /// Pause between two looks at what is unclear.
 const SETTLE: Duration = Duration::from_secs(10);
+/// Seconds between two sweeps of invites.
+const INVITES_SWEEP: u64 = 600;
 
 /// Reads back what was on its way, first of all what a crash left; a registry that hangs stalls
 /// nothing else.
@@ -55,10 +58,8 @@ pub(super) async fn keep_fetching(desk: Arc<Desk>, mut stop: watch::Receiver<boo
 pub(super) async fn keep_ringing(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
     let deciding = async {
         loop {
-            match ring::decide(&desk, desk.world.now()).await {
-                Ok(true) => continue,
-                Ok(false) => {}
-                Err(why) => tracing::error!(%why, "nobody is rung"),
+            if let Err(why) = ring::decide(&desk, desk.world.now()).await {
+                tracing::error!(%why, "nobody is rung");
             }
             let _ = tokio::time::timeout(SWEEP, desk.bells.asked()).await;
         }
@@ -104,6 +105,7 @@ pub(super) async fn keep_watching(desk: Arc<Desk>, mut stop: watch::Receiver<boo
 /// Expires, archives, follows the log: everything that nobody waits for.
 pub(super) async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
     let mut suspect = false;
+    let mut invites_swept = UnixTime(0);
     loop {
         let watched = clock::watch(&desk, &mut suspect).await;
         let now = desk.world.now();
@@ -115,6 +117,11 @@ pub(super) async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>)
         let deposited = deposit::sweep(&desk).await;
         let confirmed = confirm::sweep(&desk).await;
         let pushed = pushes::sweep(&desk);
+        let mut invited = Ok(());
+        if now.since(invites_swept) >= INVITES_SWEEP {
+            invited = invites::sweep(&desk, now).await;
+            invites_swept = now;
+        }
         for why in [
             swept.err(),
             forgotten.err(),
@@ -125,6 +132,7 @@ pub(super) async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>)
             deposited.err(),
             confirmed.err(),
             pushed.err(),
+            invited.err(),
         ]
         .into_iter()
         .flatten()

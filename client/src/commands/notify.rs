@@ -246,6 +246,7 @@ async fn quiet(context: &Context, hours: &str) -> Result<(), Failure> {
     let device = context.device()?;
     let given = Quiet {
         hours: (hours != "off").then(|| hours.to_owned()),
+        ..Quiet::default()
     };
     device
         .broker

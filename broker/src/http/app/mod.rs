@@ -41,6 +41,7 @@ const MODULES: &[(&str, &str)] = &[
     ("more.js", include_str!("js/more.js")),
     ("notify.js", include_str!("js/notify.js")),
     ("packages.js", include_str!("js/packages.js")),
+    ("factor.js", include_str!("js/factor.js")),
     ("passkey.js", include_str!("js/passkey.js")),
     ("request.js", include_str!("js/request.js")),
     ("states.js", include_str!("js/states.js")),

@@ -37,10 +37,12 @@ addEventListener("fetch", (event) => {
 // Whatever a message says, what is shown are these sentences: a push service, or who took it over, cannot speak here.
 const SENTENCES = new Map([
   ["waits", "Something waits for your answer."],
+  ["veto", "Something is approved, and can still be denied: look at it now."],
   ["alarm", "An alarm: look at the inbox."],
   ["factor", "A registry asks for its own second factor: look at the inbox."],
   ["recovery", "Somebody's lost factors are to be replaced: look who asks for it."],
   ["thaw", "A thaw waits for a second admin."],
+  ["settings", "One of your channels was removed: if that was not you, look at your devices."],
   ["test", "This is a test: you would be rung like this."],
 ]);
 

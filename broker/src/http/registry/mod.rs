@@ -43,7 +43,7 @@ pub fn router(desk: &Arc<Desk>, registry: RegistryId) -> Option<Router> {
         Kind::Npm => Some(Router::new().fallback(move |request: Request| {
             let (desk, registry) = (Arc::clone(&desk), registry.clone());
             async move {
-                npm::serve(desk, registry, request)
+                Box::pin(npm::serve(desk, registry, request))
                     .await
                     .unwrap_or_else(|failed| npm::error(&failed))
             }

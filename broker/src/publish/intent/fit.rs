@@ -12,12 +12,13 @@ use crate::{
     publish::{
         Refusal, answer, close, judge,
         ledger::{self, BY_INTENT},
+        ring,
         state::{Fit, Record, State},
     },
     store::Batch,
 };
 use proto::{
-    api::Mode,
+    api::{Mode, StateName, Status},
     ids::{IntentId, PackageName, PersonId, RegistryId, RequestId},
     intent::{COMMIT_CLAIM, Intended, IntentEvidence, Names},
     request::{CallerFacts, RequestFacts},
@@ -64,12 +65,33 @@ pub fn fitting(
     Ok(best)
 }
 
+/// Whether a part of these items is what somebody announced, and has a place left: the others may be published
+/// already, and are left out then.
+pub fn fits_in_part(desk: &Desk, facts: &RequestFacts, now: UnixTime) -> Result<bool, Fault> {
+    for first in &facts.items {
+        for row in of_package(desk, &first.package_key())? {
+            let meant = &row.evidence.statement.items;
+            let mut part = facts.clone();
+            part.items
+                .retain(|item| meant.iter().any(|m| m.name() == item.name()));
+            if outside_quotas(desk, &fitting(desk, &part, now)?)? {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
 /// A request's items are exactly an intent's: those about its first package are all that could fit.
 fn of_first_package(desk: &Desk, facts: &RequestFacts) -> Result<Vec<Kept>, Fault> {
     let Some(item) = facts.items.first() else {
         return Ok(Vec::new());
     };
-    let prefix = ledger::prefix(&[&item.package_key()]);
+    of_package(desk, &item.package_key())
+}
+
+fn of_package(desk: &Desk, package: &str) -> Result<Vec<Kept>, Fault> {
+    let prefix = ledger::prefix(&[package]);
     let mut all = Vec::new();
     for (key, _) in desk.live.range(OF_PACKAGE, &prefix, None, LOOK_MAX)? {
         let id = key.get(prefix.len()..).and_then(intent_of);
@@ -161,10 +183,36 @@ pub fn outside_quotas(desk: &Desk, fitting: &[IntentEvidence]) -> Result<bool, F
     Ok(false)
 }
 
-/// The approvals among the intents of a request, verified now. The row decides whether an intent is still
-/// there: no row, no approval.
+/// The approvals among the intents of a request, verified now.
 pub fn approvals(desk: &Desk, record: &Record) -> Result<Vec<Approval>, Fault> {
-    let mut approvals = Vec::new();
+    let holding = holding(desk, record)?.into_iter();
+    Ok(holding.map(|(_, approval)| approval).collect())
+}
+
+/// The intents that count for a request, but of those who answered nonetheless. While it can be taken back, those
+/// that still hold; then those that it was approved with.
+pub fn counting<'r>(desk: &Desk, record: &'r Record) -> Result<Vec<&'r IntentEvidence>, Fault> {
+    let mut counting: Vec<_> = record.counting().collect();
+    let open = matches!(record.name(), StateName::Pending | StateName::Approved);
+    if open && !counting.is_empty() {
+        let holding = holding(desk, record)?;
+        counting.retain(|e| holding.iter().any(|(id, _)| *id == e.id));
+    }
+    Ok(counting)
+}
+
+/// How a request stands, for whoever holds its ticket: with the people whose yes counts now.
+pub fn status_at(desk: &Desk, record: &Record, now: UnixTime) -> Result<Status, Fault> {
+    let mut status = record.status_at(now);
+    let people = record.evidence().len() + counting(desk, record)?.len();
+    status.approvals = u32::try_from(people).unwrap_or(u32::MAX);
+    Ok(status)
+}
+
+/// Those intents that are approvals now, each verified. The row decides whether an intent is still there: no row, no
+/// approval.
+fn holding(desk: &Desk, record: &Record) -> Result<Vec<(IntentId, Approval)>, Fault> {
+    let mut holding = Vec::new();
     for Fit { evidence, .. } in &record.intents {
         let Some(row) = kept(desk, evidence.id)? else {
             continue;
@@ -183,13 +231,13 @@ pub fn approvals(desk: &Desk, record: &Record) -> Result<Vec<Approval>, Fault> {
         match Approval::intended(evidence, &record.facts, record.opened, enrolled, |e| {
             totp_mac_holds(desk, e)
         }) {
-            Ok(approval) => approvals.push(approval),
+            Ok(approval) => holding.push((evidence.id, approval)),
             Err(why) => {
                 tracing::debug!(request = %record.facts.id, intent = %evidence.id, %why, "an intent does not count");
             }
         }
     }
-    Ok(approvals)
+    Ok(holding)
 }
 
 /// Approves a pending request whose intents are enough, if they are. Asked when it was opened, and again
@@ -217,15 +265,22 @@ pub async fn approve(desk: &Desk, id: RequestId, now: UnixTime) -> Result<(), Re
             Err(Refusal::VersionTaken(_)) => return Ok(()),
             Err(other) => return Err(other),
         };
-        let batch = spend(desk, batch, record, now)?;
+        let (mut batch, spent) = spend(desk, batch, record, now)?;
+        if later.is_some() {
+            batch = ring::deniable(batch, record);
+        }
         let version = held.version;
-        let step = held.record.approve_intended(later, now)?;
+        let step = held
+            .record
+            .resting_on(&spent)
+            .approve_intended(later, now)?;
         match ledger::persist(desk, version, step, batch, now).await {
             // Somebody answered, took it back or froze it: it is judged again.
             Err(Fault::Conflict(..)) => {}
             Err(other) => return Err(other.into()),
             Ok(record) => {
                 desk.metrics.answers.inc();
+                desk.bells.ask();
                 close::end_rivals(desk, &record, now).await?;
                 return Ok(());
             }
@@ -235,28 +290,31 @@ pub async fn approve(desk: &Desk, id: RequestId, now: UnixTime) -> Result<(), Re
 }
 
 /// Spends the intents that count for a request, in the commit that approves it: of two requests for one
-/// intent, one is approved (attack 27).
+/// intent, one is approved (attack 27). Says which: one that does not hold any more is none of them.
 pub fn spend(
     desk: &Desk,
     mut batch: Batch,
     record: &Record,
     now: UnixTime,
-) -> Result<Batch, Fault> {
+) -> Result<(Batch, Vec<IntentId>), Fault> {
     let request = record.facts.id;
+    let holding = holding(desk, record)?;
+    let mut spent = Vec::new();
     for Fit { evidence, .. } in record.intents.iter().filter(|fit| fit.counts) {
+        if !holding.iter().any(|(id, _)| *id == evidence.id) {
+            continue;
+        }
         let Some(row) = kept(desk, evidence.id)? else {
             continue;
         };
-        if row.value.standing(desk, Some(request))? != Standing::Free {
-            continue;
-        }
+        spent.push(evidence.id);
         let event = Event::IntentSpent {
             intent: evidence.id,
             request,
         };
         batch = ends(desk, batch, row, End::Spent { request })?.append(leaf(&event, now));
     }
-    Ok(batch)
+    Ok((batch, spent))
 }
 
 /// A denied request's intents are over, where they had approved it or would have: else the next request with

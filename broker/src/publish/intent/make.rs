@@ -6,16 +6,20 @@ use crate::{
     desk::{Desk, Fault, people::Person},
     publish::{
         Refusal, ledger,
-        prove::{About, Proved, kind_of, prove_now, totp_record, totp_record_holds},
+        prove::{
+            About, Proved, kind_of, prove_in_browser, prove_now, totp_record, totp_record_holds,
+        },
     },
     store::Batch,
 };
 use proto::{
     answer::Factor,
+    api::SecondFactor,
     canonical::Canonical,
     device::CALL_WINDOW,
     digest::{Algorithm, Digest},
-    ids::{IntentId, PersonId, RequestId},
+    factors::change,
+    ids::{DeviceId, IntentId, PersonId, RequestId},
     intent::{
         IntendedItem, IntentEvidence, IntentLine, IntentRequest, IntentState, Intents, LIFE_MAX,
         LIFE_MIN,
@@ -282,9 +286,11 @@ pub(super) fn approves_package(desk: &Desk, item: &IntendedItem, person: &Person
 pub async fn withdraw(
     desk: &Desk,
     id: IntentId,
-    person: &Person,
+    (person, device): (&Person, &DeviceId),
+    factor: &SecondFactor,
     now: UnixTime,
 ) -> Result<IntentLine, Refusal> {
+    let what = id.to_string();
     for _ in 0..RACES_MAX {
         let row = kept(desk, id)?
             .filter(|row| concerns(desk, &row.value, person))
@@ -299,7 +305,10 @@ pub async fn withdraw(
             end: Some(end.clone()),
             ..row.value.clone()
         };
-        let batch = ends(desk, Batch::new(), row, end)?;
+        // Anew in each attempt: what lost its race spent nothing.
+        let about = (change::WITHDRAW_INTENT, what.as_str());
+        let spent = prove_in_browser(desk, person, device, about, factor, now).await?;
+        let batch = ends(desk, spent, row, end)?;
         let event = Event::IntentWithdrawn {
             intent: id,
             by: person.id.clone(),

@@ -10,8 +10,8 @@ mod fit;
 mod make;
 
 pub use fit::{
-    about, approvals, approve, described, ended_by_denial, fitting, outside_quotas, shown, spend,
-    unlike,
+    about, approvals, approve, counting, described, ended_by_denial, fits_in_part, fitting,
+    outside_quotas, shown, spend, status_at, unlike,
 };
 pub use make::{intend, list, withdraw};
 

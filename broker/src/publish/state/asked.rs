@@ -10,7 +10,7 @@ use proto::{
     answer::Evidence,
     bearer::BearerHash,
     digest::hex,
-    ids::PersonId,
+    ids::{IntentId, PersonId},
     request::{Item, RequestFacts},
     time::UnixTime,
 };
@@ -93,6 +93,7 @@ impl Record {
             terms: admitted.terms.clone(),
             intents,
             approved: None,
+            collected: None,
             bound: String::new(),
             leaf_from: None,
             unclear: BTreeSet::new(),
@@ -105,6 +106,15 @@ impl Record {
             facts,
         };
         Step { record, events }
+    }
+
+    /// Of the intents that it fits, these were spent for it.
+    #[must_use]
+    pub fn resting_on(mut self, spent: &[IntentId]) -> Self {
+        for fit in &mut self.intents {
+            fit.counts = spent.contains(&fit.evidence.id);
+        }
+        self
     }
 
     /// The intents alone are enough.

@@ -85,6 +85,9 @@ pub struct Record {
     /// When enough people had approved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved: Option<UnixTime>,
+    /// When it was collected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collected: Option<UnixTime>,
     /// MAC of what decides beside the digest, hex; made when it is opened.
     #[serde(default)]
     pub bound: String,
@@ -108,7 +111,8 @@ pub struct Record {
 pub struct Fit {
     /// The intent, to be verified again whenever it counts.
     pub evidence: IntentEvidence,
-    /// Whether it counted as an approval then: for people, it decides nothing.
+    /// Whether it counted as an approval then; from the approval on, whether it was one of those that did. It
+    /// decides nothing: receipts and people are told it.
     pub counts: bool,
 }
 
@@ -383,13 +387,14 @@ impl Record {
         }
     }
 
-    /// Until when the job gets what it collected once more; a secret, unlike a credential, ends nowhere else.
+    /// Until when the job gets what it collected once more; a secret, unlike a credential, ends nowhere else. It
+    /// counts from the collecting, which a veto or the hours may hold back for long. Whoever writes the database could
+    /// make it longer; what he gives again is sealed to the same job's key.
     pub fn told_again_until(&self) -> UnixTime {
         match &self.state {
-            State::Published { evidence, .. } if self.mode == Mode::Reveal => {
-                let answered = evidence.iter().map(|e| e.statement.time).max();
-                let answered = answered.unwrap_or(UnixTime(0));
-                answered.after(COLLECT_SECONDS + CREDENTIAL_SECONDS)
+            State::Published { .. } if self.mode == Mode::Reveal => {
+                let collected = self.collected.unwrap_or(UnixTime(0));
+                collected.after(CREDENTIAL_SECONDS)
             }
             _ => self.expires(),
         }
@@ -446,7 +451,8 @@ impl Record {
         }
     }
 
-    /// The intents that counted as approvals when it was opened, but of those who answered nonetheless.
+    /// The intents that counted as approvals when it was opened, or, of what is approved, those that it was approved
+    /// with; but of those who answered nonetheless.
     pub fn counting(&self) -> impl Iterator<Item = &IntentEvidence> {
         let answered = |e: &IntentEvidence| self.evidence().iter().any(|a| a.person == e.person);
         let counting = self.intents.iter().filter(|fit| fit.counts);
@@ -455,7 +461,7 @@ impl Record {
             .filter(move |e| !answered(e))
     }
 
-    /// How many people have said yes, so far as is known without asking the policy again.
+    /// How many people have said yes, so far as is known without asking whether their announcements still hold.
     pub fn approvals(&self) -> u32 {
         let all = self.evidence().len() + self.counting().count();
         u32::try_from(all).unwrap_or(u32::MAX)

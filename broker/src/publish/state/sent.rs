@@ -24,6 +24,7 @@ impl Record {
             return Err(self.not_from());
         };
         self.credential = Some(hex(&credential.0));
+        self.collected = Some(now);
         let waiting = |_: &File| Progress::Waiting {
             attempt: 0,
             said: None,
@@ -51,8 +52,10 @@ impl Record {
         let State::Approved { evidence, .. } = &self.state else {
             return Err(self.not_from());
         };
+        let evidence = evidence.clone();
+        self.collected = Some(now);
         self.state = State::Releasing {
-            evidence: evidence.clone(),
+            evidence,
             until,
             sealed,
             progress: self.all_on_their_way(now),
@@ -75,6 +78,7 @@ impl Record {
             return Err(self.not_from());
         };
         let evidence = evidence.clone();
+        self.collected = Some(now);
         let mut events = vec![
             Event::Collected {
                 request: self.facts.id,

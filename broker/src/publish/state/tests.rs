@@ -59,6 +59,7 @@ fn releasing() -> Record {
         mint_seconds: 0,
         terms: Terms::default(),
         approved: None,
+        collected: None,
         intents: Vec::new(),
         bound: String::new(),
         leaf_from: None,

@@ -1,8 +1,8 @@
 // This person's devices and factors, and who is about to enrol anew. Each change is proved with the strongest factor
 // that there is: a stolen session makes nothing of its own.
 
-import { changeDigest, hex } from "./canonical.js";
 import { signed } from "./api.js";
+import { factor } from "./factor.js";
 import * as passkey from "./passkey.js";
 import { action, fill, h } from "./dom.js";
 import { name, time } from "./format.js";
@@ -11,13 +11,7 @@ import { qr } from "./enroll.js";
 export async function devices(main, { signal, again }) {
   const [me, recoveries] = await Promise.all([signed("GET", "/v1/devices"), signed("GET", "/v1/recoveries")]);
   if (signal.aborted) return;
-  const code = h("input", { id: "code", inputmode: "numeric", autocomplete: "off", maxlength: 9 });
-  /** The proof of one change, by passkey where there is one. */
-  const proof = async (change, object) => {
-    if (me.passkeys.length === 0) return { totp: code.value.replaceAll(/\s/g, "") };
-    const digest = await changeDigest(change, object);
-    return { passkey: await passkey.prove("change-factors", digest, hex(digest)) };
-  };
+  const { field, proof } = factor(me);
   const invited = h("div", { "aria-live": "polite" });
   const change = async (path, given, what, object) => {
     const reply = await signed("POST", path, { ...given, ...(await proof(what, object)) });
@@ -40,9 +34,7 @@ export async function devices(main, { signal, again }) {
     h("h1", {}, me.person),
     h("p", {}, me.admin ? "Admin. " : "", me.groups.length ? `Groups: ${me.groups.join(", ")}.` : "In no group."),
     recoveries.recoveries.length ? recovering(recoveries.recoveries, me, change) : null,
-    me.passkeys.length === 0
-      ? h("div", {}, h("label", { for: "code" }, "Code of your authenticator"), h("small", {}, "For each change below."), code)
-      : null,
+    field,
     h("h2", {}, "Devices"),
     h("ul", { class: "cards" }, me.devices.map((device) => deviceLine(device, change))),
     h("div", { "data-errors": true }, action("Add a device", {}, () => change("/v1/devices/invite", {}, "add-device", me.person)), invited),

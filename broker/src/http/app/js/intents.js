@@ -3,6 +3,7 @@
 import { hex, intentBytes, random, sha256 } from "./canonical.js";
 import { known, now, sign } from "./device.js";
 import { signed } from "./api.js";
+import { factor } from "./factor.js";
 import * as passkey from "./passkey.js";
 import { action, fill, h, nothing } from "./dom.js";
 import { name, time } from "./format.js";
@@ -31,14 +32,16 @@ export async function intents(main, { signal, again }) {
     signed("GET", "/v1/intents", undefined, signal),
   ]);
   if (signal.aborted) return;
+  const { field, proof } = factor(me);
   fill(
     main,
     h("h1", { tabindex: -1 }, "Announced releases"),
     h("p", { class: "lead" }, "Say what is about to be released, before its job asks. Approvers see that it was meant."),
     form(me, device, again),
+    box.intents.length ? field : null,
     h("h2", {}, "Announced"),
     box.intents.length
-      ? h("ul", { class: "cards" }, box.intents.map((intent) => card(intent, again)))
+      ? h("ul", { class: "cards" }, box.intents.map((intent) => card(intent, proof, again)))
       : nothing("intents", "Nothing is announced."),
   );
 }
@@ -46,10 +49,10 @@ export async function intents(main, { signal, again }) {
 /** Files are announced from a terminal, where they lie: this names versions, and the commit if it is given. */
 function form(me, device, again) {
   const hasPasskey = passkey.available && me.passkeys.length > 0;
-  const field = (id, attributes) => h("input", { id, autocomplete: "off", autocapitalize: "none", spellcheck: "false", ...attributes });
-  const item = field("item", { placeholder: "npm:@acme/left@1.4.2" });
-  const commit = field("commit", { maxlength: 64 });
-  const code = field("code", { inputmode: "numeric", maxlength: 9 });
+  const entry = (id, attributes) => h("input", { id, autocomplete: "off", autocapitalize: "none", spellcheck: "false", ...attributes });
+  const item = entry("item", { placeholder: "npm:@acme/left@1.4.2" });
+  const commit = entry("commit", { maxlength: 64 });
+  const code = entry("announce-code", { inputmode: "numeric", maxlength: 9 });
   const life = h("select", { id: "life" }, LIVES.map(([minutes, text]) => h("option", { value: minutes }, text)));
   const announce = async () => {
     const statement = {
@@ -82,7 +85,7 @@ function form(me, device, again) {
       commit,
       h("label", { for: "life" }, "Good for"),
       life,
-      hasPasskey ? null : [h("label", { for: "code" }, "Authenticator code"), code],
+      hasPasskey ? null : [h("label", { for: "announce-code" }, "Authenticator code"), code],
       action(hasPasskey ? "Announce with passkey" : "Announce", { class: "yes" }, announce),
       h("p", {}, h("small", {}, "Name the very bytes from a terminal: ", h("code", {}, "countersign intend … --file"))),
     ),
@@ -96,9 +99,12 @@ function meant(text) {
   return { registry, package: named, version };
 }
 
-function card(intent, again) {
+function card(intent, proof, again) {
   const live = intent.state === "live";
-  const withdraw = () => signed("DELETE", `/v1/intents/${intent.id}`).then(again);
+  const withdraw = async () => {
+    await signed("DELETE", `/v1/intents/${intent.id}`, await proof("withdraw-intent", intent.id));
+    await again();
+  };
   const files = intent.items.flatMap((item) => item.files ?? []);
   return h(
     "li",

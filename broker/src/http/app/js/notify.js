@@ -1,6 +1,7 @@
 // How this person is told that something waits: by this browser's own push service, by ntfy, by a webhook.
 
 import { signed } from "./api.js";
+import { factor } from "./factor.js";
 import { hex, sha256, unbase64url } from "./canonical.js";
 import { action, fill, h } from "./dom.js";
 import { name, time } from "./format.js";
@@ -11,7 +12,8 @@ const GIVEN = "push-address";
 const available = "serviceWorker" in navigator && "PushManager" in window && "Notification" in window;
 
 export async function notify(main, { signal, again }) {
-  const settings = await signed("GET", "/v1/notify");
+  const [settings, me] = await Promise.all([signed("GET", "/v1/notify"), signed("GET", "/v1/devices")]);
+  const { field, proof } = factor(me);
   const own = await subscription();
   const id = own && (await idOf(own.endpoint));
   if (signal.aborted) return;
@@ -21,8 +23,8 @@ export async function notify(main, { signal, again }) {
     h("h1", {}, "Notifications"),
     h("p", {}, "A notification says that something waits, and nothing else. What waits stands in the inbox all the same."),
     h("section", { class: "card", "data-errors": true }, h("h2", {}, "This browser"), thisBrowser(settings, here, again)),
-    h("section", { "aria-label": "Channels", "data-errors": true }, h("h2", {}, "Channels"), channels(settings, again)),
-    h("section", { class: "card", "data-errors": true }, h("h2", {}, "Quiet hours"), quiet(settings, again)),
+    h("section", { "aria-label": "Channels", "data-errors": true }, h("h2", {}, "Channels"), field, channels(settings, proof, again)),
+    h("section", { class: "card", "data-errors": true }, h("h2", {}, "Quiet hours"), quiet(settings, proof, again)),
     h("section", { class: "card", "data-errors": true }, h("h2", {}, "Add a channel"), more(again)),
     h("p", {}, h("small", {}, `Rung unannounced in the last day: ${settings.rings} of ${settings.rings_most}. Servers that the broker allows: ${settings.allowed.join(", ") || "none"}.`)),
   );
@@ -85,7 +87,7 @@ export async function renew() {
   await give(vapid, own ?? (await subscribed(vapid)));
 }
 
-function channels(settings, again) {
+function channels(settings, proof, again) {
   if (!settings.channels.length) return h("p", { class: "empty" }, "None: nobody rings you.");
   const line = (channel) =>
     h(
@@ -97,7 +99,7 @@ function channels(settings, again) {
         ? h("p", { class: "notice bad" }, "Failed ", time(channel.failed.at), ": ", channel.failed.why)
         : h("span", {}, channel.delivered ? ["Delivered ", time(channel.delivered)] : "Not used yet"),
       action("Remove", { "aria-label": `Remove ${channel.name}` }, async () => {
-        await signed("DELETE", `/v1/notify/channels/${channel.id}`);
+        await signed("DELETE", `/v1/notify/channels/${channel.id}`, await proof("remove-channel", channel.id));
         await again();
       }),
     );
@@ -112,11 +114,12 @@ function channels(settings, again) {
   ];
 }
 
-function quiet(settings, again) {
+function quiet(settings, proof, again) {
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
   const input = h("input", { id: "quiet", autocomplete: "off", maxlength: 80, value: settings.quiet ?? `22:00-07:00 ${zone}` });
   const set = (hours) => async () => {
-    await signed("PUT", "/v1/notify/quiet", hours());
+    const given = hours();
+    await signed("PUT", "/v1/notify/quiet", { ...given, ...(await proof("quiet-hours", given.hours ?? "")) });
     await again();
   };
   return [

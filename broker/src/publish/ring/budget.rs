@@ -1,0 +1,139 @@
+//! What a person is rung with in a day.
+//!
+//! What nobody announced is counted: after three rings it waits silently. What was announced, and what can still be
+//! denied, is spaced instead. A count would be used up by whoever opens what fits and takes it back, and the real
+//! release would be silent; and without a space between them he would ring for ever (attack 24).
+
+use proto::time::UnixTime;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Rings a day and person that nobody announced.
+pub const UNSOLICITED_MOST: usize = 3;
+/// Rings for one thing that may follow each other at once.
+const AT_ONCE: u32 = 3;
+/// Seconds between two further ones.
+const SPACE: u64 = 600;
+/// The day, in seconds.
+const DAY: u64 = 24 * 3600;
+
+/// When a person was rung in the last day.
+#[derive(Default, Serialize, Deserialize)]
+pub(super) struct Budget {
+    /// For what nobody announced.
+    unsolicited: Vec<UnixTime>,
+    /// For an intent, or a package's veto: how often, and when last.
+    #[serde(default)]
+    spaced: BTreeMap<String, (u32, UnixTime)>,
+}
+
+/// A time that runs out: what waits in it is rung for in its first half, whatever was rung before.
+#[derive(Clone, Copy)]
+pub(super) struct Span {
+    pub(super) from: UnixTime,
+    pub(super) until: UnixTime,
+}
+
+impl Span {
+    fn half_over(self, now: UnixTime) -> bool {
+        now.since(self.from) >= self.until.since(now)
+    }
+}
+
+impl Budget {
+    pub(super) fn forget(&mut self, now: UnixTime) {
+        self.unsolicited.retain(|t| now.since(*t) < DAY);
+        self.spaced.retain(|_, (_, t)| now.since(*t) < DAY);
+    }
+
+    /// Rings of the last day that nobody announced.
+    pub(super) fn unsolicited(&mut self, now: UnixTime) -> usize {
+        self.forget(now);
+        self.unsolicited.len()
+    }
+
+    /// Whether this may ring now.
+    pub(super) fn has_space(&self, what: &str, span: Span, now: UnixTime) -> bool {
+        let free = |(count, last): &(u32, UnixTime)| {
+            *count < AT_ONCE || now.since(*last) >= SPACE || span.half_over(now)
+        };
+        self.spaced.get(what).is_none_or(free)
+    }
+
+    /// Takes the place of one ring for this.
+    pub(super) fn spaced(&mut self, what: String, now: UnixTime) {
+        let (count, last) = self.spaced.entry(what).or_insert((0, now));
+        *count = count.saturating_add(1);
+        *last = now;
+    }
+
+    /// Takes one of the day's rings, if there is one left.
+    pub(super) fn charge(&mut self, now: UnixTime) -> bool {
+        if self.unsolicited.len() >= UNSOLICITED_MOST {
+            return false;
+        }
+        self.unsolicited.push(now);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPAN: Span = Span {
+        from: UnixTime(0),
+        until: UnixTime(1800),
+    };
+
+    #[test]
+    fn attack_24_what_was_announced_is_never_used_up_and_never_rings_without_end() {
+        let mut budget = Budget::default();
+        let mut rings = 0;
+        // A thief opens and takes back every second for ten hours, each time for half an hour.
+        for now in (0..36_000).map(UnixTime) {
+            let span = Span {
+                from: now,
+                until: now.after(1800),
+            };
+            budget.forget(now);
+            if budget.has_space("intent", span, now) {
+                budget.spaced("intent".to_owned(), now);
+                rings += 1;
+            }
+        }
+        assert_eq!(rings, 3 + 59);
+        // The real one waits ten minutes at most.
+        let opened = UnixTime(36_000);
+        let span = Span {
+            from: opened,
+            until: opened.after(1800),
+        };
+        assert!((0..=600).any(|s| budget.has_space("intent", span, opened.after(s))));
+    }
+
+    #[test]
+    fn whatever_was_rung_before_a_short_time_rings_in_its_first_half() {
+        let mut budget = Budget::default();
+        for _ in 0..3 {
+            assert!(budget.has_space("veto", SPAN, UnixTime(0)));
+            budget.spaced("veto".to_owned(), UnixTime(0));
+        }
+        let short = Span {
+            from: UnixTime(0),
+            until: UnixTime(60),
+        };
+        assert!(!budget.has_space("veto", short, UnixTime(29)));
+        assert!(budget.has_space("veto", short, UnixTime(30)));
+        assert!(budget.has_space("another", short, UnixTime(0)));
+    }
+
+    #[test]
+    fn what_nobody_announced_is_counted_by_the_day() {
+        let mut budget = Budget::default();
+        let all = (0..10).filter(|n| budget.charge(UnixTime(*n))).count();
+        assert_eq!(all, UNSOLICITED_MOST);
+        assert_eq!(budget.unsolicited(UnixTime(DAY + 1)), 1);
+        assert!(budget.charge(UnixTime(DAY + 1)));
+    }
+}

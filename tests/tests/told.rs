@@ -1,0 +1,315 @@
+//! Who is told what beside the first ring: that something can still be denied, that a channel is gone, that somebody
+//! enrols anew.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "what is missing fails the test, as it should"
+)]
+
+use proto::{
+    api::{Inbox, Question},
+    ids::RequestId,
+};
+use redb::ReadableDatabase as _;
+use serde_json::{Value, json};
+use stand::{
+    api::{Device, Packed, Small, policy_of_one},
+    bells::{Got, Hook, events},
+    daemon::{Builder, Daemon},
+    intents::{version_only, with_files},
+    parts::{Clock, Issuer},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+use tempfile::TempDir;
+
+/// Nobody listens there: opening asks the registry, and goes on without it.
+const NO_REGISTRY: &str = "http://127.0.0.1:9";
+/// The commit that the release job's token claims.
+const COMMIT: &str = "6c1f7b0cf1c4f2a79f6b3a3d2f8e7d1a0b9c8d7e";
+const ROWS: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new("rows");
+
+/// One approval, with these keys.
+fn policy(keys: &str) -> String {
+    policy_of_one().replacen("quorum = 1", &format!("quorum = 1\n{keys}"), 1)
+}
+
+async fn small_by(builder: Builder, policy: &str, hook: &Hook) -> Small {
+    let issuer = Issuer::start().await.unwrap();
+    let builder = builder
+        .issuer("github", "github", &issuer.url, None)
+        .registry("npm", "npm", NO_REGISTRY)
+        .registry("secrets", "generic", "")
+        .policy(policy)
+        .extra(&format!("[push]\norigins = [\"{}\"]\n", hook.origin));
+    Small::with(builder, issuer, "canary-token").await.unwrap()
+}
+
+async fn small(policy: &str, hook: &Hook) -> Small {
+    small_by(Daemon::builder(), policy, hook).await
+}
+
+async fn add(device: &Device, given: Value) -> String {
+    let reply = device.call("POST", "/v1/notify/channels", &given).await;
+    let added: Value = reply.unwrap().ok().unwrap();
+    added["id"].as_str().unwrap().to_owned()
+}
+
+async fn webhook(device: &Device, hook: &Hook, path: &str) -> String {
+    add(
+        device,
+        json!({"kind": "webhook", "url": hook.at(path), "name": path}),
+    )
+    .await
+}
+
+fn wish(name: &str, version: &str) -> proto::request::Item {
+    Packed::new(name, version).unwrap().item("latest").unwrap()
+}
+
+fn about(got: &Got) -> String {
+    got.json()["about"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Waits until somebody is told this of a request. (What was delivered when the broker was killed may come again.)
+async fn next(hook: &Hook, what: &str, id: RequestId) {
+    let is = |got: &Got| about(got) == what && got.json()["id"] == id.to_string();
+    let mut count = hook.so_far().len();
+    while !hook.so_far().iter().any(is) {
+        count = hook.got(count + 1).await.unwrap().len();
+    }
+}
+
+/// Whom the log has as rung, in the order of the rings.
+async fn rung(small: &Small) -> Vec<BTreeSet<String>> {
+    let people = |e: Value| {
+        let people = e["people"].as_array().unwrap().clone();
+        people
+            .iter()
+            .map(|p| p.as_str().unwrap().to_owned())
+            .collect()
+    };
+    let all = events(&small.robin, "rung").await.unwrap();
+    all.into_iter().map(people).collect()
+}
+
+#[tokio::test]
+async fn whoever_may_still_deny_is_told_of_what_an_intent_or_a_silent_answer_approved() {
+    let hook = Hook::start().await.unwrap();
+    let keys = "veto = \"10m\"\nhours = \"always\"\nunsolicited = \"queue\"";
+    let small = small(&policy(keys), &hook).await;
+    for (device, path) in [
+        (&small.alice, "alice"),
+        (&small.bob, "bob"),
+        (&small.robin, "robin"),
+    ] {
+        webhook(device, &hook, path).await;
+    }
+    let announced = wish("@acme/left", "1.0.0");
+    small
+        .alice
+        .intend(vec![with_files(&announced)], None)
+        .await
+        .unwrap();
+    // Nobody was asked: the intent was enough. Who made it is told too, for the release may be a thief's.
+    let job = small.open(&[announced]).await.unwrap();
+    assert_eq!(job.state().await.unwrap(), "approved");
+    for got in hook.got(3).await.unwrap() {
+        let told = json!({"about": "veto", "id": job.id.to_string()});
+        assert_eq!(got.json()["about"], told["about"]);
+        assert_eq!(got.json()["id"], told["id"]);
+    }
+    let all = ["alice", "bob", "robin"].map(str::to_owned);
+    assert_eq!(rung(&small).await, [BTreeSet::from(all)]);
+    let inbox: Inbox = small.bob.inbox().await.unwrap().ok().unwrap();
+    assert_eq!(inbox.requests[0].id, job.id);
+    assert!(inbox.requests[0].not_before.is_some());
+    assert!(small.bob.deny(&job).await.unwrap().good());
+    assert_eq!(job.state().await.unwrap(), "denied");
+    // Everybody but him hears of that.
+    let alarms = hook.got(5).await.unwrap();
+    assert!(alarms[3..].iter().all(|got| about(got) == "alarm"));
+
+    // This one waited silently, and one person found it.
+    let job = small.open(&[wish("@acme/right", "1.0.0")]).await.unwrap();
+    assert!(small.alice.approve(&job).await.unwrap().good());
+    let got = hook.got(7).await.unwrap();
+    assert!(got[5..].iter().all(|got| about(got) == "veto"));
+    let others = ["bob", "robin"].map(str::to_owned);
+    assert_eq!(rung(&small).await[1], BTreeSet::from(others));
+    assert!(small.robin.deny(&job).await.unwrap().good());
+}
+
+#[tokio::test]
+async fn attack_24_who_opens_and_takes_back_silences_neither_the_ring_nor_the_veto() {
+    let dir = TempDir::new().unwrap();
+    let clock = Clock::make(dir.path()).await.unwrap();
+    let hook = Hook::start().await.unwrap();
+    let keys = "veto = \"10m\"\nhours = \"always\"\nunsolicited = \"queue\"\nintent = \"commit\"";
+    let mut small = small_by(clock.env(Daemon::builder()), &policy(keys), &hook).await;
+    webhook(&small.bob, &hook, "bob").await;
+    // Of `left` the commit is announced, which counts here; of `right` the version, which rings.
+    let (left, right) = (wish("@acme/left", "1.0.0"), wish("@acme/right", "1.0.0"));
+    let announce = async |item, commit| small.alice.intend(vec![version_only(item)], commit).await;
+    announce(&left, Some(COMMIT)).await.unwrap();
+    announce(&right, None).await.unwrap();
+    let mut count = 0;
+    for item in [&left, &right] {
+        // Each rings three times at once, and then it is silent for a while.
+        for n in 0..8 {
+            let job = small.open(std::slice::from_ref(item)).await.unwrap();
+            if n < 3 {
+                count += 1;
+                let got = hook.got(count).await.unwrap().pop().unwrap();
+                assert_eq!(got.json()["id"], job.id.to_string(), "{n}");
+            }
+            assert!(job.cancel().await.unwrap().good());
+        }
+    }
+    let vetoable = small.open(&[left]).await.unwrap();
+    assert_eq!(vetoable.state().await.unwrap(), "approved");
+    let waiting = small.open(&[right]).await.unwrap();
+    // Whatever was to be decided has been when the alarm comes that is ordered now.
+    let other = small.robin.freezer("freeze", "npm:@acme/other").await;
+    assert!(other.unwrap().good());
+    assert_eq!(about(&hook.got(7).await.unwrap()[6]), "alarm");
+    // The real ones ring while there is time: the veto in its second half, the other after ten minutes.
+    clock.pass(&mut small.daemon, 6 * 60).await.unwrap();
+    next(&hook, "veto", vetoable.id).await;
+    clock.pass(&mut small.daemon, 11 * 60).await.unwrap();
+    next(&hook, "waits", waiting.id).await;
+}
+
+#[tokio::test]
+async fn a_removed_channel_is_told_for_the_last_time_and_quiet_hours_are_in_the_log() {
+    let hook = Hook::start().await.unwrap();
+    let small = small(&policy_of_one(), &hook).await;
+    webhook(&small.alice, &hook, "first").await;
+    let second = webhook(&small.alice, &hook, "second").await;
+    webhook(&small.bob, &hook, "bob").await;
+    let path = format!("/v1/notify/channels/{second}");
+    let gone = small.alice.call("DELETE", &path, &Value::Null).await;
+    gone.unwrap().ok_status().unwrap();
+    let got = hook.got(2).await.unwrap();
+    assert!(got.iter().all(|got| about(got) == "settings"), "{got:?}");
+    let quiet = json!({"hours": "22:00-07:00 UTC"});
+    for given in [quiet, json!({})] {
+        let set = small.alice.call("PUT", "/v1/notify/quiet", &given).await;
+        set.unwrap().ok_status().unwrap();
+    }
+    let logged = events(&small.robin, "quiet-hours-set").await.unwrap();
+    let quiet: Vec<_> = logged.iter().map(|e| &e["quiet"]).collect();
+    assert_eq!(quiet, [&json!(true), &json!(false)]);
+    assert_eq!(logged[0]["person"], "alice");
+    assert_eq!(hook.so_far().len(), 2);
+}
+
+#[tokio::test]
+async fn attack_24_the_test_button_pressed_often_is_one_test() {
+    let hook = Hook::start().await.unwrap();
+    let small = small(&policy_of_one(), &hook).await;
+    for n in 0..3 {
+        webhook(&small.alice, &hook, &format!("alice-{n}")).await;
+    }
+    webhook(&small.bob, &hook, "bob").await;
+    let press = || small.alice.call("POST", "/v1/notify/test", &Value::Null);
+    // The broker's nonce is fresh from here on.
+    small.alice.inbox().await.unwrap();
+    let all = futures_util::future::join_all((0..30).map(|_| press())).await;
+    let taken = all.iter().filter(|r| r.as_ref().unwrap().good()).count();
+    assert_eq!(taken, 1);
+    // What is asked behind them rings all the same, and nothing was between.
+    small.open(&[wish("@acme/left", "1.0.0")]).await.unwrap();
+    let mut counts = BTreeMap::<String, usize>::new();
+    for got in hook.got(3 + 4).await.unwrap() {
+        *counts.entry(about(&got)).or_default() += 1;
+    }
+    let expected = [("test".to_owned(), 3), ("waits".to_owned(), 4)];
+    assert_eq!(counts, BTreeMap::from(expected));
+}
+
+#[tokio::test]
+async fn a_push_subscription_that_is_over_is_removed_with_a_record() {
+    for status in [404, 410] {
+        let hook = Hook::start().await.unwrap();
+        let small = small(&policy_of_one(), &hook).await;
+        // A browser's key and secret, from RFC 8291 §5.
+        let given = json!({
+            "kind": "web-push", "endpoint": hook.at("push/1"), "name": "phone",
+            "p256dh": "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
+            "auth": "BTBZMqHH6r4Tts7J_aSIgg",
+        });
+        add(&small.alice, given).await;
+        webhook(&small.alice, &hook, "webhook").await;
+        hook.answer(status);
+        small.open(&[wish("@acme/left", "1.0.0")]).await.unwrap();
+        hook.got(2).await.unwrap();
+        let gone = loop {
+            let gone = events(&small.robin, "channel-gone").await.unwrap();
+            if !gone.is_empty() {
+                break gone;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        };
+        assert_eq!(gone[0]["person"], "alice");
+        let told = small.alice.call("GET", "/v1/notify", &Value::Null).await;
+        let told: Value = told.unwrap().ok().unwrap();
+        let left = told["channels"].as_array().unwrap();
+        assert_eq!(
+            left.len(),
+            1,
+            "{status}: the webhook's server may come back"
+        );
+        assert_eq!(left[0]["kind"], "webhook");
+    }
+}
+
+/// The keys of a table, without its name.
+fn keys(live: &Path, table: &str) -> Vec<Vec<u8>> {
+    let db = redb::Database::open(live).unwrap();
+    let read = db.begin_read().unwrap();
+    let rows = read.open_table(ROWS).unwrap();
+    let start = [table.as_bytes(), b"\0"].concat();
+    let mut all = Vec::new();
+    for row in rows.range::<&[u8]>(start.as_slice()..).unwrap() {
+        let (key, _) = row.unwrap();
+        match key.value().strip_prefix(start.as_slice()) {
+            Some(key) => all.push(key.to_vec()),
+            None => break,
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn looking_who_is_to_be_rung_writes_nothing_where_nothing_changes() {
+    let hook = Hook::start().await.unwrap();
+    let mut small = small(&policy_of_one(), &hook).await;
+    webhook(&small.alice, &hook, "alice").await;
+    let hour = stand::now().unwrap() / 3600 % 24;
+    let around = format!("{:02}:00-{:02}:00 UTC", (hour + 23) % 24, (hour + 2) % 24);
+    let quiet = async |given: Value| {
+        let set = small.alice.call("PUT", "/v1/notify/quiet", &given).await;
+        set.unwrap().ok_status().unwrap();
+    };
+    quiet(json!({"hours": around})).await;
+    let job = small.open(&[wish("@acme/left", "1.0.0")]).await.unwrap();
+    let question = small.alice.question(job.id).await.unwrap();
+    let question: Question = question.ok().unwrap();
+    quiet(json!({})).await;
+    // It was looked at when it was opened, and again.
+    hook.got(1).await.unwrap();
+    small.daemon.kill9();
+    let [row] = keys(&small.daemon.dir().join("data/live.redb"), "ring")
+        .try_into()
+        .unwrap();
+    let time = u64::from_be_bytes(row[..8].try_into().unwrap());
+    assert_eq!(
+        time, question.opened.0,
+        "the row is still the one of the opening"
+    );
+    small.daemon.restart().await.unwrap();
+}
