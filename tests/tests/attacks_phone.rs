@@ -528,7 +528,7 @@ async fn attack_32_a_stolen_session_makes_nobody_deaf_and_takes_no_announcement_
     let added: Value = added.unwrap().ok().unwrap();
     let channel = added["id"].as_str().unwrap().to_owned();
     // She announces, with her passkey.
-    let now = UnixTime(stand::now().unwrap());
+    let now = UnixTime(now().unwrap());
     let statement = IntentStatement {
         items: vec![IntendedItem {
             registry: "npm".parse().unwrap(),
