@@ -199,6 +199,13 @@ async fn serve(
             }
         };
     }
+    if let Some(file) = uri.path().strip_prefix("/gems/") {
+        let found = inner.gems.iter().find(|(gem, _)| gem.file_name() == file);
+        return found.map_or_else(
+            || page(404, "not found"),
+            |(_, bytes)| bytes.clone().into_response(),
+        );
+    }
     let asked = uri.path().strip_prefix("/info/").unwrap_or_default();
     let mut text = "---\n".to_owned();
     for (gem, bytes) in inner.gems.iter().filter(|(g, _)| g.name.as_str() == asked) {

@@ -33,12 +33,17 @@ async fn team(more: &str) -> Team {
 
 /// A job that asks, hands its file over, and ends.
 async fn hand_over(team: &Team, what: &Path) -> Waiting {
+    hand_over_with(team, what, &[]).await
+}
+
+async fn hand_over_with(team: &Team, what: &Path, more: &[&str]) -> Waiting {
     let token = team.id_token().await.unwrap();
     let out = team
         .folder()
         .join(format!("{}.json", stand::free_port().unwrap()));
     let (what, out) = (what.display().to_string(), out.display().to_string());
-    let args = ["request", "npm", &what, "--out", &out, "--hand-over"];
+    let mut args = vec!["request", "npm", &what, "--out", &out, "--hand-over"];
+    args.extend(more);
     let env = [("COUNTERSIGN_ID_TOKEN", token.as_str())];
     let mut job = team.job_as(&args, &env).await.unwrap();
     assert_eq!(job.end().await.unwrap(), Some(0), "{}", job.text());
@@ -93,7 +98,16 @@ async fn a_deposit_is_looked_into_and_compared_with_what_is_published() {
     let dir = team.package("@acme/left", "1.1.0").unwrap();
     let extra = json!({"scripts": {"postinstall": "node index.js"}});
     packages::npm_package(&dir, "@acme/left", "1.1.0", &extra).unwrap();
-    let second = hand_over(&team, &dir).await;
+    // As `git archive` would make it, of a repository in which the script is not.
+    let source = team.folder().join("source.tar.gz");
+    let index = std::fs::read_to_string(dir.join("index.js")).unwrap();
+    let files = [
+        ("left/index.js", index.as_str()),
+        ("left/package.json", "{}"),
+    ];
+    std::fs::write(&source, archive(&files)).unwrap();
+    let source = source.display().to_string();
+    let second = hand_over_with(&team, &dir, &["--source", &source]).await;
     let seen = card(&team, &second.id).await;
     let Previous::Version { version, published } = &seen.previous else {
         panic!("{seen:?}");
@@ -120,6 +134,8 @@ async fn a_deposit_is_looked_into_and_compared_with_what_is_published() {
         "against    version 1.0.0, published 20",
         "HIGH       install-scripts: postinstall is new: node index.js",
         "~ package.json",
+        "source     as the job handed it in: 1 the same, 1 with other bytes, 1 not in it",
+        "source: other bytes than in the source: package.json",
         "3 files",
     ] {
         assert!(text.contains(part), "{part}: {text}");

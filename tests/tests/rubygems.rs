@@ -7,6 +7,8 @@
 )]
 
 use proto::{
+    api::Question,
+    card::{Outcome, Previous},
     digest::{Algorithm, Digest},
     gem::Gem,
     request::{File, Item},
@@ -431,6 +433,36 @@ async fn a_gem_is_handed_over_and_published_when_the_job_is_gone() {
     assert!(ended.success(), "{ended}");
     let shown = stage.registry.gem("acme-later-1.0.0.gem").unwrap();
     assert_eq!(shown, fs::read(&file).unwrap());
+
+    // The next one is compared with it.
+    let file = stage.build("acme-later", "1.1.0", "").await;
+    let token = stage.small.id_token().await.unwrap();
+    let (path, out) = (text(&file), text(&stage.folder.join("next.json")));
+    let args = ["request", "gems", &path, "--out", &out, "--hand-over"];
+    let env = [("COUNTERSIGN_ID_TOKEN", token.as_str())];
+    let mut waiting = Waiting::start(daemon, &stage.folder, &args, &env)
+        .await
+        .unwrap();
+    assert_eq!(waiting.end().await.unwrap(), Some(0), "{}", waiting.text());
+    let job = Job::seen_by(alice, &waiting.id, &waiting.match_code)
+        .await
+        .unwrap();
+    let start = Instant::now();
+    let card = loop {
+        let question: Question = alice.question(job.id).await.unwrap().ok().unwrap();
+        let [card] = question.cards.try_into().unwrap();
+        if card.outcome != Outcome::Waiting {
+            break card;
+        }
+        assert!(start.elapsed() < PUBLISH);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!(card.outcome, Outcome::Inspected);
+    let against = Previous::Version {
+        version: "1.0.0".to_owned(),
+        published: None,
+    };
+    assert_eq!(card.previous, against);
 }
 
 /// Our strict reader and Ruby's own library see the same in what the real `gem build` writes, odd values included.

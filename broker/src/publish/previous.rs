@@ -54,7 +54,18 @@ async fn find(desk: &Desk, item: &Item, file: &File) -> Option<Before> {
         let only_own = shows.versions.keys().all(|v| *v == item.version);
         return only_own.then(|| Before::only(Previous::First));
     };
-    let other = counterpart(&file.name, shows.versions.get(&version)?)?;
+    let of_version = shows.versions.get(&version)?;
+    // A gem's name says its platform behind its version.
+    let named = file
+        .name
+        .replacen(&*item.version.to_string(), version.as_str(), 1);
+    let same_name = of_version
+        .iter()
+        .find(|f| f.name.as_deref() == Some(&named));
+    let other = match registry.kind() {
+        Kind::RubyGems => same_name?,
+        _ => counterpart(&file.name, of_version)?,
+    };
     let wanted = File {
         name: other.name.clone().unwrap_or_default(),
         size: MOST,

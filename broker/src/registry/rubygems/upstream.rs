@@ -5,12 +5,17 @@ use crate::{
     registry::{
         self, Account, Address, BaseError, BoxFuture, Doors, Publish, Published, ReadError,
         SecondFactor, Sent, Timeouts, Upstream,
+        artifact::{Downloads, Fetched, Keep},
         pieces::{self, Frame},
         upstream::{failed, short_reply},
     },
     secret::Secret,
 };
-use proto::{digest::hex, ids::PackageName};
+use proto::{
+    digest::hex,
+    ids::{PackageName, VersionText},
+    request::File,
+};
 use reqwest::{
     Client, RequestBuilder, Response, StatusCode,
     header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
@@ -31,6 +36,7 @@ pub struct RubyGems {
     /// Its root, with a slash at its end.
     pub(super) base: Url,
     pub(super) read: Duration,
+    downloads: Downloads,
     /// Where the registry's own people may be sent, beside its own origin.
     pub(super) factor_origins: Vec<Url>,
 }
@@ -41,6 +47,7 @@ impl RubyGems {
         let base = registry::upstream::base(address.url)?;
         Ok(Self {
             client: registry::upstream::client(&base, timeouts)?,
+            downloads: Downloads::new(&[&base], &address.downloads, timeouts)?,
             base,
             read: timeouts.read,
             factor_origins: address.factor_origins,
@@ -123,6 +130,23 @@ impl Upstream for RubyGems {
         _: Option<&'a Secret<String>>,
     ) -> BoxFuture<'a, Result<Published, ReadError>> {
         Box::pin(self.info(package))
+    }
+
+    /// Anybody may download a gem: the key is not shown.
+    fn fetch<'a>(
+        &'a self,
+        _: &'a PackageName,
+        _: &'a VersionText,
+        file: &'a File,
+        keep: Keep<'a>,
+        _: Option<&'a Secret<String>>,
+    ) -> BoxFuture<'a, Result<Fetched, ReadError>> {
+        Box::pin(async move {
+            // The file's name is the gem's own: name, version and platform, of letters that stand in an address.
+            let place = self.base.join(&format!("gems/{}", file.name));
+            let place = place.map_err(|_| ReadError::NotUnderstood)?;
+            self.downloads.fetch(place, file, keep, None).await
+        })
     }
 
     fn whoami<'a>(&'a self, _: &'a Secret<String>) -> BoxFuture<'a, Result<Account, ReadError>> {
@@ -280,5 +304,24 @@ mod tests {
         let (url, _) = fake(200, &[], "<html>").await;
         let registry = RubyGems::new(Address::at(url), Timeouts::default()).unwrap();
         assert!(registry.shows(&package, None).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_gem_is_downloaded_without_the_key_and_believed_by_its_digest() {
+        let gem = Parts::new("acme-left", "1.4.2").gem();
+        let (url, log) = fake(200, &[], "other bytes").await;
+        let registry = RubyGems::new(Address::at(url), Timeouts::default()).unwrap();
+        let file = File {
+            name: "acme-left-1.4.2.gem".to_owned(),
+            size: gem.len() as u64,
+            digest: proto::digest::Digest::of(proto::digest::Algorithm::Sha256, &gem),
+        };
+        let (package, version) = ("acme-left".parse().unwrap(), "1.4.2".parse().unwrap());
+        let key = Secret::new("the-key".to_owned());
+        let got = registry.fetch(&package, &version, &file, None, Some(&key));
+        assert!(matches!(got.await.unwrap(), Fetched::Other(_)));
+        let seen = log.lock().unwrap();
+        assert_eq!(seen[0].path, "/r/gems/acme-left-1.4.2.gem");
+        assert!(seen[0].headers.get("authorization").is_none());
     }
 }
