@@ -6,7 +6,6 @@
 
 use super::{inspect::source, state::Record};
 use crate::{
-    card::source::Listing,
     desk::{Desk, Fault},
     store::{Batch, Table},
 };
@@ -59,15 +58,14 @@ struct Workflow {
 }
 
 impl Workflow {
-    fn of(caller: &CallerFacts, source: Option<&Listing>) -> Option<Self> {
+    fn of(caller: &CallerFacts, in_source: Option<String>) -> Option<Self> {
         let name = caller.claims.get("workflow")?;
         let own = name.starts_with('.');
         let commit = caller.claims.get("job_workflow_sha").filter(|_| !own);
-        let digest = source.and_then(|s| s.at(name)).filter(|_| own);
         Some(Self {
             name: name.clone(),
             commit: commit.cloned(),
-            digest: digest.map(str::to_owned),
+            digest: in_source.filter(|_| own),
         })
     }
 
@@ -96,8 +94,8 @@ impl Workflow {
 
 /// What of a request was never so in a release of its packages before; nothing where none is known.
 pub(super) fn firsts(desk: &Desk, record: &Record) -> Result<Vec<String>, Fault> {
-    let source = source::of(desk, record.facts.id)?;
-    let workflow = Workflow::of(&record.facts.caller, source.as_ref());
+    let workflow = source::workflow(desk, record.facts.id)?;
+    let workflow = Workflow::of(&record.facts.caller, workflow);
     // One line for all packages of a batch that it is true of.
     let mut lines = BTreeMap::<String, usize>::new();
     let packages = packages(record);
@@ -135,10 +133,11 @@ pub(super) async fn learn(desk: &Desk, record: &Record, now: UnixTime) -> Result
     if desk.vault.is_sealed() {
         return Ok(());
     }
-    let source = source::of(desk, record.facts.id)?;
+    let workflow = source::workflow(desk, record.facts.id)?;
+    let workflow = Workflow::of(&record.facts.caller, workflow);
     for package in packages(record) {
         for _ in 0..RACES_MAX {
-            match learn_one(desk, &package, &record.facts.caller, source.as_ref(), now).await {
+            match learn_one(desk, &package, &record.facts.caller, workflow.as_ref(), now).await {
                 Err(Fault::Conflict(..)) => {}
                 // Nobody's publish waits for a row that somebody else has written.
                 Err(Fault::Damaged(what)) => {
@@ -159,7 +158,7 @@ async fn learn_one(
     desk: &Desk,
     package: &str,
     caller: &CallerFacts,
-    source: Option<&Listing>,
+    workflow: Option<&Workflow>,
     now: UnixTime,
 ) -> Result<(), Fault> {
     let key = package.as_bytes();
@@ -173,7 +172,7 @@ async fn learn_one(
             all.insert(value);
         }
     }
-    habits.workflow = Workflow::of(caller, source);
+    habits.workflow = workflow.cloned();
     if habits == known {
         return Ok(());
     }

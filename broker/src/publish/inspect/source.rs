@@ -26,8 +26,10 @@ use serde::{Deserialize, Serialize};
 use std::{io::Seek as _, sync::Arc};
 use tempfile::SpooledTempFile;
 
-/// By id: which files the source has; authenticated.
+/// By id: that a source was handed in, and what decides of it; authenticated.
 const SOURCES: Table = Table("source");
+/// By id: which files it has; authenticated, and read only where a file is compared with it.
+const LISTS: Table = Table("source-files");
 /// Attempts to store it while the request changes.
 const RACES_MAX: usize = 20;
 
@@ -35,7 +37,8 @@ const RACES_MAX: usize = 20;
 struct Source {
     /// Of the archive.
     digest: Digest,
-    files: Listing,
+    /// Of the caller's workflow in it, if it is in it.
+    workflow: Option<String>,
 }
 
 /// Whether the source of a request is wanted: as long as somebody may still look.
@@ -79,14 +82,15 @@ pub async fn handed_in(
             "the source must be a .tar.gz as `git archive` makes it, of at most 20,000 files: {why}"
         )),
     })?;
-    let row = desk.authentic(
-        SOURCES,
-        id.0.as_bytes(),
-        &Source {
-            digest: digest.clone(),
-            files,
-        },
-    )?;
+    let workflow = record.facts.caller.claims.get("workflow");
+    let workflow = workflow.and_then(|path| files.at(path));
+    let source = Source {
+        digest: digest.clone(),
+        workflow: workflow.map(str::to_owned),
+    };
+    let key = id.0.as_bytes();
+    let row = desk.authentic(SOURCES, key, &source)?;
+    let list = desk.authentic(LISTS, key, &files)?;
     for _ in 0..RACES_MAX {
         let held = ledger::live(desk, id)?.ok_or(Refusal::NotFound)?;
         if held.record.name().is_final() {
@@ -94,10 +98,11 @@ pub async fn handed_in(
         }
         let batch = Batch::new()
             .require(REQUESTS, id.0.as_bytes(), held.version)
-            .create(SOURCES, id.0.as_bytes(), row.clone());
+            .create(SOURCES, key, row.clone())
+            .create(LISTS, key, list.clone());
         match desk.commit(batch, &[], desk.world.now()).await {
             Ok(_) => return Ok(()),
-            Err(Fault::Conflict(SOURCES, _)) => {
+            Err(Fault::Conflict(SOURCES | LISTS, _)) => {
                 return stored(desk, id)?.map_or(Err(Refusal::Busy), |known| same(&known, &digest));
             }
             Err(Fault::Conflict(..)) => {}
@@ -121,15 +126,22 @@ fn stored(desk: &Desk, id: RequestId) -> Result<Option<Source>, Fault> {
 }
 
 /// The files of a request's source, if the job handed it in.
-pub(in crate::publish) fn of(desk: &Desk, id: RequestId) -> Result<Option<Listing>, Fault> {
-    Ok(stored(desk, id)?.map(|source| source.files))
+pub(super) fn of(desk: &Desk, id: RequestId) -> Result<Option<Listing>, Fault> {
+    let row = desk.authentic_row::<Listing>(LISTS, id.0.as_bytes())?;
+    Ok(row.map(|row| row.value))
+}
+
+/// The digest of the caller's workflow in the source, if the job handed in one that has it.
+pub(in crate::publish) fn workflow(desk: &Desk, id: RequestId) -> Result<Option<String>, Fault> {
+    Ok(stored(desk, id)?.and_then(|source| source.workflow))
 }
 
 /// Drops it with the request.
-pub(super) fn dropped(desk: &Desk, batch: Batch, id: RequestId) -> Result<Batch, Fault> {
-    let row = desk.live.get(SOURCES, id.0.as_bytes())?;
-    Ok(match row {
-        Some(row) => batch.delete(SOURCES, id.0.as_bytes(), row.version),
-        None => batch,
-    })
+pub(super) fn dropped(desk: &Desk, mut batch: Batch, id: RequestId) -> Result<Batch, Fault> {
+    for table in [SOURCES, LISTS] {
+        if let Some(row) = desk.live.get(table, id.0.as_bytes())? {
+            batch = batch.delete(table, id.0.as_bytes(), row.version);
+        }
+    }
+    Ok(batch)
 }
