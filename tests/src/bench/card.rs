@@ -38,8 +38,8 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, daemon: &Path) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     println!(
-        "{:<44} {:>9} {:>9} {:>8} {:>8}  findings",
-        "package", "packed", "unpacked", "time", "memory"
+        "{:<44} {:>9} {:>9} {:>9} {:>8} {:>8}  findings",
+        "package", "packed", "unpacked", "processor", "time", "memory"
     );
     let npm = arguments.npm.iter().map(|name| (Format::Npm, name));
     let pypi = arguments.pypi.iter().map(|name| (Format::Wheel, name));
@@ -74,16 +74,16 @@ fn one(
         previous: Against::Bytes(length(&before)?),
         source: None,
     };
-    let mut times = Vec::new();
+    let (mut times, mut works) = (Vec::new(), Vec::new());
     let mut seen = (None, 0);
     for _ in 0..arguments.rounds.max(1) {
         let (archive, previous) = (File::open(&now)?, File::open(&before)?);
         let packed = pack(job.clone(), archive, Some(previous), None, folder)?;
-        let (time, memory, answer) = looked(daemon, packed)?;
-        times.push(time);
-        seen = (Some(answer), memory.max(seen.1));
+        let look = looked(daemon, packed)?;
+        times.push(look.time);
+        works.push(look.work);
+        seen = (Some(look.found), look.memory.max(seen.1));
     }
-    times.sort_unstable();
     let inspection = seen.0.context("no round")?;
     let count = |risk| {
         inspection
@@ -93,13 +93,12 @@ fn one(
             .count()
     };
     println!(
-        "{:<44} {:>6.2} MB {:>6.1} MB {:>5.0} ms {:>5.1} MB  {} critical, {} high, {} medium",
+        "{:<44} {:>6.2} MB {:>6.1} MB {:>6.0} ms {:>5.0} ms {:>5.1} MB  {} critical, {} high, {} medium",
         format!("{name} {old} → {new}"),
         megabytes(job.length),
         megabytes(inspection.inside.unpacked),
-        times
-            .get(times.len() / 2)
-            .map_or(0.0, |t| t.as_secs_f64() * 1000.0),
+        median(works),
+        median(times),
         megabytes(seen.1 * 1024),
         count(Risk::Critical),
         count(Risk::High),
@@ -111,6 +110,13 @@ fn one(
         }
     }
     Ok(())
+}
+
+/// In milliseconds.
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    let middle = times.get(times.len() / 2);
+    middle.map_or(0.0, |t| t.as_secs_f64() * 1000.0)
 }
 
 #[allow(clippy::cast_precision_loss, reason = "for people")]
@@ -178,8 +184,18 @@ fn said(program: &str, args: &[&str]) -> anyhow::Result<String> {
     Ok(String::from_utf8(done.stdout)?)
 }
 
-/// One look: how long from start to end, the most memory it had in kB, and what it found.
-fn looked(daemon: &Path, packed: File) -> anyhow::Result<(Duration, u64, Inspection)> {
+/// One look.
+struct Look {
+    /// From start to end.
+    time: Duration,
+    /// On a processor: the time that it takes where nothing else runs.
+    work: Duration,
+    /// Most memory, in kB.
+    memory: u64,
+    found: Inspection,
+}
+
+fn looked(daemon: &Path, packed: File) -> anyhow::Result<Look> {
     let start = Instant::now();
     let mut child = Command::new(daemon)
         .arg("inspect")
@@ -193,8 +209,12 @@ fn looked(daemon: &Path, packed: File) -> anyhow::Result<(Duration, u64, Inspect
         let mut answer = Vec::new();
         std::io::Read::read_to_end(&mut output, &mut answer).map(|_| answer)
     });
-    let mut most = 0;
+    let scheduled = format!("/proc/{}/schedstat", child.id());
+    let (mut most, mut work) = (0, 0);
     let ended = loop {
+        let text = fs::read_to_string(&scheduled).unwrap_or_default();
+        let nanoseconds = text.split(' ').next().and_then(|n| n.parse().ok());
+        work = work.max(nanoseconds.unwrap_or(0));
         let text = fs::read_to_string(&status).unwrap_or_default();
         let line = text.lines().find_map(|l| l.strip_prefix("VmHWM:"));
         let now = line.and_then(|l| l.trim().trim_end_matches(" kB").parse().ok());
@@ -211,5 +231,10 @@ fn looked(daemon: &Path, packed: File) -> anyhow::Result<(Duration, u64, Inspect
     }
     let answer: serde_json::Value = serde_json::from_slice(&answer)?;
     let inspected = answer.get("inspected").context("the archive was refused")?;
-    Ok((time, most, serde_json::from_value(inspected.clone())?))
+    Ok(Look {
+        time,
+        work: Duration::from_nanos(work),
+        memory: most,
+        found: serde_json::from_value(inspected.clone())?,
+    })
 }
