@@ -89,8 +89,11 @@ impl Tree {
             let name = below_root(format, name);
             let leaf = tree.leaf(&name, content, judged, &mut buffer)?;
             tree.unpacked += leaf.size;
-            tree.files.insert(name, leaf);
-            Ok(())
+            match tree.files.insert(name, leaf) {
+                None => Ok(()),
+                // One would hide the other, and an installer may take either.
+                Some(_) => Err(io::Error::other("two files have one name")),
+            }
         })?;
         Ok(tree)
     }
@@ -179,7 +182,7 @@ impl Tree {
 
 /// Whether a file says what is run or fetched when somebody installs or builds the package.
 pub(super) fn decides(name: &str) -> bool {
-    const ROOT: [&str; 9] = [
+    const ROOT: [&str; 10] = [
         "package.json",
         "setup.py",
         "setup.cfg",
@@ -189,6 +192,7 @@ pub(super) fn decides(name: &str) -> bool {
         "build.rs",
         "metadata",
         "binding.gyp",
+        "npm-shrinkwrap.json",
     ];
     ROOT.contains(&name) || name == ".dist-info/METADATA" || name == ".dist-info/entry_points.txt"
 }

@@ -46,6 +46,15 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
             "There was nothing to compare with: any of them may have been added now.",
         );
     }
+    // npm obeys it in a published package: it says for each dependency, and theirs, what is installed from where.
+    let pins = "npm-shrinkwrap.json";
+    if case.format == Format::Npm && case.now.fresh(case.before.tree()).any(|(f, _)| f == pins) {
+        push(
+            Risk::Medium,
+            format!("{pins} is new or changed"),
+            "It decides which versions are installed of everything that is pulled in, and from where.",
+        );
+    }
     // In a first release everything is added: that is no news.
     if let Some(before) = &before {
         let added: Vec<_> = now
@@ -108,7 +117,7 @@ fn elsewhere(spec: &str) -> bool {
 fn wanted(format: Format, tree: &Tree) -> Wanted {
     match format {
         Format::Npm => npm(tree.text("package.json").unwrap_or_default()),
-        Format::Sdist => python(tree.text("PKG-INFO").unwrap_or_default()),
+        Format::Sdist => sdist(tree),
         Format::Wheel => python(tree.text(".dist-info/METADATA").unwrap_or_default()),
         Format::Crate => cargo(tree.text("Cargo.toml").unwrap_or_default()),
         Format::Gem => gem(tree.text("metadata").unwrap_or_default()),
@@ -170,6 +179,53 @@ fn unfolded(text: &str) -> Vec<String> {
         }
     }
     lines
+}
+
+/// Both that its metadata says and that its sources say: an installer makes the metadata anew from them.
+fn sdist(tree: &Tree) -> Wanted {
+    let document: toml::Table = (tree.text("pyproject.toml").unwrap_or_default())
+        .parse()
+        .unwrap_or_default();
+    let project = document.get("project");
+    let plain = project.and_then(|p| p.get("dependencies")?.as_array());
+    let extras = project.and_then(|p| p.get("optional-dependencies")?.as_table());
+    let line = |after: &str, spec: &toml::Value| {
+        let spec = spec.as_str()?.replace(['\r', '\n'], " ");
+        Some(format!("Requires-Dist: {spec}{after}\n"))
+    };
+    let plain = plain
+        .into_iter()
+        .flatten()
+        .filter_map(|spec| line("", spec));
+    let extras = extras.into_iter().flatten().flat_map(|(extra, specs)| {
+        let after = format!(" ; extra == '{}'", shown(extra));
+        let specs = specs.as_array().into_iter().flatten();
+        specs
+            .filter_map(move |spec| line(&after, spec))
+            .collect::<Vec<_>>()
+    });
+    let mut out = python(tree.text("PKG-INFO").unwrap_or_default());
+    let stated: Vec<_> = out
+        .iter()
+        .map(|(name, spec)| (tight(name), tight(spec)))
+        .collect();
+    for (name, spec) in python(&plain.chain(extras).collect::<String>()) {
+        if !stated.contains(&(tight(&name), tight(&spec))) {
+            add(&mut out, format!("{name} (by pyproject.toml)"), spec);
+        }
+    }
+    out
+}
+
+/// A specification as it is compared: however it is spaced, put in brackets, quoted and ordered.
+fn tight(spec: &str) -> String {
+    let plain = spec
+        .replace('"', "'")
+        .replace([' ', '(', ')'], "")
+        .to_lowercase();
+    let mut parts: Vec<_> = plain.split(',').collect();
+    parts.sort_unstable();
+    parts.join(",").replace(['_', '.'], "-")
 }
 
 /// `Requires-Dist: name[extra] (>=1); marker` in the headers of core metadata.
@@ -235,9 +291,14 @@ fn cargo(text: &str) -> Wanted {
 
 /// The list of `dependencies` in a gem's metadata, as Ruby writes it.
 fn gem(text: &str) -> Wanted {
-    let lines = text.lines().skip_while(|l| *l != "dependencies:").skip(1);
+    let mut lines = text.lines().skip_while(|l| !l.starts_with("dependencies"));
+    let head = lines.next().unwrap_or_default();
     let lines = lines.take_while(|l| l.starts_with([' ', '-']));
     let mut out = Wanted::new();
+    if !["", "dependencies:", "dependencies: []"].contains(&head) {
+        // Not as Ruby writes it: whoever reads YAML may see more there.
+        out.insert(shown(head), String::new());
+    }
     let mut name = None;
     for line in lines {
         if let Some(is) = line.strip_prefix("  name: ") {

@@ -12,7 +12,7 @@ use proto::{
     distribution::project_name,
 };
 use serde_json::Value;
-use std::str::FromStr as _;
+use std::{collections::BTreeSet, str::FromStr as _};
 
 pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
     let mut out = Vec::new();
@@ -28,29 +28,27 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
         Some(_) => {}
     }
     if case.format == Format::Npm {
-        let inner = case
-            .now
-            .files
-            .keys()
-            .filter(|f| f.starts_with("node_modules/"));
-        let packages: std::collections::BTreeSet<_> =
-            inner.filter_map(|f| f.split('/').nth(1)).collect();
-        let fresh = case.before.tree().is_none_or(|b| {
-            packages
-                .iter()
-                .any(|p| !b.files.keys().any(|f| f.split('/').nth(1) == Some(p)))
-        });
-        if !packages.is_empty() && fresh {
+        let fresh = case.now.fresh(case.before.tree());
+        let packages: BTreeSet<_> = fresh.filter_map(|(file, _)| bundled(file)).collect();
+        if !packages.is_empty() {
             out.push(Finding {
                 risk: Risk::Medium,
                 ..finding(
-                    format!("packages lie in the archive itself: {}", named(packages)),
+                    format!("packages lie in the archive itself, new or changed: {}", named(packages)),
                     "Copies inside are installed as they are, whatever the registry says about those packages.",
                 )
             });
         }
     }
     out
+}
+
+/// The package that a file belongs to which was put into the archive: `node_modules/a`, `node_modules/@a/b`.
+fn bundled(file: &str) -> Option<&str> {
+    let inside = file.strip_prefix("node_modules/")?;
+    let slashes = inside.match_indices('/').map(|(at, _)| at);
+    let end = slashes.skip(usize::from(inside.starts_with('@'))).next()?;
+    inside.get(..end)
 }
 
 fn finding(what: String, why: &str) -> Finding {

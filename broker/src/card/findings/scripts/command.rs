@@ -1,7 +1,7 @@
 //! What a line for the shell runs, as far as it can be told without running it. Whatever is not understood counts
 //! as not followed.
 
-use super::follow::{Followed, Language, Texts, join, node_file};
+use super::follow::{Followed, Language, Texts, join, node_file, python_files};
 use serde_json::Value;
 
 /// Scripts that run others, within each other.
@@ -113,7 +113,12 @@ impl<'t> Commands<'t> {
                 }
             }
             // It comes with npm, and reads what lies at the root: that belongs to each hook.
-            "node-gyp" => {}
+            "node-gyp" => {
+                let elsewhere = |arg: &&str| arg.starts_with("-C") || arg.starts_with("--dir");
+                if !folder.is_empty() || rest.iter().any(elsewhere) {
+                    self.lost("node-gyp in another folder");
+                }
+            }
             name if HARMLESS.contains(&name) => {}
             _ if program.contains('/') => match node_file(self.texts, folder, program) {
                 Some(file) => self.followed.file(self.texts, &file),
@@ -190,12 +195,13 @@ impl<'t> Commands<'t> {
                     return;
                 }
                 "-m" => {
-                    let module = args.next().unwrap_or_default().replace('.', "/");
-                    let ends = ["/__main__.py", "/__init__.py", ".py"];
-                    let files = ends
-                        .iter()
-                        .filter_map(|end| join(folder, &format!("{module}{end}")));
-                    let files: Vec<_> = files.filter(|f| self.texts.has(f)).collect();
+                    let module = args.next().unwrap_or_default();
+                    let mut files = python_files(self.texts, folder, module);
+                    files.extend(python_files(
+                        self.texts,
+                        folder,
+                        &format!("{module}.__main__"),
+                    ));
                     if files.is_empty() {
                         self.lost(&format!("{name} -m {module}"));
                     }

@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 
 /// Files that are followed from one hook.
 const FILES_MAX: usize = 500;
+/// Names that stand nowhere in the archive and are looked for by their end, from one hook.
+const SOUGHT_MAX: usize = 200;
 /// Longest name that is looked for, in bytes.
 const WORD_MAX: usize = 300;
 /// What a word must end with to be taken for a file that runs, unless it says where it lies (`./x`).
@@ -56,6 +58,10 @@ pub(super) struct Followed {
     pub(super) files: BTreeSet<String>,
     /// What runs and could not be followed, for people.
     pub(super) lost: BTreeSet<String>,
+    /// Whether something that runs reads `package.json`.
+    pub(super) reads_manifest: bool,
+    /// How many names were looked for by their end.
+    pub(super) sought: usize,
 }
 
 impl Followed {
@@ -108,6 +114,7 @@ impl Followed {
         // What describes the package changes with each version; what it runs and pulls in is told by itself.
         let described = |name: &String| name.rsplit('/').next() == Some("package.json");
         let mut take = |found: Option<String>| out.extend(found.filter(|name| !described(name)));
+        self.reads_manifest |= text.contains("package.json");
         for word in words(text) {
             let relative = word.starts_with("./") || word.starts_with("../");
             if relative {
@@ -120,29 +127,38 @@ impl Followed {
                     let at = [folder, ""].into_iter().filter_map(|f| join(f, word));
                     at.into_iter().find(|name| texts.has(name))
                 });
-                if here.is_none() && word.contains('$') {
-                    self.lost.insert(format!("{word} in {place}"));
+                match here {
+                    Some(here) => take(Some(here)),
+                    // Its folder is put together while it runs.
+                    None => {
+                        let found = self.ending(texts, tail);
+                        if found.is_empty() && word.contains('$') {
+                            self.lost.insert(format!("{word} in {place}"));
+                        }
+                        found.into_iter().for_each(|name| take(Some(name)));
+                    }
                 }
-                take(here);
             }
         }
         match language {
             Language::JavaScript => {
                 for loaded in loads(text, &["require(", "import("]) {
                     match loaded {
-                        Some(name) => take(node_file(texts, folder, name)),
-                        None => drop(self.lost.insert(format!("what {place} loads"))),
+                        Some(name) if name.starts_with('.') => {
+                            take(node_file(texts, folder, name));
+                        }
+                        Some(name) if !name.starts_with('#') => {
+                            bundled(texts, name).for_each(|file| take(Some(file)));
+                        }
+                        // Chosen while it runs, or by a table in package.json.
+                        _ => drop(self.lost.insert(format!("what {place} loads"))),
                     }
                 }
             }
             Language::Python => {
                 for module in modules(text) {
-                    for root in [folder, ""] {
-                        for end in [".py", "/__init__.py"] {
-                            let at = format!("{}{end}", module.trim_matches('.').replace('.', "/"));
-                            take(join(root, &at).filter(|name| texts.has(name)));
-                        }
-                    }
+                    let files = python_files(texts, folder, &module);
+                    files.into_iter().for_each(|name| take(Some(name)));
                 }
                 if loads(text, &LOADED_BY_NAME).any(|loaded| loaded.is_none()) {
                     self.lost.insert(format!("what {place} loads"));
@@ -158,25 +174,36 @@ impl Followed {
                 }
             }
             Language::Rust => {
-                let module = |line: &str| {
-                    let line = line.trim().trim_start_matches("pub ");
-                    Some(
-                        line.strip_prefix("mod ")?
-                            .strip_suffix(';')?
-                            .trim()
-                            .to_owned(),
-                    )
-                };
-                for name in text.lines().filter_map(module) {
-                    for end in [".rs", "/mod.rs"] {
-                        let at = join(folder, &format!("{name}{end}"));
-                        take(at.filter(|name| texts.has(name)));
+                // `mod b;` in `a.rs` is `a/b.rs`.
+                let below = place.trim_end_matches(".rs");
+                for name in rust_modules(text) {
+                    for folder in [folder, below] {
+                        for end in [".rs", "/mod.rs"] {
+                            let at = join(folder, &format!("{name}{end}"));
+                            take(at.filter(|name| texts.has(name)));
+                        }
                     }
                 }
             }
             Language::Other => {}
         }
         out
+    }
+
+    /// The files whose names end so, in whatever folder.
+    fn ending(&mut self, texts: Texts<'_>, name: &str) -> Vec<String> {
+        let name = name.trim_start_matches(['.', '/']);
+        self.sought += 1;
+        if self.sought > SOUGHT_MAX {
+            self.lost.insert(format!("more than {SOUGHT_MAX} names"));
+            return Vec::new();
+        }
+        let all = texts.tree.files.keys();
+        let ends = |file: &&String| {
+            let before = file.strip_suffix(name);
+            before.is_some_and(|before| before.is_empty() || before.ends_with('/'))
+        };
+        all.filter(ends).cloned().collect()
     }
 }
 
@@ -218,6 +245,68 @@ pub(super) fn node_file(texts: Texts<'_>, folder: &str, name: &str) -> Option<St
     let main = main.and_then(|main| join(&at, main));
     let main = main.and_then(|main| ends(&main).or_else(|| ends(&join(&main, "index")?)));
     main.or_else(|| ends(&join(&at, "index")?))
+}
+
+/// All files of a dependency that lies in the archive: which of them run, its own tables say.
+fn bundled(texts: Texts<'_>, name: &str) -> impl Iterator<Item = String> {
+    let parts = if name.starts_with('@') { 2 } else { 1 };
+    let package: Vec<_> = name.split('/').take(parts).collect();
+    let inside = format!("node_modules/{}/", package.join("/"));
+    let all = texts.tree.files.keys();
+    let within = move |file: &&String| {
+        let at = file.find(&inside);
+        at.is_some_and(|at| at == 0 || file.get(..at).is_some_and(|before| before.ends_with('/')))
+    };
+    all.filter(within).cloned()
+}
+
+/// The files that Python runs for a module: its own, and those of the packages that it lies in.
+pub(super) fn python_files(texts: Texts<'_>, folder: &str, module: &str) -> Vec<String> {
+    let name = module.trim_start_matches('.');
+    let dots = module.len() - name.len();
+    let up = "../".repeat(dots.saturating_sub(1));
+    let roots = if dots == 0 {
+        vec![
+            Some(folder.to_owned()),
+            Some(String::new()),
+            Some("src".to_owned()),
+        ]
+    } else {
+        vec![join(folder, &up)]
+    };
+    let parts: Vec<_> = name.split('.').filter(|part| !part.is_empty()).collect();
+    let mut out = Vec::new();
+    for root in roots.into_iter().flatten() {
+        let mut names = Vec::new();
+        if dots > 0 {
+            names.push("__init__.py".to_owned());
+        }
+        for end in 1..=parts.len() {
+            let package = parts.get(..end).unwrap_or_default().join("/");
+            names.push(format!("{package}/__init__.py"));
+            names.push(format!("{package}.py"));
+        }
+        let files = names.iter().filter_map(|name| join(&root, name));
+        out.extend(files.filter(|name| texts.has(name)));
+    }
+    out
+}
+
+/// The modules that a Rust text has in files of their own.
+fn rust_modules(text: &str) -> impl Iterator<Item = &str> {
+    text.match_indices("mod ").filter_map(|(at, keyword)| {
+        let before = text.get(..at)?.chars().next_back();
+        if before.is_some_and(|c| c.is_alphanumeric() || c == '_') {
+            return None;
+        }
+        let rest = text.get(at + keyword.len()..)?.trim_start();
+        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_' && c != '#')?;
+        let (name, behind) = rest.split_at_checked(end)?;
+        behind
+            .trim_start()
+            .starts_with(';')
+            .then(|| name.trim_start_matches("r#"))
+    })
 }
 
 /// A name seen from a folder, without `.` and `..`; nothing outside of the archive.
@@ -278,7 +367,8 @@ fn modules(text: &str) -> Vec<String> {
                 let module = words.next().unwrap_or_default();
                 out.push(module.to_owned());
                 let names = words.filter(|w| !matches!(*w, "import" | "as" | "*" | "\\"));
-                out.extend(names.map(|name| format!("{module}.{name}")));
+                let dot = if module.ends_with('.') { "" } else { "." };
+                out.extend(names.map(|name| format!("{module}{dot}{name}")));
             }
             _ => {}
         }

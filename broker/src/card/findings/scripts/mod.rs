@@ -2,6 +2,7 @@
 
 mod command;
 mod follow;
+mod python;
 
 use super::Case;
 use crate::card::{
@@ -22,8 +23,9 @@ const WHY_LOST: &str = "Its text is the same, but what it runs lies elsewhere or
      something else now.";
 
 /// What `node-gyp` builds, or is told by.
-const NATIVE: [&str; 12] = [
-    ".gyp", ".gypi", ".c", ".cc", ".cpp", ".cxx", ".h", ".hpp", ".m", ".mm", ".S", ".asm",
+const NATIVE: [&str; 19] = [
+    ".gyp", ".gypi", ".c", ".cc", ".cpp", ".cxx", ".h", ".hh", ".hpp", ".hxx", ".inc", ".inl",
+    ".ipp", ".m", ".mm", ".s", ".S", ".asm", ".mk",
 ];
 /// Scripts that npm runs when a package is installed from a registry.
 const NPM: [&str; 3] = ["preinstall", "install", "postinstall"];
@@ -53,11 +55,18 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
                 format!("{name} changed from “{}” to “{text}”", shown(&old.text))
             }
             Some(Some(old)) => {
-                // What ran before and is gone is a change, too.
+                // What runs for the first time is a change, and so is what ran before and does not now.
                 let files = hook.runs.files.union(&old.runs.files);
-                let changed: Vec<_> = files.filter(|f| differs(case, f)).collect();
+                let both = |f: &String| hook.runs.files.contains(f) && old.runs.files.contains(f);
+                let mut changed: Vec<_> = files
+                    .filter(|f| !both(f) || differs(case, f))
+                    .cloned()
+                    .collect();
+                if old.told != hook.told {
+                    changed.extend(hook.told_by.map(str::to_owned));
+                }
                 if !changed.is_empty() {
-                    let files = named(changed.into_iter().map(String::as_str));
+                    let files = named(changed.iter().map(String::as_str));
                     format!("{name} is as before, but what it runs changed: {files}")
                 } else if hook.runs.lost.is_empty() {
                     same.push(name.as_str());
@@ -95,6 +104,10 @@ struct Hook {
     text: String,
     /// Files of the archive that it runs.
     runs: Followed,
+    /// What it is told by a file that changes with each version, without what says the version.
+    told: String,
+    /// That file.
+    told_by: Option<&'static str>,
 }
 
 impl Hook {
@@ -102,10 +115,7 @@ impl Hook {
     fn of(texts: Texts<'_>, name: &str) -> Self {
         let mut runs = Followed::default();
         runs.file(texts, name);
-        Self {
-            text: format!("runs {name}"),
-            runs,
-        }
+        Self::new(format!("runs {name}"), runs)
     }
 
     /// One that runs these files, whatever they name.
@@ -114,15 +124,33 @@ impl Hook {
             files: files.into_iter().collect(),
             ..Followed::default()
         };
-        Self { text, runs }
+        Self::new(text, runs)
+    }
+
+    const fn new(text: String, runs: Followed) -> Self {
+        Self {
+            text,
+            runs,
+            told: String::new(),
+            told_by: None,
+        }
+    }
+
+    /// The same, told also by such a file.
+    fn told_by(self, file: &'static str, told: String) -> Self {
+        Self {
+            told,
+            told_by: Some(file),
+            ..self
+        }
     }
 }
 
 fn hooks(format: Format, texts: Texts<'_>) -> BTreeMap<String, Hook> {
     match format {
         Format::Npm => npm(texts),
-        Format::Sdist => sdist(texts),
-        Format::Wheel => wheel(texts),
+        Format::Sdist => python::sdist(texts),
+        Format::Wheel => python::wheel(texts),
         Format::Crate => cargo(texts),
         Format::Gem => gem(texts),
     }
@@ -141,8 +169,12 @@ fn npm(texts: Texts<'_>) -> BTreeMap<String, Hook> {
             for (name, script) in &commands.runs {
                 text = format!("{text} [{name}: {script}]");
             }
-            let runs = commands.followed;
-            out.insert(name.to_owned(), Hook { text, runs });
+            let reads = commands.followed.reads_manifest;
+            let mut hook = Hook::new(text, commands.followed);
+            if reads {
+                hook = hook.told_by("package.json", described(&json));
+            }
+            out.insert(name.to_owned(), hook);
         }
     }
     let gyp = |f: &&String| !f.contains('/') && ends(f, ".gyp");
@@ -169,73 +201,21 @@ fn npm(texts: Texts<'_>) -> BTreeMap<String, Hook> {
     out
 }
 
-/// A source distribution is built by its own code: `setup.py`, or the backend that `pyproject.toml` names.
-fn sdist(texts: Texts<'_>) -> BTreeMap<String, Hook> {
-    let tree = texts.tree;
-    let mut out = BTreeMap::new();
-    if texts.has("setup.py") {
-        out.insert("setup.py".to_owned(), Hook::of(texts, "setup.py"));
-    }
-    let text = tree.text("pyproject.toml").unwrap_or_default();
-    let document: toml::Table = text.parse().unwrap_or_default();
-    if let Some(system) = document.get("build-system") {
-        let text = [
-            ("build-backend", ""),
-            ("backend-path", " in "),
-            ("requires", ", after "),
-        ]
-        .iter()
-        .filter_map(|(key, before)| Some(format!("{before}{}", system.get(key)?)))
-        .collect::<String>();
-        let files = tree.files.keys().filter(|f| backend_file(system, f));
-        let hook = Hook::these(text, files.cloned());
-        out.insert("build backend".to_owned(), hook);
-    }
-    out
-}
-
-/// Whether a file belongs to a backend that lies in the archive itself.
-fn backend_file(system: &toml::Value, file: &str) -> bool {
-    let paths = system.get("backend-path").and_then(toml::Value::as_array);
-    paths
-        .into_iter()
-        .flatten()
-        .filter_map(toml::Value::as_str)
-        .any(|path| {
-            let path = path.trim_start_matches("./").trim_end_matches('/');
-            path.is_empty()
-                || path == "."
-                || file
-                    .strip_prefix(path)
-                    .is_some_and(|rest| rest.starts_with('/'))
-        })
-}
-
-/// A wheel runs nothing when it is installed; but `.pth` files run at each start of Python, and scripts
-/// become commands.
-fn wheel(texts: Texts<'_>) -> BTreeMap<String, Hook> {
-    let runs = |name: &str| {
-        let data = name
-            .strip_prefix(".data/purelib/")
-            .or(name.strip_prefix(".data/platlib/"));
-        let at_root = data.unwrap_or(name);
-        (!at_root.contains('/')
-            && (ends(at_root, ".pth")
-                || at_root == "sitecustomize.py"
-                || at_root == "usercustomize.py"))
-            || name.starts_with(".data/scripts/")
-            || name.starts_with(".data/data/")
-    };
-    let hook = |name: &String| {
-        // Commands run when somebody calls them; what Python starts with runs always, and all that it imports.
-        if name.starts_with(".data/scripts/") || name.starts_with(".data/data/") {
-            Hook::these(format!("runs {name}"), [name.clone()])
-        } else {
-            Hook::of(texts, name)
-        }
-    };
-    let names = texts.tree.files.keys().filter(|name| runs(name));
-    names.map(|name| (shown(name), hook(name))).collect()
+/// What `package.json` tells a script that reads it: all but what changes with each version or is told elsewhere.
+fn described(json: &Value) -> String {
+    const ELSEWHERE: [&str; 7] = [
+        "version",
+        "scripts",
+        "dependencies",
+        "devDependencies",
+        "optionalDependencies",
+        "peerDependencies",
+        "gitHead",
+    ];
+    let all = json.as_object().into_iter().flatten();
+    let told = all.filter(|(key, _)| !ELSEWHERE.contains(&key.as_str()));
+    told.map(|(key, value)| format!("{key}: {value}\n"))
+        .collect()
 }
 
 fn cargo(texts: Texts<'_>) -> BTreeMap<String, Hook> {
@@ -246,6 +226,7 @@ fn cargo(texts: Texts<'_>) -> BTreeMap<String, Hook> {
     let script = match build {
         Some(toml::Value::Boolean(false)) => None,
         Some(toml::Value::String(path)) => join("", path),
+        Some(toml::Value::Array(_)) => Some("several build scripts".to_owned()),
         _ => texts.has("build.rs").then(|| "build.rs".to_owned()),
     };
     if let Some(script) = script {
@@ -258,9 +239,20 @@ fn cargo(texts: Texts<'_>) -> BTreeMap<String, Hook> {
     let lib = manifest.get("lib");
     let flag = |key| lib.and_then(|l| l.get(key)).and_then(toml::Value::as_bool);
     if flag("proc-macro").or(flag("proc_macro")) == Some(true) {
-        let sources = texts.tree.files.keys().filter(|f| f.starts_with("src/"));
-        let text = "the crate is a procedural macro".to_owned();
-        out.insert("macro".to_owned(), Hook::these(text, sources.cloned()));
+        let root = lib
+            .and_then(|l| l.get("path")?.as_str())
+            .and_then(|path| join("", path));
+        let apart = ["tests/", "benches/", "examples/"];
+        let source =
+            |f: &&String| ends(f, ".rs") && !apart.iter().any(|folder| f.starts_with(folder));
+        let mut runs = Followed::default();
+        let sources = texts.tree.files.keys().filter(source).chain(root.as_ref());
+        sources.for_each(|file| runs.file(texts, file));
+        let from = root
+            .as_ref()
+            .map_or_else(String::new, |path| format!(", from {}", shown(path)));
+        let text = format!("the crate is a procedural macro{from}");
+        out.insert("macro".to_owned(), Hook::new(text, runs));
     }
     out
 }
@@ -268,8 +260,7 @@ fn cargo(texts: Texts<'_>) -> BTreeMap<String, Hook> {
 fn gem(texts: Texts<'_>) -> BTreeMap<String, Hook> {
     // The list of `extensions` in the metadata, at the margin as Ruby writes it.
     let metadata = texts.tree.text("metadata").unwrap_or_default();
-    let lines = metadata.lines().skip_while(|l| *l != "extensions:").skip(1);
-    let listed = lines.map_while(|line| line.trim_start().strip_prefix("- "));
+    let (listed, strange) = extensions(metadata);
     let hook = |name: String| {
         let mut hook = Hook::of(texts, &name);
         // Its makefile builds what lies beside it.
@@ -280,10 +271,39 @@ fn gem(texts: Texts<'_>) -> BTreeMap<String, Hook> {
         hook.runs.files.extend(native.cloned());
         (format!("extension {}", shown(&name)), hook)
     };
-    listed
-        .map(|name| name.trim_matches(['"', '\'']).to_owned())
-        .map(hook)
-        .collect()
+    let mut out: BTreeMap<_, _> = listed.into_iter().map(hook).collect();
+    if let Some(line) = strange {
+        let mut hook = Hook::new(shown(&line), Followed::default());
+        hook.runs.lost.insert("its extensions".to_owned());
+        out.insert("extensions".to_owned(), hook);
+    }
+    out
+}
+
+/// The extensions that a gem's metadata lists, and the first line about them that is not as Ruby writes it.
+fn extensions(metadata: &str) -> (Vec<String>, Option<String>) {
+    let mut lines = metadata
+        .lines()
+        .skip_while(|l| !l.starts_with("extensions"));
+    match lines.next() {
+        None | Some("extensions: []") => (Vec::new(), None),
+        Some("extensions:") => {
+            let mut listed = Vec::new();
+            for line in lines {
+                match line.trim_start().strip_prefix("- ") {
+                    Some(name) if !name.contains(['#', '&', '*', '|', '>']) => {
+                        listed.push(name.trim().trim_matches(['"', '\'']).to_owned());
+                    }
+                    Some(_) => return (listed, Some(line.to_owned())),
+                    // The next key.
+                    None if line.starts_with(|c: char| c.is_ascii_lowercase()) => break,
+                    None => return (listed, Some(line.to_owned())),
+                }
+            }
+            (listed, None)
+        }
+        Some(line) => (Vec::new(), Some(line.to_owned())),
+    }
 }
 
 /// As the tools compare that run it: the case counts.
