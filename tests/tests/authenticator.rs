@@ -74,7 +74,7 @@ async fn a_terminal_sets_another_app_up_and_the_one_before_is_worth_nothing() {
     let code = team.run(alice, &args, &[]).await.unwrap().ok().unwrap();
     let args = ["devices", "add", "--totp", code.stdout.trim()];
     let out = team.run(alice, &args, &[]).await.unwrap();
-    assert!(out.stderr.contains("factor-wrong"), "{out}");
+    assert!(out.stderr.contains("wrong or was used"), "{out}");
     let devices = team.run(alice, &["--json", "devices"], &[]).await.unwrap();
     let devices: Value = serde_json::from_str(&devices.ok().unwrap().stdout).unwrap();
     assert_eq!(devices["totp"], true);
