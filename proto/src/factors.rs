@@ -82,6 +82,30 @@ pub struct RemovePasskey {
     pub factor: SecondFactor,
 }
 
+/// Reply to `POST /v1/totp/offer`: a fresh secret for an authenticator app.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct TotpOffer {
+    /// The setup's id, which the proof is about.
+    pub setup: String,
+    /// `otpauth://…`, secret: shown once.
+    pub otpauth: String,
+    /// The same as a QR code, a row of 0 and 1 each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qr: Option<Vec<String>>,
+}
+
+/// `POST /v1/totp`: the app was set up.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct AddTotp {
+    /// The setup's id.
+    pub setup: String,
+    /// The first code that the new app shows.
+    pub code: String,
+    /// Proof, by what was enrolled before: a passkey, or a code of the app before.
+    #[serde(flatten)]
+    pub factor: SecondFactor,
+}
+
 /// `POST /v1/recoveries/ask`, `…/cancel` and `…/invite`: for somebody who lost the own factors.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Recover {

@@ -12,7 +12,7 @@ use proto::{
     bearer::{Bearer, Kind},
     device::{DeviceKey, enrolment_bytes},
     digest::{Algorithm, Digest, hex},
-    factors::change,
+    factors::{TotpOffer, change},
     intent::{IntendedFile, IntendedItem, IntentRequest, IntentStatement},
     passkey::change_digest,
     request::RequestDigest,
@@ -28,6 +28,7 @@ use stand::{
     passkey::Authenticator,
     people::{Device, Job, Office, Reply, phone_policy, random},
 };
+use totp_rs::Totp;
 
 async fn office() -> Office {
     let policy = phone_policy(1, r#"["passkey"]"#);
@@ -618,6 +619,81 @@ async fn attack_32_a_stolen_session_makes_nobody_deaf_and_takes_no_announcement_
     let intents: Value = alice.device.get("/v1/intents").await.unwrap().ok().unwrap();
     assert_eq!(intents["intents"][0]["state"], "withdrawn");
     assert_eq!(hook.got(1).await.unwrap()[0].json()["about"], "settings");
+}
+
+#[tokio::test]
+async fn attack_33_an_authenticator_app_is_set_up_with_the_strongest_factor_and_no_other() {
+    let office = office().await;
+    let mut alice = Phone::hire(&office, "alice").await;
+    let mut bob = Phone::hire(&office, "bob").await;
+    let offer = async |device: &Device| -> TotpOffer {
+        let reply = device.post("/v1/totp/offer", json!({})).await.unwrap();
+        reply.ok().unwrap()
+    };
+    let has = async |device: &Device| {
+        let me: Value = device.get("/v1/devices").await.unwrap().ok().unwrap();
+        me["totp"].as_bool().unwrap()
+    };
+    let code = |offer: &TotpOffer| {
+        let app = Totp::from_url(&offer.otpauth).unwrap();
+        app.generate(now().unwrap()).to_string()
+    };
+    let add = async |device: &Device, offer: &TotpOffer, code: &str, proof: Value| {
+        let mut given = proof;
+        given["setup"] = json!(offer.setup);
+        given["code"] = json!(code);
+        device.post("/v1/totp", given).await.unwrap()
+    };
+    let before = offer(&alice.device).await;
+    let theirs = offer(&bob.device).await;
+    let mine = offer(&alice.device).await;
+    // No proof, a code of the very app, a passkey's word about another change, another setup or by somebody else.
+    let about = [
+        (change::ADD_PASSKEY, &mine.setup),
+        (change::ADD_TOTP, &before.setup),
+        (change::ADD_TOTP, &theirs.setup),
+    ];
+    let mut proofs = vec![json!({}), json!({"totp": code(&mine)})];
+    for (what, object) in about {
+        proofs.push(alice.change(what, object).await);
+    }
+    proofs.push(bob.change(change::ADD_TOTP, &mine.setup).await);
+    for proof in proofs {
+        let reply = add(&alice.device, &mine, &code(&mine), proof).await;
+        assert!(!reply.success(), "{}", reply.body);
+    }
+    // Her own word about a setup that is over, or is another's.
+    for other in [&before, &theirs] {
+        let proof = alice.change(change::ADD_TOTP, &other.setup).await;
+        let reply = add(&alice.device, other, &code(other), proof).await;
+        assert_eq!(reply.code(), "not-allowed", "{}", reply.body);
+    }
+    assert!(!has(&alice.device).await);
+
+    // The app must have it: a wrong code sets nothing up, and five end the setup.
+    let proof = alice.change(change::ADD_TOTP, &mine.setup).await;
+    for n in 0..6 {
+        let reply = add(&alice.device, &mine, &code(&theirs), proof.clone()).await;
+        let told = if n < 5 { "factor-wrong" } else { "not-allowed" };
+        assert_eq!(reply.code(), told, "{}", reply.body);
+    }
+    let mine = offer(&alice.device).await;
+    let proof = alice.change(change::ADD_TOTP, &mine.setup).await;
+    let first = code(&mine);
+    let reply = add(&alice.device, &mine, &first, proof.clone()).await;
+    assert!(reply.success(), "{}", reply.body);
+    assert!(has(&alice.device).await);
+    assert!(!add(&alice.device, &mine, &first, proof).await.success());
+    // That code is spent.
+    let quiet = json!({"hours": "22:00-07:00 UTC", "totp": first});
+    let reply = alice
+        .device
+        .call(Method::PUT, "/v1/notify/quiet", Some(&quiet));
+    let reply = reply.await.unwrap();
+    assert_eq!(reply.code(), "factor-wrong", "{}", reply.body);
+    let events = office.events().await.unwrap();
+    let set: Vec<_> = events.iter().filter(|e| e["type"] == "totp-set").collect();
+    assert_eq!((set.len(), &set[0]["person"]), (1, &json!("alice")));
 }
 
 fn alice_passkey(phone: &Phone) -> String {

@@ -96,21 +96,15 @@ impl Approval {
             return Err(NotAnApproval::OtherRequest);
         }
         let shown = Shown {
+            person: &evidence.person,
             public_key: &evidence.public_key,
             signed: evidence.signature_holds(),
             factor: evidence.factor,
             assertion: evidence.assertion.as_ref(),
         };
-        shown.hold(
-            enrolled,
-            || totp_mac_holds(evidence),
-            |site| evidence.assertion_holds(site),
-        )?;
-        Ok(Self {
-            digest: *digest,
-            person: evidence.person.clone(),
-            factor: evidence.factor,
-            intent: None,
+        let totp = || totp_mac_holds(evidence);
+        shown.approves(*digest, None, enrolled, totp, |site| {
+            evidence.assertion_holds(site)
         })
     }
 
@@ -133,21 +127,15 @@ impl Approval {
             return Err(NotAnApproval::NotLive);
         }
         let shown = Shown {
+            person: &evidence.person,
             public_key: &evidence.public_key,
             signed: evidence.signature_holds(),
             factor: evidence.factor,
             assertion: evidence.assertion.as_ref(),
         };
-        shown.hold(
-            enrolled,
-            || totp_mac_holds(evidence),
-            |site| evidence.assertion_holds(site),
-        )?;
-        Ok(Self {
-            digest: request.digest(),
-            person: evidence.person.clone(),
-            factor: evidence.factor,
-            intent: Some(names),
+        let totp = || totp_mac_holds(evidence);
+        shown.approves(request.digest(), Some(names), enrolled, totp, |site| {
+            evidence.assertion_holds(site)
         })
     }
 
@@ -174,6 +162,7 @@ impl Approval {
 
 /// What an answer and an intent show alike: a device's signature, and a second factor.
 struct Shown<'a> {
+    person: &'a PersonId,
     public_key: &'a DevicePublic,
     signed: bool,
     factor: Factor,
@@ -181,12 +170,15 @@ struct Shown<'a> {
 }
 
 impl Shown<'_> {
-    fn hold(
+    /// The one place where an approval is made.
+    fn approves(
         &self,
+        digest: RequestDigest,
+        intent: Option<Names>,
         enrolled: Option<Enrolled<'_>>,
         totp_mac_holds: impl FnOnce() -> bool,
         assertion_holds: impl FnOnce(&RelyingParty) -> Result<(), NotAsserted>,
-    ) -> Result<(), NotAnApproval> {
+    ) -> Result<Approval, NotAnApproval> {
         // A person or device removed meanwhile takes effect at once (attack 29).
         let enrolled = enrolled
             .filter(|e| *e.device == *self.public_key)
@@ -209,6 +201,11 @@ impl Shown<'_> {
                 assertion_holds(site)?;
             }
         }
-        Ok(())
+        Ok(Approval {
+            digest,
+            person: self.person.clone(),
+            factor: self.factor,
+            intent,
+        })
     }
 }

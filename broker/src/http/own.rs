@@ -7,6 +7,7 @@ use super::{
     routes::Call,
 };
 use crate::admin::{
+    authenticator,
     own::{self, Own},
     recovery,
 };
@@ -53,6 +54,18 @@ pub(super) async fn add_passkey(call: Call) -> Done {
 pub(super) async fn remove_passkey(call: Call) -> Done {
     let given = call.json()?;
     let done = own::remove_passkey(&call.desk, signer(&call)?.own(), &given, call.now).await;
+    encode(done.map(|()| Empty {}))
+}
+
+/// A secret for an authenticator app.
+pub(super) async fn totp_offer(call: Call) -> Done {
+    encode(authenticator::offer(&call.desk, signer(&call)?.own(), call.now).await)
+}
+
+/// Sets the app up.
+pub(super) async fn add_totp(call: Call) -> Done {
+    let given = call.json()?;
+    let done = authenticator::add(&call.desk, signer(&call)?.own(), &given, call.now).await;
     encode(done.map(|()| Empty {}))
 }
 

@@ -156,6 +156,10 @@ routes! {
         "Adds a passkey, with the strongest factor.";
     POST   "/v1/passkeys/remove" Person own::remove_passkey:
         "Removes a passkey, with the strongest factor.";
+    POST   "/v1/totp/offer" Person own::totp_offer:
+        "A fresh secret for an authenticator app, worth nothing yet.";
+    POST   "/v1/totp" Person own::add_totp:
+        "Sets the app up, with its first code and the strongest factor; one from before is worth nothing then.";
     GET    "/v1/recoveries" Person own::recoveries:
         "Who is about to enrol anew, and who asked for it.";
     POST   "/v1/recoveries/ask" Person own::ask_recovery:

@@ -1,18 +1,22 @@
 //! `devices` and `recover`: own devices, and somebody else's lost factors.
 
+use super::enroll;
 use crate::{
     context::{Context, Device},
+    edge,
     fail::Failure,
-    profile::ask_secret,
+    profile::{ask_line, ask_secret},
 };
 use proto::{
     api::{Devices, Invited, SecondFactor},
     device::DeviceKind,
-    factors::{InviteDevice, Recover, Recoveries, RemoveDevice},
+    factors::{AddTotp, InviteDevice, Recover, Recoveries, RemoveDevice, TotpOffer},
     ids::{DeviceId, PersonId},
     text::harmless,
 };
 use serde_json::json;
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
 
 /// Your devices and passkeys. Passkeys are made, named and removed in the web app.
 #[derive(clap::Args)]
@@ -21,6 +25,7 @@ Examples:
   countersign devices
   countersign devices add                # an invite for your phone or another machine, for 15 minutes
   countersign devices remove dev_…
+  countersign devices totp               # another authenticator app, proved by the one before
 
 Changes need the strongest factor that you have: with a passkey, use the Devices page of the web app.")]
 pub(crate) struct Args {
@@ -36,6 +41,15 @@ enum Change {
     Remove {
         /// Its id (`countersign devices`)
         device: DeviceId,
+        #[command(flatten)]
+        code: Code,
+    },
+    /// Set up an authenticator app, in place of the one that you have
+    Totp {
+        /// Write the new app's otpauth address to this file (mode 0600) instead of drawing it.
+        /// That keeps both factors on one machine: whoever takes over this machine has both
+        #[arg(long, value_name = "FILE")]
+        totp_file: Option<PathBuf>,
         #[command(flatten)]
         code: Code,
     },
@@ -128,7 +142,43 @@ pub(crate) async fn devices(context: &Context, args: &Args) -> Result<(), Failur
             let text = format!("removed {gone}");
             context.out.result(&json!({ "removed": gone }), &text)
         }
+        Some(Change::Totp { totp_file, code }) => {
+            totp(context, &device, totp_file.as_deref(), code).await
+        }
     }
+}
+
+/// The new app shows its first code, and the one before proves it.
+async fn totp(
+    context: &Context,
+    device: &Device,
+    file: Option<&Path>,
+    code: &Code,
+) -> Result<(), Failure> {
+    let broker = &device.broker;
+    let nothing = json!({});
+    let offer: TotpOffer = broker
+        .post("/v1/totp/offer", &nothing, device.proof())
+        .await?;
+    let otpauth = Zeroizing::new(offer.otpauth);
+    let app = enroll::parse(&otpauth)?;
+    let first = if let Some(path) = file {
+        edge::write_private(path, format!("{}\n", otpauth.as_str()).as_bytes())?;
+        enroll::code(&app).0
+    } else {
+        enroll::show(context, &otpauth)?;
+        let how = "Use --totp-file where nobody can type.";
+        ask_line("The code that the new app shows now", how)?
+    };
+    let asked = AddTotp {
+        setup: offer.setup,
+        code: first.trim().to_owned(),
+        factor: code.factor()?,
+    };
+    let done = broker.post("/v1/totp", &asked, device.proof());
+    let _: serde_json::Value = done.await?;
+    let text = "set up; codes of the app before are worth nothing now";
+    context.out.result(&json!({ "totp": true }), text)
 }
 
 async fn list(context: &Context, device: &Device) -> Result<(), Failure> {

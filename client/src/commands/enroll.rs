@@ -184,12 +184,7 @@ async fn second_factor(
         request.totp = Some(code(&totp).0);
         return finish(broker, request).await;
     }
-    context.out.note("Scan this with your authenticator:\n");
-    context.out.note(&draw(otpauth)?);
-    context
-        .out
-        .note("If it cannot scan, type this address into it (it is secret):");
-    context.out.note(&format!("  {}\n", harmless(otpauth)));
+    show(context, otpauth)?;
     let mut tries = 3;
     loop {
         let typed = ask_line(
@@ -205,6 +200,17 @@ async fn second_factor(
             done => return done,
         }
     }
+}
+
+/// Draws a second factor for an authenticator's camera.
+pub(super) fn show(context: &Context, otpauth: &str) -> Result<(), Failure> {
+    context.out.note("Scan this with your authenticator:\n");
+    context.out.note(&draw(otpauth)?);
+    context
+        .out
+        .note("If it cannot scan, type this address into it (it is secret):");
+    context.out.note(&format!("  {}\n", harmless(otpauth)));
+    Ok(())
 }
 
 async fn finish(broker: &Broker, request: &EnrollRequest) -> Result<Enrolled, Failure> {
@@ -281,7 +287,7 @@ fn draw(text: &str) -> Result<String, Failure> {
         .build())
 }
 
-fn parse(otpauth: &str) -> Result<Totp, Failure> {
+pub(super) fn parse(otpauth: &str) -> Result<Totp, Failure> {
     Totp::from_url(otpauth.trim()).map_err(|_| {
         Failure::failed(
             "The second factor is no otpauth address.",
@@ -291,7 +297,7 @@ fn parse(otpauth: &str) -> Result<Totp, Failure> {
 }
 
 /// The code of this moment, and for how many seconds it holds.
-fn code(totp: &Totp) -> (String, u64) {
+pub(super) fn code(totp: &Totp) -> (String, u64) {
     let now = edge::now().0;
     (
         totp.generate(now).to_string(),

@@ -10,9 +10,9 @@ use crate::{
     audit::event::Event,
     desk::{Desk, Fault},
     notify::About,
-    policy::{self, Later},
+    policy::{self, Later, Verdict},
     publish::{
-        intent, judge,
+        Refusal, intent, judge,
         ledger::{self, untimed},
         outbox::Letter,
         question::concerns,
@@ -106,6 +106,20 @@ fn said_yes(desk: &Desk, record: &Record) -> Result<BTreeSet<PersonId>, Fault> {
         .collect())
 }
 
+/// Whether what was announced is enough, and it is approved at this very moment, or when its version is free: nobody
+/// is asked.
+fn approves_itself(desk: &Desk, record: &Record, now: UnixTime) -> Result<bool, Fault> {
+    if !record.intents.iter().any(|fit| fit.counts) {
+        return Ok(false);
+    }
+    let unknown = vec![None; record.facts.items.len()];
+    match judge::judge(desk, record, record.evidence(), &unknown, now) {
+        Ok(Verdict::Permit(_) | Verdict::Later(_)) => Ok(true),
+        Err(Refusal::Fault(fault)) => Err(fault),
+        Ok(Verdict::Wait(_) | Verdict::Deny(_)) | Err(_) => Ok(false),
+    }
+}
+
 fn waits(record: &Record, now: UnixTime) -> bool {
     record.name() == StateName::Pending && !record.overdue(now)
 }
@@ -146,6 +160,9 @@ impl<'a> Round<'a> {
             self.batch = take(&mut self.batch).delete(RINGS, key, version);
             return self.over(id);
         };
+        if approves_itself(self.desk, &record, self.now)? {
+            return Ok(());
+        }
         let intents = intents(&record);
         let yes = said_yes(self.desk, &record)?;
         let time = Span {

@@ -6,7 +6,7 @@ import { factor } from "./factor.js";
 import * as passkey from "./passkey.js";
 import { action, fill, h } from "./dom.js";
 import { name, time } from "./format.js";
-import { qr } from "./enroll.js";
+import { qr, secret } from "./enroll.js";
 
 export async function devices(main, { signal, again }) {
   const [me, recoveries] = await Promise.all([signed("GET", "/v1/devices"), signed("GET", "/v1/recoveries")]);
@@ -43,7 +43,27 @@ export async function devices(main, { signal, again }) {
     passkey.available ? h("div", { "data-errors": true }, action("Add a passkey", {}, add)) : null,
     h("h2", {}, "Authenticator app"),
     h("p", {}, me.totp ? "Set up." : "None."),
+    authenticator(me, change),
   );
+}
+
+/** A fresh secret for an app; it counts from the app's first code on. */
+function authenticator(me, change) {
+  const place = h("div", { "aria-live": "polite" });
+  const begin = async () => {
+    const offer = await signed("POST", "/v1/totp/offer", {});
+    const first = h("input", { id: "first-code", inputmode: "numeric", autocomplete: "off", maxlength: 9 });
+    const given = () => ({ setup: offer.setup, code: first.value.replaceAll(/\s/g, "") });
+    fill(
+      place,
+      secret(offer),
+      h("label", { for: "first-code" }, "The code that the new app shows"),
+      first,
+      action("Use this app", { class: "yes" }, () => change("/v1/totp", given(), "add-totp", offer.setup)),
+    );
+  };
+  const what = me.totp ? "Set up another app in its place" : "Set up an authenticator app";
+  return h("div", { "data-errors": true }, action(what, {}, begin), place);
 }
 
 function deviceLine(device, change) {

@@ -62,11 +62,8 @@ function factors(main, asked, first, made, go) {
     await finished(await open("POST", "/v1/enroll", { ...asked, ...more }), made, "/", go);
   };
   const code = h("input", { id: "code", inputmode: "numeric", autocomplete: "one-time-code", maxlength: 9 });
-  const secret = new URL(first.otpauth).searchParams.get("secret") ?? "";
   const withApp = () => [
-    h("p", {}, "Scan this with an authenticator app, or ", h("a", { href: first.otpauth }, "open it on this phone"), ", or type the secret."),
-    first.qr ? qr(first.qr) : null,
-    h("p", { class: "digest" }, secret.match(/.{1,4}/g).map((group) => h("span", {}, group))),
+    secret(first),
     h("label", { for: "code" }, "The code that the app shows"),
     code,
     action("Enrol with this code", { class: "yes" }, () => finish({ totp: code.value.replaceAll(/\s/g, "") })),
@@ -88,6 +85,16 @@ function factors(main, asked, first, made, go) {
       ? h("details", { "data-errors": true }, h("summary", {}, "No passkey: use an authenticator app"), withApp())
       : h("section", { class: "card", "data-errors": true }, h("h2", {}, "Set up an authenticator app"), withApp()),
   );
+}
+
+/** A secret for an authenticator app: for its camera, for this phone, and to be typed. */
+export function secret({ otpauth, qr: rows }) {
+  const typed = new URL(otpauth).searchParams.get("secret") ?? "";
+  return [
+    h("p", {}, "Scan this with an authenticator app, or ", h("a", { href: otpauth }, "open it on this phone"), ", or type the secret."),
+    rows ? qr(rows) : null,
+    h("p", { class: "digest" }, typed.match(/.{1,4}/g).map((group) => h("span", {}, group))),
+  ];
 }
 
 /** A QR code from rows of 0 and 1. */
