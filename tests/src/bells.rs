@@ -282,3 +282,19 @@ pub async fn events(admin: &Device, kind: &str) -> anyhow::Result<Vec<Value>> {
         from += lines.len();
     }
 }
+
+/// Waits until everybody who may deny what is approved was told.
+pub async fn veto_told(admin: &Device, request: &impl ToString) -> anyhow::Result<()> {
+    let (request, start) = (request.to_string(), Instant::now());
+    loop {
+        let told = events(admin, "veto-told").await?;
+        let is = |e: &Value| e.get("request").is_some_and(|r| *r == request);
+        if told.iter().any(is) {
+            return Ok(());
+        }
+        if start.elapsed() > LIMIT {
+            bail!("nobody was told that {request} can be denied");
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

@@ -13,6 +13,7 @@ use proto::{
 };
 use stand::{
     api::{Api, Packed, Small, policy_of_one},
+    bells::veto_told,
     daemon::Daemon,
     free_port,
     intents::with_files,
@@ -89,6 +90,7 @@ async fn after_the_approval_anybody_of_the_group_may_still_deny() {
     assert!(small.bob.deny(&vetoed).await.unwrap().good());
     assert_eq!(vetoed.state().await.unwrap(), "denied");
 
+    veto_told(&small.robin, &job.id).await.unwrap();
     // The time for collecting counts from the veto's end: 20 minutes are more than it would have been.
     clock.pass(&mut small.daemon, 20 * 60).await.unwrap();
     let now = status(&job).await;
@@ -260,6 +262,7 @@ async fn a_deposit_waits_for_the_vetos_end_and_for_the_hours_and_anybody_may_sti
     assert_eq!(vetoed.state().await.unwrap(), "denied");
     assert_eq!((shown("1.0.0").await, shown("1.1.0").await), (None, None));
     // Nobody comes back for it: it is published by itself when its time has come.
+    veto_told(&small.robin, &good.id).await.unwrap();
     clock.pass(&mut small.daemon, 11 * 60).await.unwrap();
     small.until(&good, "published").await.unwrap();
     assert!(shown("1.1.0").await.is_some());

@@ -10,12 +10,13 @@
 use proto::{
     api::{Inbox, Question},
     ids::RequestId,
+    problem::Code,
 };
 use redb::ReadableDatabase as _;
 use serde_json::{Value, json};
 use stand::{
     api::{Device, Packed, Small, policy_of_one},
-    bells::{Got, Hook, events},
+    bells::{Got, Hook, events, veto_told},
     daemon::{Builder, Daemon},
     intents::{version_only, with_files},
     parts::{Clock, Issuer},
@@ -94,6 +95,46 @@ async fn rung(small: &Small) -> Vec<BTreeSet<String>> {
     };
     let all = events(&small.robin, "rung").await.unwrap();
     all.into_iter().map(people).collect()
+}
+
+/// The broker stops at once after the approval, or is sealed by one admin: the veto runs out, and nobody was told.
+#[tokio::test]
+async fn attack_27_a_veto_that_nobody_was_told_of_is_not_over() {
+    for sealed in [false, true] {
+        let dir = TempDir::new().unwrap();
+        let clock = Clock::make(dir.path()).await.unwrap();
+        let hook = Hook::start().await.unwrap();
+        let keys = "veto = \"10m\"\nhours = \"always\"\nunsolicited = \"queue\"";
+        let builder = clock.env(Daemon::builder());
+        let mut small = small_by(builder, &policy(keys), &hook).await;
+        webhook(&small.bob, &hook, "bob").await;
+        // Its server takes the call and says nothing: the letter is on its way, and not told.
+        hook.hold(true);
+        let job = small.open(&[wish("@acme/left", "1.0.0")]).await.unwrap();
+        assert!(small.alice.approve(&job).await.unwrap().good());
+        if sealed {
+            let seal = small.robin.call("POST", "/v1/admin/seal", &Value::Null);
+            assert!(seal.await.unwrap().good());
+            assert_eq!(
+                job.state().await.unwrap(),
+                "approved",
+                "it is said while sealed"
+            );
+        }
+        clock.pass(&mut small.daemon, 11 * 60).await.unwrap();
+        // Nothing is let out: people are told first, and have a third of the time to deny it.
+        let said = job.collect_raw().await.unwrap();
+        assert_eq!(said.code(), Some(Code::NotYet), "{}", said.text);
+        assert!(job.status().await.unwrap().json()["not_before"].is_u64());
+        hook.hold(false);
+        next(&hook, "veto", job.id).await;
+        veto_told(&small.robin, &job.id).await.unwrap();
+        let said = job.collect_raw().await.unwrap();
+        assert_eq!(said.code(), Some(Code::NotYet), "{}", said.text);
+        clock.pass(&mut small.daemon, 210).await.unwrap();
+        assert!(job.collect_raw().await.unwrap().good());
+        assert!(job.status().await.unwrap().json()["not_before"].is_null());
+    }
 }
 
 #[tokio::test]

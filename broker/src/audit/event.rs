@@ -584,6 +584,11 @@ pub enum Event {
         /// Who.
         people: Vec<PersonId>,
     },
+    /// Everybody who may deny what is approved was told, as far as their channels took it.
+    VetoTold {
+        /// Which.
+        request: RequestId,
+    },
     /// A person added a channel for notifications.
     ChannelAdded {
         /// Whose.

@@ -5,8 +5,8 @@ use super::{
     Refusal, close, deny, intent, judge,
     ledger::{self, APPROVED, Held},
     prove::{About, Proved, Unproved, kind_of, not_taken, prove, totp_record},
-    ring,
     state::{MATCH_TRIES, Record, State, Tries},
+    veto,
 };
 use crate::{
     audit::{event::Event, reason::AnswerRefusal},
@@ -304,7 +304,7 @@ async fn accept(
         batch = spending;
         record = record.resting_on(&spent);
         if later.is_some() {
-            batch = ring::deniable(batch, &record);
+            batch = veto::held_back(batch, &record);
         }
     }
     let id = record.facts.id;

@@ -8,6 +8,7 @@ use super::{
     ledger::{self, REQUESTS},
     release, settle,
     state::{FileAt, Progress, Record, State},
+    veto,
 };
 use crate::{
     audit::event::Event,
@@ -217,7 +218,7 @@ pub async fn sweep(desk: &Arc<Desk>) -> Result<(), Fault> {
             record.state,
             State::Approved { .. } | State::Releasing { .. }
         );
-        let in_time = now < record.expires() && record.later(now).is_none();
+        let in_time = now < record.expires() && veto::until(desk, &record, now)?.is_none();
         if ready && in_time && !desk.vault.is_sealed() && desk.in_hand.begin(id, rows.len(), now) {
             let desk = Arc::clone(desk);
             tokio::spawn(async move {

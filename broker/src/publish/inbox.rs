@@ -1,6 +1,6 @@
 //! What waits for a person, most urgent first.
 
-use super::{Refusal, confirm, intent, ledger, question::concerns, state::Record, unseen};
+use super::{Refusal, confirm, intent, ledger, question::concerns, state::Record, unseen, veto};
 use crate::desk::{Desk, Fault, people::Person};
 use proto::{
     api::{Inbox, InboxLine, StateName},
@@ -58,7 +58,7 @@ pub fn inbox(
         last = Some(hex(&key));
         if let Some(r) = held.map(|h| h.record)
             && (matches!(r.name(), StateName::Pending | StateName::Confirming)
-                || r.later(now).is_some())
+                || veto::until(desk, &r, now)?.is_some())
             && !r.overdue(now)
             && concerns(desk, &r, person)
             // One that was approved has a row for its new deadline beside the first.
@@ -127,7 +127,7 @@ fn line(desk: &Desk, r: &Record, person: &Person, now: UnixTime) -> Result<Inbox
         opened: r.opened,
         expires: r.expires(),
         approvals: (intent::status_at(desk, r, now)?.approvals, r.quorum),
-        not_before: r.later(now).map(|l| l.until),
+        not_before: veto::until(desk, r, now)?,
         answered: r.evidence().iter().any(|e| e.person == person.id),
         intended_by: r
             .intents

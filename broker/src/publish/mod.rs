@@ -38,6 +38,7 @@ pub mod trace;
 pub mod unannounced;
 pub mod unseen;
 pub mod versions;
+pub mod veto;
 
 use crate::{
     desk::Fault,

@@ -1,7 +1,7 @@
 //! What is to be delivered: one row a ring and channel. It survives a restart, is tried a few times, and goes when
 //! the request waits no more. A crash between sending and forgetting sends once more; the message's id is the same.
 
-use super::ledger;
+use super::{ledger, veto};
 use crate::{
     audit::event::Event,
     desk::{
@@ -119,6 +119,28 @@ pub fn channel_removed(
         batch = letter.put(desk, batch, now)?;
     }
     Ok(batch)
+}
+
+/// Whether a letter about this request was not tried yet.
+pub fn is_untried(desk: &Desk, id: RequestId) -> Result<bool, Fault> {
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let rows = desk.live.range(OUTBOX, b"", after.as_deref(), LOOK_MAX)?;
+        let more = rows.len() == LOOK_MAX;
+        let letters = rows
+            .iter()
+            .filter_map(|(_, row)| serde_json::from_slice::<Letter>(&row.value).ok());
+        if letters
+            .into_iter()
+            .any(|l| l.request == Some(id) && l.tries == 0)
+        {
+            return Ok(true);
+        }
+        after = rows.last().map(|(key, _)| key.clone());
+        if !more {
+            return Ok(false);
+        }
+    }
 }
 
 /// Delivers what is due.
@@ -277,12 +299,15 @@ fn of_use(desk: &Desk, letter: &Letter, now: UnixTime) -> Result<Option<UnixTime
     let Some(id) = letter.request else {
         return Ok(Some(letter.since.after(OF_USE)));
     };
-    let record = ledger::among(desk, id)?.map(|held| held.record);
-    Ok(record.and_then(|r| match letter.about {
-        About::Veto => r.later(now).map(|later| later.until),
+    let Some(r) = ledger::among(desk, id)?.map(|held| held.record) else {
+        return Ok(None);
+    };
+    let held = veto::until(desk, &r, now)?;
+    Ok(match letter.about {
+        About::Veto => held,
         _ if r.name() == StateName::Pending && !r.overdue(now) => Some(r.expires()),
         _ => None,
-    }))
+    })
 }
 
 /// For the person's settings. It decides nothing: whoever is faster is right enough.

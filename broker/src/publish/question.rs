@@ -1,7 +1,7 @@
 //! What a maintainer is shown.
 
 use super::{
-    Refusal, confirm, deposit, habits, inspect, intent, judge, ledger, stages, state::Record,
+    Refusal, confirm, deposit, habits, inspect, intent, judge, ledger, stages, state::Record, veto,
 };
 use crate::{
     desk::{Desk, Fault, people::Person},
@@ -154,7 +154,7 @@ pub async fn question(
         factors: judge::factors(desk, &record)?,
         approvals: approved_by(desk, &record)?,
         intents: intent::shown(&record),
-        not_before: record.later(now).map(|l| l.until),
+        not_before: veto::until(desk, &record, now)?,
         quorum: record.quorum,
         facts: record.facts,
         previous,

@@ -5,12 +5,12 @@ use super::{
     Refusal, judge,
     ledger::{self, CREDENTIALS, Held},
     state::{Record, State},
-    trace,
+    trace, veto,
 };
 use crate::{
     audit::event::{Event, leaf},
     desk::{Desk, Fault},
-    policy::{self, Permit, Reason, Verdict},
+    policy::{self, Later, Permit, Reason, Verdict, Why},
     registry::Life,
     store::Batch,
     vault::{
@@ -111,6 +111,11 @@ async fn once(desk: &Desk, held: Held, now: UnixTime) -> Result<Collected, Refus
         Verdict::Later(later) => return Err(Refusal::NotYet(later)),
         Verdict::Deny(reason) => return Err(Refusal::Policy(reason)),
     };
+    // Who may deny it had the time to: it does not begin anew, so no commit has to ask again.
+    if let Some(until) = veto::until(desk, record, now)? {
+        let why = Why::Veto;
+        return Err(Refusal::NotYet(Later { until, why }));
+    }
     match record.mode {
         Mode::Forward | Mode::Deposit => forward(desk, held, now).await,
         Mode::Mint => mint(desk, held, permit, now).await,

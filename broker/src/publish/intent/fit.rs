@@ -8,12 +8,12 @@ use crate::{
     audit::event::{Event, leaf},
     challenge::approval::Approval,
     desk::{Desk, Fault, people::Person},
-    policy::Verdict,
+    policy::{Later, Verdict, Why},
     publish::{
         Refusal, answer, close, judge,
         ledger::{self, BY_INTENT},
-        ring,
         state::{Fit, Record, State},
+        veto,
     },
     store::Batch,
 };
@@ -204,8 +204,23 @@ pub fn counting<'r>(desk: &Desk, record: &'r Record) -> Result<Vec<&'r IntentEvi
 /// How a request stands, for whoever holds its ticket: with the people whose yes counts now.
 pub fn status_at(desk: &Desk, record: &Record, now: UnixTime) -> Result<Status, Fault> {
     let mut status = record.status_at(now);
-    let people = record.evidence().len() + counting(desk, record)?.len();
-    status.approvals = u32::try_from(people).unwrap_or(u32::MAX);
+    if let Some(until) = veto::until(desk, record, now)? {
+        let later = Later {
+            until,
+            why: Why::Veto,
+        };
+        status.not_before = Some(until);
+        status.reason.get_or_insert_with(|| later.to_string());
+    }
+    match counting(desk, record) {
+        Ok(counting) => {
+            let people = record.evidence().len() + counting.len();
+            status.approvals = u32::try_from(people).unwrap_or(u32::MAX);
+        }
+        // It is said all the same how a request stands: as it stood.
+        Err(Fault::Sealed) => {}
+        Err(other) => return Err(other),
+    }
     Ok(status)
 }
 
@@ -267,7 +282,7 @@ pub async fn approve(desk: &Desk, id: RequestId, now: UnixTime) -> Result<(), Re
         };
         let (mut batch, spent) = spend(desk, batch, record, now)?;
         if later.is_some() {
-            batch = ring::deniable(batch, record);
+            batch = veto::held_back(batch, record);
         }
         let version = held.version;
         let step = held

@@ -17,7 +17,7 @@ mod rows;
 pub use budget::UNSOLICITED_MOST;
 pub use notices::notice;
 
-use super::{ledger::timed, state::Record};
+use super::ledger::timed;
 use crate::{
     desk::{Desk, Fault},
     store::{Batch, Table},
@@ -32,20 +32,12 @@ use proto::{
 pub const RINGS: Table = Table("ring");
 /// Request: who was rung for it. As long as it waits.
 pub const RUNG: Table = Table("rung");
-/// Approved requests that can still be denied, and who was told of it. As long as that is so.
-pub const VETOES: Table = Table("ring-veto");
 /// Person: when they were rung.
 pub const BUDGET: Table = Table("ring-budget");
 
 /// Orders the look at who is to be rung: part of the commit that opens a request.
 pub fn ordered(batch: Batch, id: RequestId, now: UnixTime) -> Batch {
     batch.create(RINGS, timed(now, id), [])
-}
-
-/// The same for those who may still deny what is approved and not let out yet: part of the commit that approves it.
-/// Who asked nobody (an intent was enough), or whom nobody heard (it was queued), is not out of their reach.
-pub fn deniable(batch: Batch, record: &Record) -> Batch {
-    batch.create(VETOES, record.facts.id.0.as_bytes(), "[]")
 }
 
 /// Rings of a person in the last day that nobody announced.

@@ -1,7 +1,7 @@
 //! One look at the requests that may have to ring. Nothing is written where nothing changes.
 
 use super::{
-    BUDGET, RINGS, RUNG, VETOES,
+    BUDGET, RINGS, RUNG,
     budget::{Budget, Span},
     passable,
     rows::Known,
@@ -10,13 +10,14 @@ use crate::{
     audit::event::Event,
     desk::{Desk, Fault},
     notify::About,
-    policy::{self, Later, Verdict},
+    policy::{self, Verdict},
     publish::{
         Refusal, intent, judge,
         ledger::{self, untimed},
-        outbox::Letter,
+        outbox::{self, Letter},
         question::concerns,
         state::Record,
+        veto::{self, Told, VETOES},
     },
     store::Batch,
 };
@@ -131,7 +132,7 @@ struct Round<'a> {
     batch: Batch,
     events: Vec<Event>,
     rung: BTreeMap<RequestId, Known<Vec<Rang>>>,
-    told: BTreeMap<RequestId, Known<Vec<PersonId>>>,
+    told: BTreeMap<RequestId, Known<Told>>,
     budgets: BTreeMap<PersonId, Known<Budget>>,
     letters: bool,
     looked: Vec<RequestId>,
@@ -208,37 +209,50 @@ impl<'a> Round<'a> {
     /// own person thinks of it, for the release may not be the one that was meant.
     fn deniable(&mut self, id: RequestId, version: u64) -> Result<(), Fault> {
         let held = ledger::among(self.desk, id)?.map(|h| h.record);
-        let later = held.and_then(|r| r.later(self.now).map(|later| (r, later)));
-        let Some((record, Later { until, .. })) = later else {
+        let now = self.now;
+        let told = &self.told_of(id)?.value;
+        let waits = held.and_then(|r| veto::with(&r, told, now).map(|until| (r, until)));
+        let Some((record, until)) = waits else {
+            self.told.remove(&id);
             self.batch = take(&mut self.batch).delete(VETOES, id.0.as_bytes(), version);
             return Ok(());
         };
         let time = Span {
-            from: record.approved_at().unwrap_or(record.opened),
+            from: record.approved.unwrap_or(record.opened),
             until,
         };
         let package = record.facts.items.first().map(Item::package_key);
         let what = format!("veto {}", package.unwrap_or_default());
         let mut rung = Vec::new();
-        for person in self.desk.people()? {
+        let mut all = true;
+        for person in self.desk.people_believed()? {
             let channels = self.desk.channel_ids(&person.id)?;
             let answered = record.evidence().iter().any(|e| e.person == person.id);
-            let told = self.told_of(id)?.value.contains(&person.id);
+            let told = self.told_of(id)?.value.people.contains(&person.id);
             if channels.is_empty() || answered || told || !concerns(self.desk, &record, &person) {
                 continue;
             }
             let now = self.now;
             let budget = self.budget(&person.id)?;
             if !budget.value.has_space(&what, time, now) {
+                all = false;
                 continue;
             }
             budget.value.spaced(what.clone(), now);
             budget.changed = true;
             self.letters(&person.id, channels, About::Veto, id)?;
             let told = self.told_of(id)?;
-            told.value.push(person.id.clone());
+            told.value.people.push(person.id.clone());
             told.changed = true;
             rung.push(person.id.clone());
+        }
+        // Ordered is not sent: a broker that is sealed or stopped in between has told nobody.
+        all &= rung.is_empty() && !outbox::is_untried(self.desk, id)?;
+        let told = self.told_of(id)?;
+        if all && told.value.since.is_none() {
+            told.value.since = Some(now);
+            told.changed = true;
+            self.events.push(Event::VetoTold { request: id });
         }
         self.recorded(id, rung);
         Ok(())
@@ -268,7 +282,7 @@ impl<'a> Round<'a> {
         }
     }
 
-    fn told_of(&mut self, id: RequestId) -> Result<&mut Known<Vec<PersonId>>, Fault> {
+    fn told_of(&mut self, id: RequestId) -> Result<&mut Known<Told>, Fault> {
         let desk = self.desk;
         match self.told.entry(id) {
             Entry::Occupied(known) => Ok(known.into_mut()),
