@@ -7,13 +7,10 @@ use super::{
     routes::Call,
     spool::{self, NotTaken},
 };
-use crate::{
-    desk::uploads::Slot,
-    publish::{
-        Refusal, close,
-        inspect::{self, source},
-        state::FileAt,
-    },
+use crate::publish::{
+    Refusal, close,
+    inspect::{self, source},
+    state::FileAt,
 };
 use http::header;
 use proto::{card::SOURCE_MAX, digest::Digest, problem::Code};
@@ -43,13 +40,13 @@ pub(super) async fn take(call: Call) -> Done {
         return Err(Refusal::BytesDiffer(why).into());
     }
     // Nobody has approved it: all of one account together, as with every other upload (attack 54).
-    let slot = Slot::account(&record.facts.caller, record.actor.as_deref());
+    let slot = inspect::account(&record);
     let place = desk.uploads.enter(slot).ok_or(Refusal::Busy)?;
     let body = body(&call, file.size).await?;
     // A client that hangs up changes nothing about what was begun.
     let looked = tokio::spawn(async move {
         let _place = place;
-        let _turn = inspect::turn(&desk, &record).await;
+        let _turn = desk.inspections.turn(inspect::account(&record)).await;
         inspect::handed_over(&desk, &claim, &file, body).await
     });
     let looked = looked.await.map_err(|_| Refusal::Busy)?;
@@ -62,7 +59,7 @@ pub(super) async fn source(call: Call) -> Done {
     let desk = Arc::clone(&call.desk);
     let record = close::status(&desk, call.id()?, &ticket)?;
     source::wanted(&desk, &record)?;
-    let slot = Slot::account(&record.facts.caller, record.actor.as_deref());
+    let slot = inspect::account(&record);
     let place = desk.uploads.enter(slot).ok_or(Refusal::Busy)?;
     let body = body(&call, SOURCE_MAX).await?;
     let listed = tokio::spawn(async move {

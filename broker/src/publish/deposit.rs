@@ -247,9 +247,9 @@ fn look_into(desk: &Arc<Desk>, record: &Record) -> Result<(), Fault> {
             continue;
         };
         let (desk, registry) = (Arc::clone(desk), item.registry.clone());
-        let record = record.clone();
+        let account = inspect::account(record);
         tokio::spawn(async move {
-            let Some(_turn) = inspect::turn(&desk, &record).await else {
+            let Some(_turn) = desk.inspections.turn(account).await else {
                 return;
             };
             let looked = async {

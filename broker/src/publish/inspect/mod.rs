@@ -254,10 +254,9 @@ async fn inspected(
     Ok((previous, inspection))
 }
 
-/// Waits until it is the turn of whoever asked: one file of each account at a time.
-pub async fn turn(desk: &Desk, record: &Record) -> Option<tokio::sync::OwnedSemaphorePermit> {
-    let account = Slot::account(&record.facts.caller, record.actor.as_deref());
-    desk.inspections.turn(account).await
+/// Whoever asked: one file of each account is looked into at a time.
+pub fn account(record: &Record) -> Slot {
+    Slot::account(&record.facts.caller, record.actor.as_deref())
 }
 
 fn item_and_file(record: &Record, at: FileAt) -> Option<(&Item, &File)> {

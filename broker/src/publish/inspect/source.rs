@@ -2,7 +2,7 @@
 //!
 //! If an attacker writes here: it is the job's word in any case, and every place that shows it says so.
 
-use super::{is_wanted, turn};
+use super::{account, is_wanted};
 use crate::{
     card::{
         run::{NotInspected, pack_source},
@@ -58,7 +58,8 @@ pub async fn handed_in(
     mut archive: SpooledTempFile,
 ) -> Result<(), Refusal> {
     let id = record.facts.id;
-    let _turn = turn(desk, record).await.ok_or(Refusal::Busy)?;
+    let turn = desk.inspections.turn(account(record)).await;
+    let _turn = turn.ok_or(Refusal::Busy)?;
     let hashed = tokio::task::spawn_blocking(move || {
         let (size, digest) = super::digest_of(&mut archive, Algorithm::Sha256)?;
         archive.rewind()?;
