@@ -239,3 +239,61 @@ async fn attack_44_a_damaged_row_keeps_no_other_deposit_or_stage_waiting() {
     stages.confirm(&shown).await.unwrap();
     small.until(&spoilt, "published").await.unwrap();
 }
+
+#[tokio::test]
+async fn attack_44_a_damaged_source_keeps_no_release_from_being_remembered() {
+    let mut small = Small::start(&policy_of_one()).await.unwrap();
+    let spoilt = Packed::new("@acme/left", "1.0.0").unwrap();
+    let sound = Packed::new("@acme/right", "1.0.0").unwrap();
+    let mut jobs = Vec::new();
+    for package in [&spoilt, &sound] {
+        jobs.push(
+            small
+                .open(&[package.item("latest").unwrap()])
+                .await
+                .unwrap(),
+        );
+    }
+    let bearer = format!("Bearer {}", jobs[0].ticket);
+    let headers = [("authorization", bearer.as_str())];
+    let path = jobs[0].path("/source");
+    let source = spoilt.tgz.clone();
+    let taken = jobs[0].api.call("PUT", &path, &headers, source).await;
+    taken.unwrap().ok_status().unwrap();
+    small.daemon.kill9();
+    let live = small.daemon.dir().join("data/live.redb");
+    let key = [b"source\0", jobs[0].id.0.as_bytes().as_slice()].concat();
+    let honest = row(&live, &key).unwrap();
+    write_row(&live, &key, Some(&honest[..honest.len() / 2])).unwrap();
+    small.daemon.restart().await.unwrap();
+
+    // The damaged one ends first, so it is moved and remembered first.
+    for (job, package) in jobs.iter().zip([&spoilt, &sound]) {
+        small.alice.approve(job).await.unwrap().ok_status().unwrap();
+        let credential = job.credential().await.unwrap();
+        let document = package.document("latest").unwrap();
+        let endpoint = small.endpoint().unwrap();
+        let put = endpoint.put(&package.name, &credential, document).await;
+        let put = put.unwrap();
+        assert_eq!(put.status, 201, "{}", put.text);
+    }
+    for name in ["@acme/right", "@acme/left"] {
+        let next = Packed::new(name, "1.0.1").unwrap();
+        let start = Instant::now();
+        loop {
+            let eve = json!({"actor": "eve", "actor_id": "8"});
+            let token = small.token_with(&eve).await.unwrap();
+            let key = format!("key {}", start.elapsed().as_nanos());
+            let items = [next.item("latest").unwrap()];
+            let job = Job::open(&small.daemon, &token, &items, &key);
+            let job = job.await.unwrap();
+            let question: Value = small.alice.question(job.id).await.unwrap().ok().unwrap();
+            if question["warnings"].to_string().contains("started by eve") {
+                break;
+            }
+            assert!(start.elapsed() < Duration::from_secs(30), "{question}");
+            job.cancel().await.unwrap().ok_status().unwrap();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+}

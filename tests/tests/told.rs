@@ -131,7 +131,7 @@ async fn attack_27_a_veto_that_nobody_was_told_of_is_not_over() {
         veto_told(&small.robin, &job.id).await.unwrap();
         let said = job.collect_raw().await.unwrap();
         assert_eq!(said.code(), Some(Code::NotYet), "{}", said.text);
-        clock.pass(&mut small.daemon, 210).await.unwrap();
+        clock.pass(&mut small.daemon, 11 * 60 + 230).await.unwrap();
         assert!(job.collect_raw().await.unwrap().good());
         assert!(job.status().await.unwrap().json()["not_before"].is_null());
     }

@@ -12,6 +12,7 @@ mod diff;
 mod findings;
 pub mod run;
 mod sandbox;
+mod setup_cfg;
 pub mod source;
 mod tree;
 
@@ -166,5 +167,7 @@ impl<F: Read + Seek> Seek for Window<F> {
 mod follow_tests;
 #[cfg(test)]
 mod samples;
+#[cfg(test)]
+mod sdist_tests;
 #[cfg(test)]
 mod tests;

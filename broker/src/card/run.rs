@@ -132,9 +132,9 @@ impl Inspector {
     /// Lists the files of what [`pack_source`] made.
     pub async fn list(&self, packed: File) -> Result<Listing, NotInspected> {
         match self.said(packed, LIST_MAX).await? {
-            Said::Listed(listing) => Ok(listing),
+            Said::Listed(listing) if listing.is_sound() => Ok(listing),
             Said::Refused => Err(NotInspected::Refused),
-            Said::Inspected(_) => Err(NotInspected::Ended),
+            Said::Listed(_) | Said::Inspected(_) => Err(NotInspected::Ended),
         }
     }
 
@@ -256,6 +256,41 @@ mod tests {
         assert!(matches!(loud, Err(NotInspected::Ended)), "{loud:?}");
         let absent = of("/nonexistent", &[]).await;
         assert!(matches!(absent, Err(NotInspected::Io(_))), "{absent:?}");
+    }
+
+    #[tokio::test]
+    async fn attack_53_a_list_that_no_archive_has_is_no_list() {
+        let folder = tempfile::tempdir().unwrap();
+        let listed = |files: String, settings: &str| {
+            let answer = folder.path().join("answer");
+            let json = format!(r#"{{"listed":{{"files":{{{files}}},"settings":{{{settings}}}}}}}"#);
+            std::fs::write(&answer, json).unwrap();
+            let answer = answer.to_str().unwrap().to_owned();
+            async move {
+                let reader = Inspector::of("/bin/cat", &[&answer], Duration::from_secs(10));
+                reader.list(input()).await
+            }
+        };
+        let digest = "0".repeat(32);
+        let sound = format!(r#""a.js":"{digest}""#);
+        assert!(listed(sound.clone(), "").await.is_ok());
+        let file = |n: usize| format!(r#""{n}":"{digest}""#);
+        let many: Vec<_> = (0..=20_000).map(file).collect();
+        let long: Vec<_> = (0..1100)
+            .map(|n| format!(r#""{n}/{}":"{digest}""#, "a".repeat(1000)))
+            .collect();
+        for (files, settings) in [
+            (format!(r#""a.js":"{}""#, "0".repeat(1000)), ""),
+            (format!(r#""a.js":"{}""#, "X".repeat(32)), ""),
+            (many.join(","), ""),
+            (long.join(","), ""),
+            (sound.clone(), r#""setup.cfg":"""#),
+            (String::new(), sound.as_str()),
+        ] {
+            let shown: String = files.chars().take(60).collect();
+            let refused = listed(files, settings).await;
+            assert!(matches!(refused, Err(NotInspected::Ended)), "{shown}");
+        }
     }
 
     #[tokio::test]

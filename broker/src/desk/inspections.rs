@@ -1,18 +1,23 @@
 //! Files that are being looked into.
 
 use super::uploads::Slot;
-use crate::card::run::Inspector;
+use crate::card::{
+    Inspection,
+    run::{Inspector, NotInspected},
+    source::Listing,
+};
 use std::{
     collections::{BTreeSet, HashMap},
+    fs::File,
     sync::{Arc, Mutex, PoisonError, Weak},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 /// One look a file at a time.
 #[derive(Default)]
 pub struct Inspections {
-    /// Starts the process that looks.
-    pub inspector: Inspector,
+    /// Starts the process that looks: for whoever has a place.
+    inspector: Inspector,
     busy: Mutex<BTreeSet<Vec<u8>>>,
     turns: Mutex<HashMap<Slot, Weak<Semaphore>>>,
 }
@@ -28,7 +33,7 @@ impl Inspections {
 
     /// Waits for the turn of an account: one file of each at a time, so that nobody's flood of slow archives keeps
     /// others from their cards (attack 54). The places behind it are given in the order in which they are asked for.
-    pub async fn turn(&self, slot: Slot) -> Option<OwnedSemaphorePermit> {
+    pub async fn turn(&self, slot: Slot) -> Option<Turn> {
         let turns = {
             let mut all = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
             all.retain(|_, turns| turns.strong_count() > 0);
@@ -39,7 +44,16 @@ impl Inspections {
                 turns
             })
         };
-        turns.acquire_owned().await.ok()
+        turns.acquire_owned().await.ok().map(Turn)
+    }
+
+    /// Waits for a place among the few that are looked into. Only whoever has the turn of its account gets one.
+    pub async fn place(&self, turn: Turn) -> Result<Place<'_>, NotInspected> {
+        Ok(Place {
+            _permit: self.inspector.place().await?,
+            inspector: &self.inspector,
+            _turn: turn,
+        })
     }
 
     /// Whether the caller may look into this file; it is busy as long as what is returned lives.
@@ -51,6 +65,28 @@ impl Inspections {
             all: Arc::clone(self),
             key: key.to_vec(),
         })
+    }
+}
+
+/// The turn of an account; it is over when this is dropped.
+pub struct Turn(#[expect(dead_code, reason = "it is held")] OwnedSemaphorePermit);
+
+/// A place among what is looked into, with the turn that it was given for.
+pub struct Place<'i> {
+    inspector: &'i Inspector,
+    _permit: SemaphorePermit<'i>,
+    _turn: Turn,
+}
+
+impl Place<'_> {
+    /// Looks into a packed job.
+    pub async fn inspect(self, packed: File) -> Result<Inspection, NotInspected> {
+        self.inspector.inspect(packed).await
+    }
+
+    /// Lists the files of a packed source.
+    pub async fn list(self, packed: File) -> Result<Listing, NotInspected> {
+        self.inspector.list(packed).await
     }
 }
 
@@ -85,7 +121,14 @@ mod tests {
             _ = &mut second => panic!("two turns at once"),
             other = all.turn(slot(2)) => assert!(other.is_some()),
         }
-        drop(first);
+        // It goes on as long as something is looked into.
+        let place = all.place(first).await.unwrap();
+        tokio::select! {
+            biased;
+            _ = &mut second => panic!("two turns at once"),
+            () = std::future::ready(()) => {}
+        }
+        drop(place);
         assert!(second.await.is_some());
         let _third = all.turn(slot(3)).await.unwrap();
         let known = all.turns.lock().unwrap().len();

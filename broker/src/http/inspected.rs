@@ -46,8 +46,9 @@ pub(super) async fn take(call: Call) -> Done {
     // A client that hangs up changes nothing about what was begun.
     let looked = tokio::spawn(async move {
         let _place = place;
-        let _turn = desk.inspections.turn(inspect::account(&record)).await;
-        inspect::handed_over(&desk, &claim, &file, body).await
+        let turn = inspect::turn(&desk, inspect::account(&record)).await;
+        let turn = turn.ok_or(Refusal::Busy)?;
+        inspect::handed_over(&desk, &claim, &file, turn, body).await
     });
     let looked = looked.await.map_err(|_| Refusal::Busy)?;
     encode(looked.map(|()| json!({"inspected": true})))

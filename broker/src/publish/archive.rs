@@ -21,7 +21,11 @@ const LEAVES_KEPT: u64 = 2000;
 /// Moves what is finished. Idempotent: a crash between the two stores leaves both, and the next
 /// round finishes.
 pub async fn archive(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
-    while chunk(desk, now).await? == CHUNK {}
+    // What is remembered of a release needs the key. While it is away nothing is asked, so that little waits here.
+    let mut full = !desk.vault.is_sealed();
+    while full {
+        full = chunk(desk, now).await? == CHUNK;
+    }
     // Only leaves that the tree has taken in: it reads the live store alone.
     let len = desk.live.log_len()?;
     let keep = LEAVES_KEPT.max(len.saturating_sub(desk.tree.size()));
@@ -47,6 +51,8 @@ async fn chunk(desk: &Desk, now: UnixTime) -> Result<usize, Fault> {
         }
         count += 1;
         markers = markers.delete(FINISHED, &key, marker.version);
+        // With the marker and not before: what is remembered of a release is learnt from its source, again after a crash.
+        markers = inspect::dropped(desk, markers, id)?;
         let (Some(row), Some(held)) = (
             desk.live.get(REQUESTS, id.0.as_bytes())?,
             ledger::among(desk, id)?,
@@ -58,7 +64,6 @@ async fn chunk(desk: &Desk, now: UnixTime) -> Result<usize, Fault> {
             close::end_left_rivals(desk, &record, now).await?;
             habits::learn(desk, &record, now).await?;
         }
-        drop_too = inspect::dropped(desk, drop_too, id)?;
         for item in &record.facts.items {
             // The registry itself remembers what is published; the claim of one that ended
             // otherwise frees the version.

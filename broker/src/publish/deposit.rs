@@ -249,13 +249,13 @@ fn look_into(desk: &Arc<Desk>, record: &Record) -> Result<(), Fault> {
         let (desk, registry) = (Arc::clone(desk), item.registry.clone());
         let account = inspect::account(record);
         tokio::spawn(async move {
-            let Some(_turn) = desk.inspections.turn(account).await else {
+            let Some(turn) = inspect::turn(&desk, account).await else {
                 return;
             };
             let looked = async {
                 let kept = read(&desk, id, at, registry).await?;
                 let kept = kept.ok_or(Refusal::NotFound)?;
-                inspect::look(&desk, &claim, kept.upload.into_file()).await
+                inspect::look(&desk, &claim, turn, kept.upload.into_file()).await
             };
             match looked.await {
                 // A sealed vault: it is looked at again when somebody has unsealed it.

@@ -2,7 +2,7 @@
 //! whom. What is done for the first time is told.
 //!
 //! If an attacker writes here: the row is authenticated, so he cannot make his own ways usual. Without the row nothing
-//! is told, as before a package's first release.
+//! is told, as before a package's first release; a damaged row is told.
 
 use super::{inspect::source, state::Record};
 use crate::{
@@ -19,38 +19,79 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// `registry:package`: how it was released; authenticated.
 const HABITS: Table = Table("habit");
-/// Ways of one kind that are remembered; further ones are told as new each time.
+/// Ways of one kind that are remembered, and workflows; further ones are told as new each time.
 const WAYS_MAX: usize = 50;
-/// Lines about one request.
-const LINES_MAX: usize = 12;
 /// Attempts while others of the same package end.
 const RACES_MAX: usize = 5;
 
-/// Verified claims that say how, and what they are called for people.
-const CLAIMS: [(&str, &str); 6] = [
-    ("workflow", "from the workflow"),
-    ("ref", "from"),
-    ("event", "by the event"),
-    ("runner", "on a runner of the kind"),
-    ("environment", "in the environment"),
-    ("actor", "by a job that was started by"),
+/// A verified claim that says how.
+struct Claim {
+    name: &'static str,
+    /// What its value is called for people.
+    with: &'static str,
+    /// What is said where there is none.
+    without: &'static str,
+}
+
+/// The gravest first.
+const CLAIMS: [Claim; 7] = [
+    Claim {
+        name: "workflow",
+        with: "from the workflow",
+        without: "by a job that names no workflow",
+    },
+    Claim {
+        name: "entry_workflow",
+        with: "by a job that was called from the workflow",
+        without: "by a workflow that no other one called",
+    },
+    Claim {
+        name: "environment",
+        with: "in the environment",
+        without: "without an environment",
+    },
+    Claim {
+        name: "ref",
+        with: "from",
+        without: "from no branch and no tag",
+    },
+    Claim {
+        name: "event",
+        with: "by the event",
+        without: "by a job that names no event",
+    },
+    Claim {
+        name: "runner",
+        with: "on a runner of the kind",
+        without: "by a job that names no kind of runner",
+    },
+    Claim {
+        name: "actor",
+        with: "by a job that was started by",
+        without: "by a job that names nobody who started it",
+    },
 ];
 
 /// How a package was released.
 #[derive(Default, PartialEq, Eq, Clone, Serialize, Deserialize)]
 struct Habits {
-    /// Values by claim, of all releases.
-    ways: BTreeMap<String, BTreeSet<String>>,
-    /// The file that released it last.
+    /// Values by claim, of all releases; nothing stands for a release without the claim.
+    ways: BTreeMap<String, BTreeSet<Option<String>>>,
+    /// By name: each file that released it, as it was when it was last seen.
     #[serde(default)]
-    workflow: Option<Workflow>,
+    workflows: BTreeMap<String, Steps>,
 }
 
 /// The file with a job's steps.
-#[derive(PartialEq, Eq, Clone, Serialize, Deserialize)]
 struct Workflow {
     /// Its name, as the caller's facts have it.
     name: String,
+    steps: Steps,
+}
+
+/// What is known of a workflow's file.
+#[derive(Default, PartialEq, Eq, Clone, Serialize, Deserialize)]
+struct Steps {
     /// The commit that it ran at, where it lies in another repository: in the job's own each release has another.
     commit: Option<String>,
     /// Its digest in the source, if the job handed that in.
@@ -62,66 +103,145 @@ impl Workflow {
         let name = caller.claims.get("workflow")?;
         let own = name.starts_with('.');
         let commit = caller.claims.get("job_workflow_sha").filter(|_| !own);
-        Some(Self {
-            name: name.clone(),
+        let steps = Steps {
             commit: commit.cloned(),
             digest: in_source.filter(|_| own),
-        })
+        };
+        let name = name.clone();
+        Some(Self { name, steps })
     }
 
-    /// What of it is not as it was at the last release. A file of another name is told as a first time.
-    fn unlike(&self, last: &Self) -> Option<String> {
-        if self.name != last.name || self == last {
-            return None;
-        }
+    /// What of it is not as it was when it was last seen. A file of another name is told as a first time.
+    fn unlike(&self, habits: &Habits) -> Option<String> {
+        let last = habits.workflows.get(&self.name)?;
         let name = shown(&self.name);
-        match (&self.commit, &self.digest) {
-            (Some(commit), _) => Some(format!(
-                "the workflow {name} ran at another commit than in the last release: {commit}"
+        if let Some(before) = &last.commit {
+            return match &self.steps.commit {
+                Some(now) if now == before => None,
+                Some(now) => Some(format!(
+                    "the workflow {name} ran at another commit than in its last release: {now}"
+                )),
+                None => Some(format!(
+                    "whether the workflow {name} changed is not known: this job does not say at which commit it ran"
+                )),
+            };
+        }
+        // Where nothing was known of it, nothing is lost.
+        let before = last.digest.as_ref()?;
+        match &self.steps.digest {
+            Some(now) if now == before => None,
+            Some(_) => Some(format!(
+                "the workflow {name} changed since its last release with a source, by the source as the job handed it in"
             )),
-            (None, Some(_)) if last.digest.is_some() => Some(format!(
-                "the workflow {name} changed since the last release, by the source as the job handed it in"
+            None => Some(format!(
+                "whether the workflow {name} changed is not known: it was in the source of a release before, and is \
+                 in none that this job handed in"
             )),
-            // Nothing was known of it, and nothing is lost.
-            (None, Some(_)) => None,
-            (None, None) => Some(format!(
-                "whether the workflow {name} changed is not known: it was in the source of the last release, \
-                 and is in none that this job handed in"
-            )),
+        }
+    }
+}
+
+impl Habits {
+    /// Takes in one more release. Again changes nothing, and what is not known this time is not forgotten.
+    fn learn(&mut self, caller: &CallerFacts, workflow: Option<&Workflow>) {
+        for (claim, value) in ways(caller) {
+            let all = self.ways.entry(claim.name.to_owned()).or_default();
+            if all.len() < WAYS_MAX {
+                all.insert(value);
+            }
+        }
+        let Some(Workflow { name, steps }) = workflow else {
+            return;
+        };
+        if self.workflows.len() < WAYS_MAX || self.workflows.contains_key(name) {
+            let last = self.workflows.entry(name.clone()).or_default();
+            last.commit = steps.commit.clone().or_else(|| last.commit.take());
+            last.digest = steps.digest.clone().or_else(|| last.digest.take());
+        }
+    }
+
+    /// Whether a release had such a value, or none. A claim that was in no release was absent from all.
+    fn knows(&self, claim: &Claim, value: Option<&String>) -> bool {
+        match self.ways.get(claim.name) {
+            None => value.is_none(),
+            Some(all) => all.iter().any(|known| known.as_ref() == value),
         }
     }
 }
 
 /// What of a request was never so in a release of its packages before; nothing where none is known.
 pub(super) fn firsts(desk: &Desk, record: &Record) -> Result<Vec<String>, Fault> {
-    let workflow = source::workflow(desk, record.facts.id)?;
-    let workflow = Workflow::of(&record.facts.caller, workflow);
-    // One line for all packages of a batch that it is true of.
-    let mut lines = BTreeMap::<String, usize>::new();
+    let workflow = workflow(desk, record)?;
+    let mut all = Vec::new();
+    let mut damaged = Vec::new();
     let packages = packages(record);
     for package in &packages {
-        let Some(row) = desk.authentic_row::<Habits>(HABITS, package.as_bytes())? else {
+        match desk.authentic_row::<Habits>(HABITS, package.as_bytes()) {
+            Ok(Some(row)) => all.push((package.as_str(), row.value)),
+            Ok(None) => {}
+            Err(Fault::Damaged(_)) => damaged.push(package.as_str()),
+            Err(other) => return Err(other),
+        }
+    }
+    let mut lines = unusual(&all, &record.facts.caller, workflow.as_ref());
+    if !damaged.is_empty() {
+        let names = first_of(&damaged);
+        let line = format!("how {names} is usually released is not known: its row is damaged");
+        lines.insert(0, line);
+    }
+    Ok(lines)
+}
+
+/// One line for each thing that is not as usual, for all packages of a batch that it is true of; the gravest first.
+fn unusual(
+    all: &[(&str, Habits)],
+    caller: &CallerFacts,
+    workflow: Option<&Workflow>,
+) -> Vec<String> {
+    let changed = all
+        .iter()
+        .filter_map(|(_, habits)| workflow?.unlike(habits));
+    // A line for what changed, and one for what is not known: of each file's name there is one.
+    let changed: BTreeSet<String> = changed.collect();
+    let mut lines: Vec<_> = changed.into_iter().collect();
+    for (claim, value) in ways(caller) {
+        let new = all.iter().filter(|(_, h)| !h.knows(claim, value.as_ref()));
+        let packages: Vec<_> = new.map(|(package, _)| *package).collect();
+        if packages.is_empty() {
             continue;
+        }
+        let how = match value {
+            Some(value) => format!("{} {}", claim.with, shown(&value)),
+            None => claim.without.to_owned(),
         };
-        let habits = row.value;
-        for (claim, words, value) in ways(&record.facts.caller) {
-            let known = habits.ways.get(claim);
-            if !known.is_some_and(|all| all.contains(&value)) {
-                let line = format!("the first release of {package} {words} {}", shown(&value));
-                *lines.entry(line).or_default() += 1;
-            }
-        }
-        let both = workflow.as_ref().zip(habits.workflow.as_ref());
-        if let Some(line) = both.and_then(|(now, last)| now.unlike(last)) {
-            *lines.entry(line).or_default() += 1;
-        }
+        lines.push(format!(
+            "the first release of {} {how}",
+            first_of(&packages)
+        ));
     }
-    let more = lines.len().saturating_sub(LINES_MAX);
-    let mut out: Vec<_> = lines.into_keys().take(LINES_MAX).collect();
-    if more > 0 {
-        out.push(format!("and {more} more that were never so before"));
+    lines
+}
+
+/// The first of some packages, and how many more there are.
+fn first_of(packages: &[&str]) -> String {
+    match packages {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        [first, more @ ..] => format!("{first} and of {} more", more.len()),
     }
-    Ok(out)
+}
+
+/// The file with the steps of a request's job. Where the row about its source is damaged, nothing is known of that.
+fn workflow(desk: &Desk, record: &Record) -> Result<Option<Workflow>, Fault> {
+    let id = record.facts.id;
+    let in_source = match source::workflow(desk, id) {
+        Err(Fault::Damaged(what)) => {
+            tracing::error!(%id, what, "ALARM: what a request's source was is not believed");
+            None
+        }
+        other => other?,
+    };
+    Ok(Workflow::of(&record.facts.caller, in_source))
 }
 
 fn packages(record: &Record) -> BTreeSet<String> {
@@ -130,18 +250,14 @@ fn packages(record: &Record) -> BTreeSet<String> {
 
 /// Remembers how a release was made, once it is out. Again changes nothing, so a crash loses nothing.
 pub(super) async fn learn(desk: &Desk, record: &Record, now: UnixTime) -> Result<(), Fault> {
-    if desk.vault.is_sealed() {
-        return Ok(());
-    }
-    let workflow = source::workflow(desk, record.facts.id)?;
-    let workflow = Workflow::of(&record.facts.caller, workflow);
+    let workflow = workflow(desk, record)?;
     for package in packages(record) {
         for _ in 0..RACES_MAX {
             match learn_one(desk, &package, &record.facts.caller, workflow.as_ref(), now).await {
                 Err(Fault::Conflict(..)) => {}
                 // Nobody's publish waits for a row that somebody else has written.
                 Err(Fault::Damaged(what)) => {
-                    tracing::error!(%package, what, "how it is released is not believed");
+                    tracing::error!(%package, what, "ALARM: how it is released is not believed");
                     break;
                 }
                 other => {
@@ -166,13 +282,7 @@ async fn learn_one(
     let version = row.as_ref().map(|r| r.version);
     let known = row.map(|r| r.value).unwrap_or_default();
     let mut habits = known.clone();
-    for (claim, _, value) in ways(caller) {
-        let all = habits.ways.entry(claim.to_owned()).or_default();
-        if all.len() < WAYS_MAX {
-            all.insert(value);
-        }
-    }
-    habits.workflow = workflow.cloned();
+    habits.learn(caller, workflow);
     if habits == known {
         return Ok(());
     }
@@ -184,16 +294,21 @@ async fn learn_one(
     desk.commit(batch, &[], now).await.map(drop)
 }
 
-/// How a job releases. Each release has a tag of its own, so all tags are one.
-fn ways(caller: &CallerFacts) -> impl Iterator<Item = (&'static str, &'static str, String)> + '_ {
-    CLAIMS.into_iter().filter_map(|(claim, words)| {
-        let value = caller.claims.get(claim)?;
-        let tag = claim == "ref" && value.starts_with("refs/tags/");
-        let value = if tag {
-            "a tag".to_owned()
-        } else {
-            value.clone()
+/// How a job releases: each claim, and its value if it has one. Each release has a tag of its own, so all tags are
+/// one; and a workflow that started itself was called from none.
+fn ways(caller: &CallerFacts) -> impl Iterator<Item = (&'static Claim, Option<String>)> + '_ {
+    let workflow = caller.claims.get("workflow");
+    CLAIMS.iter().map(move |claim| {
+        let value = caller.claims.get(claim.name);
+        let value = match claim.name {
+            "ref" if value.is_some_and(|v| v.starts_with("refs/tags/")) => Some("a tag".to_owned()),
+            "entry_workflow" if value == workflow => None,
+            _ => value.cloned(),
         };
-        Some((claim, words, value))
+        (claim, value)
     })
 }
+
+#[cfg(test)]
+#[path = "habits_tests.rs"]
+mod tests;

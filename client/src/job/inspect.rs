@@ -51,8 +51,11 @@ pub(crate) async fn hand_in_source(
         broker.put_file(&address, bytes, proof).await
     };
     if let Err(why) = handed.await {
-        let why = format!("  the broker did not take the source: {}", why.what);
-        context.out.note(&why);
+        context.out.note(&format!(
+            "  the broker did not take the source: {}. Nothing is compared with it, and where the policy wants it \
+             nobody can approve this request: cancel it then, and run the job again.",
+            why.what.trim_end_matches('.')
+        ));
     }
 }
 

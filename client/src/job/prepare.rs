@@ -184,7 +184,13 @@ pub(crate) async fn prepare(
     }
     if let Some(source) = &what.source {
         // Before anybody is asked: a file that is not there is the job's own mistake.
-        std::fs::File::open(source).map_err(|e| Failure::file(source, &e))?;
+        let file = std::fs::File::open(source).and_then(|f| f.metadata());
+        if !file.map_err(|e| Failure::file(source, &e))?.is_file() {
+            return Err(Failure::usage(
+                format!("{} is no file.", source.display()),
+                "Give the archive: git archive -o source.tar.gz HEAD",
+            ));
+        }
     }
     let packed = tempfile::Builder::new()
         .prefix("countersign-pack-")

@@ -12,6 +12,20 @@ const WHY: &str = "What is published should be what can be read in the source; i
 const WHY_BUILT: &str = "What is built looks like this, and what somebody has put in besides; compare it with a build \
      of your own.";
 
+/// What setuptools writes into a folder `*.egg-info`; anything else there is a file like others.
+const EGG_INFO: [&str; 10] = [
+    "PKG-INFO",
+    "SOURCES.txt",
+    "requires.txt",
+    "top_level.txt",
+    "dependency_links.txt",
+    "entry_points.txt",
+    "namespace_packages.txt",
+    "eager_resources.txt",
+    "zip-safe",
+    "not-zip-safe",
+];
+
 /// What became of the package's files.
 #[derive(Default)]
 struct Sorted<'c> {
@@ -76,7 +90,7 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
 
 fn sorted<'c>(case: &Case<'c>, source: &Listing) -> Sorted<'c> {
     let mut by_name = BTreeMap::<&str, Vec<&str>>::new();
-    for path in source.0.keys() {
+    for path in source.files.keys() {
         by_name.entry(last(path)).or_default().push(path);
     }
     let files: Vec<_> = case
@@ -91,7 +105,7 @@ fn sorted<'c>(case: &Case<'c>, source: &Listing) -> Sorted<'c> {
         for path in by_name.get(last(name)).into_iter().flatten() {
             if let Some(folder) = path.strip_suffix(name)
                 && (folder.is_empty() || folder.ends_with('/'))
-                && source.0.get(*path) == Some(digest)
+                && source.files.get(*path) == Some(digest)
             {
                 *votes.entry(folder).or_default() += 1;
             }
@@ -99,7 +113,7 @@ fn sorted<'c>(case: &Case<'c>, source: &Listing) -> Sorted<'c> {
     }
     let most = |(folder, votes): &(&str, usize)| (*votes, std::cmp::Reverse(folder.len()));
     let root = votes.into_iter().max_by_key(most).map_or("", |(f, _)| f);
-    let all: BTreeSet<&String> = source.0.values().collect();
+    let all: BTreeSet<&String> = source.files.values().collect();
     let before = case.before.tree();
     let mut out = Sorted::default();
     for (name, digest) in files {
@@ -108,9 +122,17 @@ fn sorted<'c>(case: &Case<'c>, source: &Listing) -> Sorted<'c> {
             "Cargo.toml.orig" => "Cargo.toml",
             name => name,
         };
-        match source.0.get(&format!("{root}{was}")) {
+        let path = format!("{root}{was}");
+        let says = || {
+            case.now
+                .text(name)
+                .is_some_and(|text| source.says(&path, text))
+        };
+        match source.files.get(&path) {
             Some(there) if *there == digest => out.same += 1,
             _ if made(case.format, name) => out.made.push(name),
+            // Rewritten by setuptools, and it says what it said.
+            _ if is_settings(case.format, name) && says() => out.made.push(name),
             Some(_) => out.differ.push(name),
             None if all.contains(&digest) => out.moved.push(name),
             None if before.is_some_and(|b| b.files.contains_key(name)) => out.usual.push(name),
@@ -124,13 +146,22 @@ fn last(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
+/// Whether a file is what setuptools writes anew when it packs.
+fn is_settings(format: Format, name: &str) -> bool {
+    format == Format::Sdist && name == "setup.cfg"
+}
+
 /// Files that the tools write when they pack, whose content the card tells by itself.
 fn made(format: Format, name: &str) -> bool {
     match format {
         Format::Npm => false,
         Format::Sdist => {
-            matches!(name, "PKG-INFO" | "setup.cfg")
-                || name.split('/').any(|p| p.ends_with(".egg-info"))
+            let mut parts = name.rsplit('/');
+            let last = parts.next().unwrap_or_default();
+            let egg = parts
+                .next()
+                .is_some_and(|folder| folder.ends_with(".egg-info"));
+            name == "PKG-INFO" || (egg && EGG_INFO.contains(&last))
         }
         Format::Wheel => name.starts_with(".dist-info/"),
         Format::Crate => matches!(name, "Cargo.toml" | "Cargo.lock" | ".cargo_vcs_info.json"),

@@ -20,7 +20,11 @@ use crate::{
         run::{NotInspected, pack},
         source::Listing,
     },
-    desk::{Desk, Fault, Registry, inspections::Busy, uploads::Slot},
+    desk::{
+        Desk, Fault, Registry,
+        inspections::{Busy, Turn},
+        uploads::Slot,
+    },
     policy::Entry,
 };
 use proto::{
@@ -62,12 +66,13 @@ pub struct Claim {
 pub async fn look(
     desk: &Arc<Desk>,
     claim: &Claim,
+    turn: Turn,
     archive: SpooledTempFile,
 ) -> Result<(), Refusal> {
     let (id, at) = (claim.id, claim.at);
     let record = ledger::find(desk, id)?.ok_or(Refusal::NotFound)?;
     let (item, file) = item_and_file(&record, at).ok_or(Refusal::NotFound)?;
-    let made = made(desk, id, item, file, archive).await?;
+    let made = made(desk, id, item, file, turn, archive).await?;
     store(desk, &record, at, made).await
 }
 
@@ -158,6 +163,7 @@ pub async fn handed_over(
     desk: &Arc<Desk>,
     claim: &Claim,
     file: &File,
+    turn: Turn,
     mut body: SpooledTempFile,
 ) -> Result<(), Refusal> {
     let algorithm = file.digest.algorithm();
@@ -172,7 +178,7 @@ pub async fn handed_over(
             "these are not the bytes of the request's file".to_owned(),
         ));
     }
-    look(desk, claim, body).await
+    look(desk, claim, turn, body).await
 }
 
 fn digest_of(body: &mut SpooledTempFile, algorithm: Algorithm) -> std::io::Result<(u64, Digest)> {
@@ -195,6 +201,7 @@ async fn made(
     id: RequestId,
     item: &Item,
     file: &File,
+    turn: Turn,
     archive: SpooledTempFile,
 ) -> Result<Made, Fault> {
     let Some(format) = format(desk, item, file) else {
@@ -202,7 +209,7 @@ async fn made(
     };
     let source = source::of(desk, id)?;
     Ok(
-        match inspected(desk, item, file, format, archive, source).await {
+        match inspected(desk, item, file, format, turn, archive, source).await {
             Ok((previous, inspection)) => Made {
                 outcome: Outcome::Inspected,
                 previous,
@@ -221,13 +228,13 @@ async fn inspected(
     item: &Item,
     file: &File,
     format: Format,
+    turn: Turn,
     mut archive: SpooledTempFile,
     source: Option<Listing>,
 ) -> Result<(Previous, Inspection), NotInspected> {
     // First what may take long and needs no processor; then the place, of which there are few.
     let Before { shown, bytes } = previous::of(desk, item, file).await;
-    let inspector = &desk.inspections.inspector;
-    let _place = inspector.place().await?;
+    let place = desk.inspections.place(turn).await?;
     let job = Job {
         format,
         package: item.package.to_string(),
@@ -247,16 +254,21 @@ async fn inspected(
         pack(job, archive, before, source.as_ref(), &folder)
     });
     let packed = packed.await.map_err(|_| NotInspected::Ended)??;
-    let inspection = inspector.inspect(packed).await?;
+    let inspection = place.inspect(packed).await?;
     // It was there, and could not be read: nothing was compared.
     let compared = inspection.compared || shown == Previous::First;
     let previous = if compared { shown } else { Previous::Unknown };
     Ok((previous, inspection))
 }
 
-/// Whoever asked: one file of each account is looked into at a time.
+/// Whose turn a request's files wait for. It is far shorter than the request, and many may wait.
 pub fn account(record: &Record) -> Slot {
     Slot::account(&record.facts.caller, record.actor.as_deref())
+}
+
+/// Waits until it is the turn of whoever asked: one file of each account at a time.
+pub async fn turn(desk: &Desk, account: Slot) -> Option<Turn> {
+    desk.inspections.turn(account).await
 }
 
 fn item_and_file(record: &Record, at: FileAt) -> Option<(&Item, &File)> {

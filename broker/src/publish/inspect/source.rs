@@ -2,7 +2,7 @@
 //!
 //! If an attacker writes here: it is the job's word in any case, and every place that shows it says so.
 
-use super::{account, is_wanted};
+use super::{account, is_wanted, turn};
 use crate::{
     card::{
         run::{NotInspected, pack_source},
@@ -58,8 +58,7 @@ pub async fn handed_in(
     mut archive: SpooledTempFile,
 ) -> Result<(), Refusal> {
     let id = record.facts.id;
-    let turn = desk.inspections.turn(account(record)).await;
-    let _turn = turn.ok_or(Refusal::Busy)?;
+    let turn = turn(desk, account(record)).await.ok_or(Refusal::Busy)?;
     let hashed = tokio::task::spawn_blocking(move || {
         let (size, digest) = super::digest_of(&mut archive, Algorithm::Sha256)?;
         archive.rewind()?;
@@ -70,14 +69,14 @@ pub async fn handed_in(
     if let Some(known) = stored(desk, id)? {
         return same(&known, &digest);
     }
-    let inspector = &desk.inspections.inspector;
-    let _place = inspector.place().await.map_err(|_| Refusal::Busy)?;
+    let place = desk.inspections.place(turn).await;
+    let place = place.map_err(|_| Refusal::Busy)?;
     let folder = desk.place.spool.clone();
     let packed =
         tokio::task::spawn_blocking(move || pack_source(archive, size.min(SOURCE_MAX), &folder));
     let packed = packed.await.map_err(|_| Fault::Damaged("an upload"))?;
     let packed = packed.map_err(|_| Fault::Damaged("an upload"))?;
-    let files = inspector.list(packed).await.map_err(|why| match why {
+    let files = place.list(packed).await.map_err(|why| match why {
         NotInspected::Io(_) => Refusal::Busy,
         why => Refusal::BadRequest(format!(
             "the source must be a .tar.gz as `git archive` makes it, of at most 20,000 files: {why}"

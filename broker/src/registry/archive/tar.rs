@@ -126,6 +126,8 @@ impl<R: Read> Tar<R> {
         self.pass()?;
         let mut long: Option<LongName> = None;
         let mut long_size = None;
+        // The target of a link that is passed over, where it is too long for the header.
+        let mut target = false;
         while let Some(header) = self.header()? {
             let size = strict_size(&header)?;
             match header.entry_type() {
@@ -135,14 +137,15 @@ impl<R: Read> Tar<R> {
                     return Err(ArchiveError::Header("an extension"));
                 }
                 EntryType::XHeader | EntryType::GNULongName => {
-                    if long.is_some() || long_size.is_some() {
+                    if long.is_some() || long_size.is_some() || target {
                         return Err(ArchiveError::Header("two extensions for one entry"));
                     }
                     let data = self.extension(size)?;
                     long = if header.entry_type() == EntryType::XHeader {
-                        let (path, size) = pax(&data, true)?;
-                        long_size = size;
-                        path.map(LongName::Pax)
+                        let told = pax(&data, true)?;
+                        long_size = told.size;
+                        target = told.target;
+                        told.path.map(LongName::Pax)
                     } else {
                         Some(LongName::Gnu(gnu(data)?))
                     };
@@ -159,11 +162,15 @@ impl<R: Read> Tar<R> {
                     if self.entries > MAX_ENTRIES {
                         return Err(ArchiveError::TooLarge("entries"));
                     }
-                    let name = self.full_name(&header, long.take())?;
+                    let link = self.links && kind == EntryType::Symlink;
+                    if std::mem::take(&mut target) && !link {
+                        return Err(ArchiveError::Header("a link's target"));
+                    }
+                    let name = self.full_name(&header, long.take(), link)?;
                     let folder = match kind {
                         EntryType::Regular => false,
                         EntryType::Directory if size == 0 => true,
-                        EntryType::Symlink if self.links && size == 0 => continue,
+                        _ if link && size == 0 => continue,
                         _ => return Err(ArchiveError::NotAFile(text::harmless(&name))),
                     };
                     self.names.add(&name, folder)?;
@@ -172,7 +179,7 @@ impl<R: Read> Tar<R> {
                 }
             }
         }
-        if long.is_some() || long_size.is_some() {
+        if long.is_some() || long_size.is_some() || target {
             return Err(ArchiveError::Header("an extension without an entry"));
         }
         Ok(None)
@@ -282,8 +289,13 @@ impl<R: Read> Tar<R> {
     }
 
     /// The entry's name, with every way of writing it in agreement.
-    fn full_name(&self, header: &Header, long: Option<LongName>) -> Result<String, ArchiveError> {
-        let short = header_name(header)?;
+    fn full_name(
+        &self,
+        header: &Header,
+        long: Option<LongName>,
+        link: bool,
+    ) -> Result<String, ArchiveError> {
+        let short = header_name(header, link)?;
         let full = match long {
             None => return Ok(short),
             Some(long) => agreed(long, &short)?,
@@ -372,7 +384,7 @@ fn agreed(long: LongName, short: &str) -> Result<String, ArchiveError> {
     Ok(full)
 }
 
-fn header_name(header: &Header) -> Result<String, ArchiveError> {
+fn header_name(header: &Header, link: bool) -> Result<String, ArchiveError> {
     let bytes = header.as_bytes();
     let field = |range: std::ops::Range<usize>| text_field(bytes.get(range).unwrap_or_default());
     let name = field(0..100)?;
@@ -390,7 +402,7 @@ fn header_name(header: &Header) -> Result<String, ArchiveError> {
     } else {
         String::new()
     };
-    if !field(157..257)?.is_empty() {
+    if !link && !field(157..257)?.is_empty() {
         return Err(ArchiveError::Header("a link's target"));
     }
     Ok(if prefix.is_empty() {
@@ -422,13 +434,20 @@ fn gnu(mut data: Vec<u8>) -> Result<String, ArchiveError> {
     utf8(data)
 }
 
-type PathAndSize = (Option<String>, Option<u64>);
+/// What pax records say of the next entry.
+#[derive(Default)]
+struct Told {
+    path: Option<String>,
+    size: Option<u64>,
+    /// Whether it is a link, to a target that nobody reads.
+    target: bool,
+}
 
-/// Reads pax records, `<length> <key>=<value>\n`, and returns the path and size if they are there. A global
-/// header (`local` false) may only hold a comment.
-fn pax(mut data: &[u8], local: bool) -> Result<PathAndSize, ArchiveError> {
+/// Reads pax records, `<length> <key>=<value>\n`, and returns what is needed of them. A global header (`local` false)
+/// may only hold a comment.
+fn pax(mut data: &[u8], local: bool) -> Result<Told, ArchiveError> {
     let bad = || ArchiveError::Header("pax record");
-    let (mut path, mut size) = (None, None);
+    let mut told = Told::default();
     while !data.is_empty() {
         let space = data.iter().position(|b| *b == b' ').ok_or_else(bad)?;
         let (digits, _) = data.split_at(space);
@@ -446,13 +465,14 @@ fn pax(mut data: &[u8], local: bool) -> Result<PathAndSize, ArchiveError> {
         let (key, value) = record.split_once('=').ok_or_else(bad)?;
         match key {
             "comment" => {}
-            "path" if local && path.is_none() => path = Some(value.to_owned()),
+            "path" if local && told.path.is_none() => told.path = Some(value.to_owned()),
+            // Refused at whatever is no link that is passed over.
+            "linkpath" if local && !told.target => told.target = true,
             // node-tar writes the size again; it must be the header's.
-            "size" if local && size.is_none() => {
-                size = Some(value.parse().map_err(|_| bad())?);
+            "size" if local && told.size.is_none() => {
+                told.size = Some(value.parse().map_err(|_| bad())?);
             }
-            // Nothing else that names or shapes a file: `linkpath`, `hdrcharset`, GNU.sparse, a
-            // second `path`.
+            // Nothing else that names or shapes a file: `hdrcharset`, GNU.sparse, a second `path`.
             "mtime" | "atime" | "ctime" | "uid" | "gid" | "uname" | "gname" if local => {}
             _ if local
                 && ["SCHILY.", "LIBARCHIVE.", "NODETAR."]
@@ -462,5 +482,5 @@ fn pax(mut data: &[u8], local: bool) -> Result<PathAndSize, ArchiveError> {
             _ => return Err(ArchiveError::Header("pax record of another kind")),
         }
     }
-    Ok((path, size))
+    Ok(told)
 }

@@ -117,3 +117,68 @@ fn gem(archive: impl Read, length: u64, see: See<'_>) -> Result<(), ArchiveError
     }
     outer.finish().map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::archive::samples::{entry, header, pax, sum, tgz};
+
+    fn link(name: &str, target: &str) -> Vec<u8> {
+        let mut h = header(name, b'2', 0);
+        h[157..157 + target.len()].copy_from_slice(target.as_bytes());
+        sum(&mut h);
+        h
+    }
+
+    fn names(archive: &[u8]) -> Result<Vec<String>, ArchiveError> {
+        let mut names = Vec::new();
+        walk_source(archive, archive.len() as u64, &mut |name, _| {
+            names.push(name.to_owned());
+            Ok(())
+        })?;
+        Ok(names)
+    }
+
+    #[test]
+    fn links_in_a_source_are_passed_over_whatever_their_target() {
+        let target = "d/".repeat(100);
+        let archive = tgz(&[
+            entry("a.js", b'0', b"1"),
+            link("short", "a.js"),
+            // As git writes it.
+            pax(&[("linkpath", &target)]),
+            link("long", "see abcdef.paxheader"),
+            entry("b.js", b'0', b"2"),
+        ]);
+        assert_eq!(names(&archive).unwrap(), ["a.js", "b.js"]);
+        // In what is published there is none, long or short.
+        for bad in [
+            vec![link("package/short", "a.js")],
+            vec![pax(&[("linkpath", &target)]), link("package/long", "a.js")],
+        ] {
+            let archive = io::Cursor::new(tgz(&bad));
+            let length = archive.get_ref().len() as u64;
+            let refused = walk(Format::Npm, archive, length, &mut |_, _| Ok(()));
+            assert!(refused.is_err());
+        }
+    }
+
+    #[test]
+    fn attack_14_a_links_target_belongs_to_a_link() {
+        for bad in [
+            vec![pax(&[("linkpath", "x")]), entry("a.js", b'0', b"1")],
+            vec![pax(&[("linkpath", "x")])],
+            vec![
+                link("a", "b"),
+                pax(&[("linkpath", "x"), ("linkpath", "y")]),
+                link("c", "d"),
+            ],
+        ] {
+            assert!(names(&tgz(&bad)).is_err());
+        }
+        let mut file = link("a.js", "b");
+        file[156] = b'0';
+        sum(&mut file);
+        assert!(names(&tgz(&[file])).is_err());
+    }
+}
