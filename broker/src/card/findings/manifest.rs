@@ -46,8 +46,8 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
 /// The package that a file belongs to which was put into the archive: `node_modules/a`, `node_modules/@a/b`.
 fn bundled(file: &str) -> Option<&str> {
     let inside = file.strip_prefix("node_modules/")?;
-    let slashes = inside.match_indices('/').map(|(at, _)| at);
-    let end = slashes.skip(usize::from(inside.starts_with('@'))).next()?;
+    let mut slashes = inside.match_indices('/').map(|(at, _)| at);
+    let end = slashes.nth(usize::from(inside.starts_with('@')))?;
     inside.get(..end)
 }
 

@@ -127,16 +127,17 @@ impl Followed {
                     let at = [folder, ""].into_iter().filter_map(|f| join(f, word));
                     at.into_iter().find(|name| texts.has(name))
                 });
-                match here {
-                    Some(here) => take(Some(here)),
-                    // Its folder is put together while it runs.
-                    None => {
-                        let found = self.ending(texts, tail);
-                        if found.is_empty() && word.contains('$') {
-                            self.lost.insert(format!("{word} in {place}"));
-                        }
-                        found.into_iter().for_each(|name| take(Some(name)));
-                    }
+                if here.is_some() {
+                    take(here);
+                    continue;
+                }
+                // Its folder is put together while it runs.
+                let found = self.ending(texts, tail);
+                if found.is_empty() && word.contains('$') {
+                    self.lost.insert(format!("{word} in {place}"));
+                }
+                for name in found {
+                    take(Some(name));
                 }
             }
         }
@@ -148,7 +149,9 @@ impl Followed {
                             take(node_file(texts, folder, name));
                         }
                         Some(name) if !name.starts_with('#') => {
-                            bundled(texts, name).for_each(|file| take(Some(file)));
+                            for file in bundled(texts, name) {
+                                take(Some(file));
+                            }
                         }
                         // Chosen while it runs, or by a table in package.json.
                         _ => drop(self.lost.insert(format!("what {place} loads"))),
@@ -158,7 +161,9 @@ impl Followed {
             Language::Python => {
                 for module in modules(text) {
                     let files = python_files(texts, folder, &module);
-                    files.into_iter().for_each(|name| take(Some(name)));
+                    for name in files {
+                        take(Some(name));
+                    }
                 }
                 if loads(text, &LOADED_BY_NAME).any(|loaded| loaded.is_none()) {
                     self.lost.insert(format!("what {place} loads"));

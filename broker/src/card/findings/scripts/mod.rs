@@ -214,8 +214,8 @@ fn described(json: &Value) -> String {
     ];
     let all = json.as_object().into_iter().flatten();
     let told = all.filter(|(key, _)| !ELSEWHERE.contains(&key.as_str()));
-    told.map(|(key, value)| format!("{key}: {value}\n"))
-        .collect()
+    let lines: Vec<_> = told.map(|(key, value)| format!("{key}: {value}")).collect();
+    lines.join("\n")
 }
 
 fn cargo(texts: Texts<'_>) -> BTreeMap<String, Hook> {
@@ -290,11 +290,11 @@ fn extensions(metadata: &str) -> (Vec<String>, Option<String>) {
         Some("extensions:") => {
             let mut listed = Vec::new();
             for line in lines {
-                match line.trim_start().strip_prefix("- ") {
-                    Some(name) if !name.contains(['#', '&', '*', '|', '>']) => {
+                let plain = |name: &&str| !name.contains(['#', '&', '*', '|', '>']);
+                match line.trim_start().strip_prefix("- ").filter(plain) {
+                    Some(name) => {
                         listed.push(name.trim().trim_matches(['"', '\'']).to_owned());
                     }
-                    Some(_) => return (listed, Some(line.to_owned())),
                     // The next key.
                     None if line.starts_with(|c: char| c.is_ascii_lowercase()) => break,
                     None => return (listed, Some(line.to_owned())),

@@ -135,13 +135,13 @@ fn settings(text: &str) -> String {
             "version" | "current_version" | "tag_date" | "tag_build"
         ) || line.contains("attr")
     });
-    lines.map(|line| format!("{line}\n")).collect()
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Follows what such settings import: `attr: pkg.version`, and classes of commands.
 fn imported(runs: &mut Followed, texts: Texts<'_>, told: &str) {
     let dotted = told.split(|c: char| !(c.is_ascii_alphanumeric() || "_.".contains(c)));
-    for word in dotted.filter(|word| word.contains('.') && !word.ends_with(".py")) {
+    for word in dotted.filter(|word| word.contains('.') && !ends(word, ".py")) {
         for file in python_files(texts, "", word) {
             runs.file(texts, &file);
         }
