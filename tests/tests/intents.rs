@@ -555,16 +555,21 @@ async fn attack_54_what_is_left_after_the_published_versions_decides_about_the_q
         body["leave_out_published"] = json!(true);
         let token = small.id_token().await.unwrap();
         let reply = small.api.bearer("POST", "/v1/requests", &token, &body);
-        reply.await.unwrap()
+        (reply.await.unwrap(), token, body)
     };
     // Of two that are asked for, one is out, and the other is what was announced.
     let announced = vec![with_files(&item("2.0.0"))];
     small.alice.intend(announced, None).await.unwrap();
-    let opened: Opened = ask("2.0.0").await.ok().unwrap();
+    let opened: Opened = ask("2.0.0").await.0.ok().unwrap();
     assert_eq!(opened.facts.items.len(), 1);
     // Both were announced as one release: what is left of it is another one.
     let both = [old.item("latest").unwrap(), item("3.0.0")];
     let both = both.iter().map(version_only).collect();
     small.alice.intend(both, None).await.unwrap();
-    assert_eq!(ask("3.0.0").await.code(), Some(Code::Busy));
+    assert_eq!(ask("3.0.0").await.0.code(), Some(Code::Busy));
+    // Nothing of it was announced. The look was this token's only one.
+    let (reply, token, body) = ask("4.0.0").await;
+    assert_eq!(reply.code(), Some(Code::Busy));
+    let again = small.api.bearer("POST", "/v1/requests", &token, &body);
+    assert_eq!(again.await.unwrap().code(), Some(Code::TokenReplayed));
 }

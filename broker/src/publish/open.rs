@@ -158,7 +158,9 @@ pub(super) async fn open_as(
     if is_too_much(desk, &facts, caller, now)?
         && (whole || !intent::fits_in_part(desk, &facts, now)?)
     {
-        return refuse(desk, Batch::new(), TOO_MUCH, Refusal::Busy, now).await;
+        // It was looked for among all that is announced: with one token, once.
+        let spent = Batch::new().create(BURNT, &burnt, []);
+        return refuse(desk, spent, TOO_MUCH, Refusal::Busy, now).await;
     }
     let admitted =
         match judge::admit(desk, &mut facts, asked.leave_out_published, caller, now).await {

@@ -6,10 +6,11 @@ use broker::{
     challenge::totp::{TotpState, otpauth},
     desk::{
         Desk,
+        bells::{CHANNELS, channel_key},
         people::{Device, PEOPLE, Person},
     },
     policy::Policy,
-    publish::{Refusal, inbox, ledger, release},
+    publish::{Refusal, inbox, ledger, release, ring},
     secret::Secret,
     store::{Batch, Table},
 };
@@ -227,6 +228,35 @@ async fn attack_33_a_recoverys_invite_and_its_end_are_told_and_leftover_invites_
     stage.at(2 * DAY);
     invites::sweep(desk, stage.now()).await.unwrap();
     assert_eq!(stage.rows("invite").len(), 1);
+}
+
+#[tokio::test]
+async fn a_damaged_person_or_a_time_in_the_future_keeps_nobody_from_being_told() {
+    let stage = Stage::set_up().await;
+    let desk = &stage.desk;
+    let since = stage.now().before(60);
+    let robins = stage.hire("robin", true, since, since).await;
+    stage.hire("bob", false, since, since).await;
+    stage.hire("alice", false, since, since).await;
+    let robin = stage.person("robin");
+    let given = stage.recover(&robins);
+    let asked = recovery::ask(desk, &robin, device_of(&robin), &given, stage.now());
+    asked.await.unwrap();
+    assert_eq!(stage.rows("notice").len(), 1);
+    let mut batch = Batch::new();
+    for name in ["alice", "bob"] {
+        let key = channel_key(&name.parse().unwrap(), "ntfy");
+        batch = batch.create(CHANNELS, key, b"sealed");
+    }
+    // The first in name order cannot be believed, and the second was told tomorrow.
+    let alice = desk.live.get(PEOPLE, b"alice").unwrap().unwrap();
+    batch = batch.replace(PEOPLE, b"alice", alice.version, b"damaged");
+    let tomorrow = stage.now().after(DAY).0.to_string();
+    batch = batch.create(Table("noticed"), b"bob\0recovery", tomorrow);
+    desk.commit(batch, &[], stage.now()).await.unwrap();
+    ring::decide(desk, stage.now()).await.unwrap();
+    assert_eq!(stage.rows("outbox").len(), 1, "bob is told");
+    assert!(stage.rows("notice").is_empty());
 }
 
 #[tokio::test]

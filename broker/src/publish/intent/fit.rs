@@ -21,13 +21,14 @@ use proto::{
     api::{Mode, StateName, Status},
     ids::{IntentId, PackageName, PersonId, RegistryId, RequestId},
     intent::{COMMIT_CLAIM, Intended, IntentEvidence, Names},
-    request::{CallerFacts, RequestFacts},
+    request::{CallerFacts, Item, RequestFacts},
     time::UnixTime,
 };
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most intents that one request fits.
 const FITS_MAX: usize = 20;
-/// Intents of a package that are looked at.
+/// Intents that are looked at for a package, or for all parts of a request.
 const LOOK_MAX: usize = 1000;
 /// Open requests outside every quota for one intent. An intent that names no digests can be fitted by a thief
 /// of the CI account too, and what he opens beyond these places is counted as everybody's.
@@ -66,15 +67,40 @@ pub fn fitting(
 }
 
 /// Whether a part of these items is what somebody announced, and has a place left: the others may be published
-/// already, and are left out then.
+/// already, and are left out then. Each intent is looked at once, however many of the packages it names.
 pub fn fits_in_part(desk: &Desk, facts: &RequestFacts, now: UnixTime) -> Result<bool, Fault> {
-    for first in &facts.items {
-        for row in of_package(desk, &first.package_key())? {
-            let meant = &row.evidence.statement.items;
-            let mut part = facts.clone();
-            part.items
-                .retain(|item| meant.iter().any(|m| m.name() == item.name()));
-            if outside_quotas(desk, &fitting(desk, &part, now)?)? {
+    let items: BTreeMap<String, &Item> = facts.items.iter().map(|i| (i.name(), i)).collect();
+    let mut seen = BTreeSet::new();
+    for item in &facts.items {
+        for id in ids_of_package(desk, &item.package_key())? {
+            if seen.len() == LOOK_MAX {
+                return Ok(false);
+            }
+            let row = if seen.insert(id) {
+                kept(desk, id)?
+            } else {
+                None
+            };
+            let Some(row) = row else { continue };
+            let evidence = &row.value.evidence;
+            let meant = evidence.statement.items.iter();
+            let meant: Option<Vec<Item>> = meant
+                .map(|m| items.get(&m.name()).map(|i| Item::clone(i)))
+                .collect();
+            let Some(items) = meant else { continue };
+            let part = RequestFacts {
+                items,
+                caller: facts.caller.clone(),
+                policy: facts.policy.clone(),
+                job_key: facts.job_key.clone(),
+                ..*facts
+            };
+            if evidence.lived_at(now)
+                && evidence.statement.fits(&part)
+                && row.value.standing(desk, None)? != Standing::Over
+                && stands_for(desk, evidence)?
+                && outside_quotas(desk, std::slice::from_ref(evidence))?
+            {
                 return Ok(true);
             }
         }
@@ -91,14 +117,18 @@ fn of_first_package(desk: &Desk, facts: &RequestFacts) -> Result<Vec<Kept>, Faul
 }
 
 fn of_package(desk: &Desk, package: &str) -> Result<Vec<Kept>, Fault> {
-    let prefix = ledger::prefix(&[package]);
     let mut all = Vec::new();
-    for (key, _) in desk.live.range(OF_PACKAGE, &prefix, None, LOOK_MAX)? {
-        let id = key.get(prefix.len()..).and_then(intent_of);
-        let row = id.map(|id| kept(desk, id)).transpose()?.flatten();
-        all.extend(row.map(|row| row.value));
+    for id in ids_of_package(desk, package)? {
+        all.extend(kept(desk, id)?.map(|row| row.value));
     }
     Ok(all)
+}
+
+fn ids_of_package(desk: &Desk, package: &str) -> Result<Vec<IntentId>, Fault> {
+    let prefix = ledger::prefix(&[package]);
+    let rows = desk.live.range(OF_PACKAGE, &prefix, None, LOOK_MAX)?;
+    let id = |key: &[u8]| key.get(prefix.len()..).and_then(intent_of);
+    Ok(rows.iter().filter_map(|(key, _)| id(key)).collect())
 }
 
 /// Whether who made an intent still has that device and approves all of it (attacks 28, 29).

@@ -42,8 +42,10 @@ impl Span {
 
 impl Budget {
     pub(super) fn forget(&mut self, now: UnixTime) {
-        self.unsolicited.retain(|t| now.since(*t) < DAY);
-        self.spaced.retain(|_, (_, t)| now.since(*t) < DAY);
+        // A clock may have been put back a little; a time far ahead was never rung at, and silences nobody.
+        let lately = |t: UnixTime| t <= now.after(SPACE) && now.since(t) < DAY;
+        self.unsolicited.retain(|t| lately(*t));
+        self.spaced.retain(|_, (_, t)| lately(*t));
     }
 
     /// Rings of the last day that nobody announced.
@@ -126,6 +128,19 @@ mod tests {
         assert!(!budget.has_space("veto", short, UnixTime(29)));
         assert!(budget.has_space("veto", short, UnixTime(30)));
         assert!(budget.has_space("another", short, UnixTime(0)));
+    }
+
+    #[test]
+    fn a_ring_in_the_future_is_none() {
+        let far = UnixTime(10 * DAY);
+        let mut budget = Budget::default();
+        for _ in 0..3 {
+            assert!(budget.charge(far));
+            budget.spaced("intent".to_owned(), far);
+        }
+        budget.forget(UnixTime(0));
+        assert!(budget.charge(UnixTime(0)));
+        assert!(budget.has_space("intent", SPAN, UnixTime(0)));
     }
 
     #[test]

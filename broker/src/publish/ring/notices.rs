@@ -58,10 +58,13 @@ pub(super) async fn tell(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
         noticed: BTreeMap::new(),
     };
     for (key, row) in desk.live.range(NOTICES, b"", None, LOOK_MAX)? {
-        told.batch = take(&mut told.batch).delete(NOTICES, key, row.version);
         if let Ok(notice) = serde_json::from_slice(&row.value) {
-            passable(told.notice(&notice))?;
+            told.notice(&notice)?;
+        } else {
+            tracing::error!("ALARM: an order to tell people cannot be read");
         }
+        // Only what was told is forgotten.
+        told.batch = take(&mut told.batch).delete(NOTICES, key, row.version);
     }
     told.end().await
 }
@@ -75,33 +78,42 @@ struct Told<'a> {
 
 impl Told<'_> {
     fn notice(&mut self, notice: &Notice) -> Result<(), Fault> {
-        for person in self.desk.people()? {
-            let channels = self.desk.channel_ids(&person.id)?;
-            let knows = notice.by.as_ref() == Some(&person.id);
-            if knows || channels.is_empty() || !concerned(self.desk, notice, &person) {
-                continue;
-            }
-            let mut key = person.id.as_str().as_bytes().to_vec();
-            key.push(0);
-            key.extend_from_slice(notice.about.name().as_bytes());
-            if !self.noticed.contains_key(&key) {
-                let known = Known::read(self.desk, NOTICED, &key)?;
-                self.noticed.insert(key.clone(), known);
-            }
-            let Some(known) = self.noticed.get_mut(&key) else {
-                continue;
-            };
-            // One is on its way, and will tell of this too.
-            if known.value > self.now {
-                continue;
-            }
-            let due = known.value.after(PAUSE).max(self.now);
-            known.value = due;
-            known.changed = true;
-            for channel in channels {
-                let letter = Letter::new(&person.id, channel, notice.about, self.now);
-                self.batch = letter.put(self.desk, take(&mut self.batch), due)?;
-            }
+        for person in self.desk.people_believed()? {
+            passable(self.person(notice, &person))?;
+        }
+        Ok(())
+    }
+
+    fn person(&mut self, notice: &Notice, person: &Person) -> Result<(), Fault> {
+        let channels = self.desk.channel_ids(&person.id)?;
+        let knows = notice.by.as_ref() == Some(&person.id);
+        if knows || channels.is_empty() || !concerned(self.desk, notice, person) {
+            return Ok(());
+        }
+        let mut key = person.id.as_str().as_bytes().to_vec();
+        key.push(0);
+        key.extend_from_slice(notice.about.name().as_bytes());
+        if !self.noticed.contains_key(&key) {
+            let known = Known::read(self.desk, NOTICED, &key)?;
+            self.noticed.insert(key.clone(), known);
+        }
+        let Some(known) = self.noticed.get_mut(&key) else {
+            return Ok(());
+        };
+        // What no round can have stored silences nobody.
+        if known.value > self.now.after(PAUSE) {
+            known.value = UnixTime::default();
+        }
+        // One is on its way, and will tell of this too.
+        if known.value > self.now {
+            return Ok(());
+        }
+        let due = known.value.after(PAUSE).max(self.now);
+        known.value = due;
+        known.changed = true;
+        for channel in channels {
+            let letter = Letter::new(&person.id, channel, notice.about, self.now);
+            self.batch = letter.put(self.desk, take(&mut self.batch), due)?;
         }
         Ok(())
     }
