@@ -158,8 +158,12 @@ pub(super) async fn open_as(
     if is_too_much(desk, &facts, caller, now)?
         && (whole || !intent::fits_in_part(desk, &facts, now)?)
     {
-        // It was looked for among all that is announced: with one token, once.
-        let spent = Batch::new().create(BURNT, &burnt, []);
+        // What was looked for among all that is announced is looked for with one token once.
+        let spent = if whole {
+            Batch::new()
+        } else {
+            Batch::new().create(BURNT, &burnt, [])
+        };
         return refuse(desk, spent, TOO_MUCH, Refusal::Busy, now).await;
     }
     let admitted =
