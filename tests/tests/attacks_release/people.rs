@@ -339,6 +339,8 @@ unsolicited = "ring"
     let collect = async || release::collect(desk, opened.id, &ticket, stage.now()).await;
     let early = collect().await;
     assert!(matches!(early, Err(Refusal::NotYet(_))), "{early:?}");
+    // Whoever may deny it is told.
+    ring::decide(desk, stage.now()).await.unwrap();
     stage.at(3600 + 60);
     let first = collect().await.unwrap();
     // The reply was lost.
