@@ -224,6 +224,23 @@ async fn attack_30_a_reply_works_once_and_a_counter_never_goes_back() {
     }
 }
 
+/// Enrols a further device, of this name and kind, with the invite of somebody who has one.
+async fn further(
+    office: &Office,
+    invite: &str,
+    key: &DeviceKey,
+    (name, kind): (&str, &str),
+) -> reqwest::Response {
+    let bearer = Bearer::parse(Kind::Invite, invite).unwrap();
+    let asked = json!({
+        "invite": invite, "public_key": key.public(), "device_name": name, "kind": kind,
+        "signature": hex(&key.sign(&enrolment_bytes(&bearer.hash().0, name))),
+    });
+    let url = format!("{}/v1/enroll", office.daemon.url);
+    let call = http().unwrap().post(url).json(&asked);
+    call.send().await.unwrap()
+}
+
 /// An announcement of a release with these very bytes, as this phone's device signs it.
 fn announcing(phone: &Phone, job_of: &[u8], version: &str) -> IntentStatement {
     let time = UnixTime(now().unwrap());
@@ -431,21 +448,13 @@ async fn attack_33_no_device_and_no_factor_comes_without_the_strongest_one() {
         .unwrap();
     let invited: Value = reply.ok().unwrap();
     let invite = invited["invite"].as_str().unwrap();
-    let enrol = |key: DeviceKey| {
-        let bearer = Bearer::parse(Kind::Invite, invite).unwrap();
-        let asked = json!({
-            "invite": invite, "public_key": key.public(), "device_name": "laptop",
-            "signature": hex(&key.sign(&enrolment_bytes(&bearer.hash().0, "laptop"))),
-        });
-        let url = format!("{}/v1/enroll", office.daemon.url);
-        async move { http().unwrap().post(url).json(&asked).send().await.unwrap() }
-    };
+    let enrol = async |key: &DeviceKey| further(&office, invite, key, ("laptop", "terminal")).await;
     let laptop = DeviceKey::from_seed(random().unwrap()).unwrap();
     let laptop_id = laptop.public().id();
-    let done: Value = enrol(laptop).await.json().await.unwrap();
+    let done: Value = enrol(&laptop).await.json().await.unwrap();
     assert_eq!(done["person"], "alice");
     assert_eq!(done["done"], true);
-    let late = enrol(DeviceKey::from_seed(random().unwrap()).unwrap()).await;
+    let late = enrol(&DeviceKey::from_seed(random().unwrap()).unwrap()).await;
     assert_eq!(late.status(), 403);
     let listed: Value = alice.device.get("/v1/devices").await.unwrap().ok().unwrap();
     assert_eq!(listed["devices"].as_array().unwrap().len(), 2);
@@ -489,17 +498,9 @@ async fn attack_32_a_stolen_session_pushes_out_no_challenge_of_another_device() 
     let invited: Value = reply.ok().unwrap();
     let invite = invited["invite"].as_str().unwrap();
     let key = DeviceKey::from_seed(random().unwrap()).unwrap();
-    let bearer = Bearer::parse(Kind::Invite, invite).unwrap();
-    let asked = json!({
-        "invite": invite, "public_key": key.public(), "device_name": "desk", "kind": "browser",
-        "signature": hex(&key.sign(&enrolment_bytes(&bearer.hash().0, "desk"))),
-    });
     let url = &office.daemon.url;
-    let done = http()
-        .unwrap()
-        .post(format!("{url}/v1/enroll"))
-        .json(&asked);
-    assert!(done.send().await.unwrap().status().is_success());
+    let done = further(&office, invite, &key, ("desk", "browser")).await;
+    assert!(done.status().is_success());
     let stolen = Device::of(key, &alice.device.otpauth, url).unwrap();
 
     let job = office.open("@acme/left", "1.0.0", b"a").await.unwrap();

@@ -317,6 +317,22 @@ impl Entropy for RealEntropy {
 
 const PUBLIC: &str = "http://127.0.0.1:1";
 
+/// A policy by which one person's yes reveals a secret to one client key, with these lines more.
+fn reveals(more: &str) -> String {
+    format!(
+        r#"[[package]]
+match = ["vault:deploy-key"]
+callers = [{{ issuer = "client-key", client_key = "old-ci" }}]
+approvers = ["release"]
+quorum = 1
+factors = ["device"]
+version = "any"
+mode = "reveal"
+{more}
+"#
+    )
+}
+
 /// A desk in this process, whose clock the test sets; `ci` is the one job's key.
 async fn desk(folder: &Path, clock: Arc<SetClock>, ci: &DeviceKey) -> anyhow::Result<Desk> {
     let world = World::new(clock, Arc::new(RealEntropy));
@@ -336,17 +352,8 @@ async fn desk(folder: &Path, clock: Arc<SetClock>, ci: &DeviceKey) -> anyhow::Re
     let public = ci.public();
     let packages = ["vault:deploy-key", "npm:left"].map(str::to_owned).to_vec();
     let keys = move |_: &ClientKeyId| Some((public, packages.clone()));
-    let policy = r#"[[package]]
-match = ["vault:deploy-key"]
-callers = [{ issuer = "client-key", client_key = "old-ci" }]
-approvers = ["release"]
-quorum = 1
-factors = ["device"]
-version = "any"
-mode = "reveal"
-answers = "10m"
-"#;
-    let policy = Policy::parse(policy, "policy.toml").map_err(|e| anyhow::anyhow!("{e}"))?;
+    let policy = reveals("answers = \"10m\"");
+    let policy = Policy::parse(&policy, "policy.toml").map_err(|e| anyhow::anyhow!("{e}"))?;
     let tree = Tree::load(&history)?;
     let desk = Desk {
         passkeys: None,

@@ -18,7 +18,7 @@ mod tree;
 
 pub use crate::registry::archive::Format;
 
-use findings::{Before, secrets::Rules};
+use findings::{Before, secrets::Rules, source::Sorted};
 use proto::card::{Diff, Finding, Inside};
 use serde::{Deserialize, Serialize};
 use source::Listing;
@@ -98,6 +98,7 @@ fn inspect<F: Read + Seek>(
         rules,
     };
     let now = Tree::read(job.format, archive, job.length, Some(judged))?;
+    let sorted = source.map(|list| Sorted::of(job.format, &now, before.as_ref(), list));
     let case = findings::Case {
         format: job.format,
         package: &job.package,
@@ -108,10 +109,10 @@ fn inspect<F: Read + Seek>(
             (None, Against::First) => Before::First,
             (None, _) => Before::Unknown,
         },
-        source,
+        source: sorted.as_ref(),
     };
     let (mut inside, diffs) = diff::inside(&case);
-    inside.source = findings::source::counts(&case);
+    inside.source = sorted.as_ref().map(Sorted::counts);
     Ok(Inspection {
         compared: before.is_some(),
         inside,

@@ -1,7 +1,8 @@
 //! The API's handlers: decode, verb, encode.
 
 use super::{
-    auth, openapi,
+    auth::{self, Signer},
+    openapi,
     reply::Failed,
     routes::{self, Call},
 };
@@ -14,6 +15,7 @@ use crate::{
     publish::{
         Refusal, answer as answers, close, inbox as inboxes, intent as intents, ledger,
         open as opening, prove, question as questions, release, stages as staged, state::Record,
+        veto,
     },
     secret::Secret,
     vault::Unseal,
@@ -100,7 +102,8 @@ pub async fn wait(call: Call) -> Done {
         return encode(status.map_err(Into::into));
     }
     // What is approved and held back becomes free by time alone.
-    let held_back = record.later(call.now).map(|l| l.until.since(call.now));
+    let held_back = veto::until(&call.desk, &record, call.now).map_err(Refusal::from)?;
+    let held_back = held_back.map(|until| until.since(call.now));
     let seconds = held_back.map_or(seconds, |left| seconds.min(left));
     drop(record);
     let woken = changes.wait_for(|revision| *revision > known);
@@ -177,7 +180,7 @@ pub async fn question(call: Call) -> Done {
 /// An answer.
 pub async fn answer(call: Call) -> Done {
     let given: AnswerRequest = call.json()?;
-    let signer = call.signer.as_ref().ok_or_else(unsigned)?;
+    let signer = call.signer()?;
     // The statement names the device that signed this very call, or nothing.
     if given.statement.device != signer.device {
         return Err(Refusal::NotAllowed("another device signed the statement".to_owned()).into());
@@ -193,7 +196,7 @@ pub async fn answer(call: Call) -> Done {
 /// What a passkey shall sign.
 pub async fn challenge(call: Call) -> Done {
     let asked: ChallengeRequest = call.json()?;
-    let signer = call.signer.as_ref().ok_or_else(unsigned)?;
+    let signer = call.signer()?;
     let (person, device) = (&signer.person, &signer.device);
     encode(prove::challenge(&call.desk, person, device, &asked, call.now).await)
 }
@@ -201,7 +204,7 @@ pub async fn challenge(call: Call) -> Done {
 /// Announces a release.
 pub async fn intend(call: Call) -> Done {
     let given: IntentRequest = call.json()?;
-    let signer = call.signer.as_ref().ok_or_else(unsigned)?;
+    let signer = call.signer()?;
     // The statement names the device that signed this very call, or nothing.
     if given.statement.device != signer.device {
         return Err(Refusal::NotAllowed("another device signed the statement".to_owned()).into());
@@ -218,14 +221,14 @@ pub async fn intents(call: Call) -> Done {
 pub async fn withdraw_intent(call: Call) -> Done {
     let id: IntentId = call.named("id")?;
     let factor = call.json_if_any()?;
-    let signer = call.signer.as_ref().ok_or_else(unsigned)?;
+    let signer = call.signer()?;
     let by = (&*signer.person, &signer.device);
     encode(intents::withdraw(&call.desk, id, by, &factor, call.now).await)
 }
 
 /// A person's own devices.
 pub async fn devices(call: Call) -> Done {
-    let signer = call.signer.as_ref().ok_or_else(unsigned)?;
+    let signer = call.signer()?;
     encode(persons::devices(&call.desk, &signer.person, &signer.device))
 }
 
@@ -374,7 +377,7 @@ pub async fn unseal(call: Call) -> Done {
 
 /// Trusts the broker's clock again.
 pub async fn trust_clock(call: Call) -> Done {
-    let signer = call.signer.as_ref().ok_or_else(unsigned)?;
+    let signer = call.signer()?;
     let done = clock::accept(&call.desk, &signer.person.id, signer.at, call.now).await;
     encode(done.map(|()| Empty {}))
 }
@@ -395,7 +398,7 @@ pub(super) fn encode<T: Serialize>(result: Result<T, Refusal>) -> Done {
     Ok(Json(result?).into_response())
 }
 
-pub(super) fn unsigned() -> Failed {
+fn unsigned() -> Failed {
     Failed::new(Code::Unauthenticated, "this call is not signed", "")
 }
 
@@ -441,10 +444,11 @@ impl Call {
             .transpose()
     }
 
+    pub(super) fn signer(&self) -> Result<&Signer, Failed> {
+        self.signer.as_ref().ok_or_else(unsigned)
+    }
+
     pub(super) fn person(&self) -> Result<&Person, Failed> {
-        self.signer
-            .as_ref()
-            .map(|s| &*s.person)
-            .ok_or_else(unsigned)
+        Ok(&self.signer()?.person)
     }
 }

@@ -1,8 +1,7 @@
 //! Notification settings: decode, verb, encode.
 
 use super::{
-    api::{Done, Empty, encode, unsigned},
-    own::signer,
+    api::{Done, Empty, encode},
     routes::Call,
 };
 use crate::admin::channels as verbs;
@@ -17,7 +16,7 @@ pub async fn settings(call: Call) -> Done {
 /// Adds a channel.
 pub async fn add(call: Call) -> Done {
     let given: AddChannel = call.json()?;
-    let signer = call.signer.as_ref().ok_or_else(unsigned)?;
+    let signer = call.signer()?;
     let (person, device) = (&signer.person.id, &signer.device);
     encode(verbs::add(&call.desk, person, device, &given, call.now).await)
 }
@@ -26,7 +25,7 @@ pub async fn add(call: Call) -> Done {
 pub async fn remove(call: Call) -> Done {
     let id = call.path.get("id").map(String::as_str).unwrap_or_default();
     let factor = call.json_if_any()?;
-    let own = signer(&call)?.own();
+    let own = call.signer()?.own();
     let done = verbs::remove(&call.desk, own, id, &factor, call.now).await;
     encode(done.map(|()| Empty {}))
 }
@@ -34,7 +33,7 @@ pub async fn remove(call: Call) -> Done {
 /// Sets quiet hours.
 pub async fn quiet(call: Call) -> Done {
     let given: Quiet = call.json()?;
-    let done = verbs::quiet(&call.desk, signer(&call)?.own(), &given, call.now).await;
+    let done = verbs::quiet(&call.desk, call.signer()?.own(), &given, call.now).await;
     encode(done.map(|()| Empty {}))
 }
 

@@ -46,7 +46,7 @@ pub(super) async fn take(call: Call) -> Done {
     // A client that hangs up changes nothing about what was begun.
     let looked = tokio::spawn(async move {
         let _place = place;
-        let turn = inspect::turn(&desk, inspect::account(&record)).await;
+        let turn = desk.inspections.turn(inspect::account(&record)).await;
         let turn = turn.ok_or(Refusal::Busy)?;
         inspect::handed_over(&desk, &claim, &file, turn, body).await
     });

@@ -1,9 +1,8 @@
 //! Handlers of a person's own devices and factors, and of recoveries.
 
 use super::{
-    api::{Done, Empty, encode, unsigned},
+    api::{Done, Empty, encode},
     auth::Signer,
-    reply::Failed,
     routes::Call,
 };
 use crate::admin::{
@@ -21,51 +20,47 @@ impl Signer {
     }
 }
 
-pub(super) fn signer(call: &Call) -> Result<&Signer, Failed> {
-    call.signer.as_ref().ok_or_else(unsigned)
-}
-
 /// An invite for a further device.
 pub(super) async fn invite(call: Call) -> Done {
     let given = call.json()?;
-    encode(own::invite(&call.desk, signer(&call)?.own(), &given, call.now).await)
+    encode(own::invite(&call.desk, call.signer()?.own(), &given, call.now).await)
 }
 
 /// Removes a device.
 pub(super) async fn remove_device(call: Call) -> Done {
     let given = call.json()?;
-    let done = own::remove_device(&call.desk, signer(&call)?.own(), &given, call.now).await;
+    let done = own::remove_device(&call.desk, call.signer()?.own(), &given, call.now).await;
     encode(done.map(|()| Empty {}))
 }
 
 /// Options for a new passkey.
 pub(super) async fn passkey_options(call: Call) -> Done {
-    encode(own::passkey_options(&call.desk, signer(&call)?.own(), call.now).await)
+    encode(own::passkey_options(&call.desk, call.signer()?.own(), call.now).await)
 }
 
 /// Adds a passkey.
 pub(super) async fn add_passkey(call: Call) -> Done {
     let given = call.json()?;
-    let done = own::add_passkey(&call.desk, signer(&call)?.own(), &given, call.now).await;
+    let done = own::add_passkey(&call.desk, call.signer()?.own(), &given, call.now).await;
     encode(done.map(|()| Empty {}))
 }
 
 /// Removes a passkey.
 pub(super) async fn remove_passkey(call: Call) -> Done {
     let given = call.json()?;
-    let done = own::remove_passkey(&call.desk, signer(&call)?.own(), &given, call.now).await;
+    let done = own::remove_passkey(&call.desk, call.signer()?.own(), &given, call.now).await;
     encode(done.map(|()| Empty {}))
 }
 
 /// A secret for an authenticator app.
 pub(super) async fn totp_offer(call: Call) -> Done {
-    encode(authenticator::offer(&call.desk, signer(&call)?.own(), call.now).await)
+    encode(authenticator::offer(&call.desk, call.signer()?.own(), call.now).await)
 }
 
 /// Sets the app up.
 pub(super) async fn add_totp(call: Call) -> Done {
     let given = call.json()?;
-    let done = authenticator::add(&call.desk, signer(&call)?.own(), &given, call.now).await;
+    let done = authenticator::add(&call.desk, call.signer()?.own(), &given, call.now).await;
     encode(done.map(|()| Empty {}))
 }
 
@@ -77,20 +72,20 @@ pub(super) async fn recoveries(call: Call) -> Done {
 /// Asks for a recovery.
 pub(super) async fn ask_recovery(call: Call) -> Done {
     let given = call.json()?;
-    let by = signer(&call)?;
+    let by = call.signer()?;
     encode(recovery::ask(&call.desk, &by.person, &by.device, &given, call.now).await)
 }
 
 /// Calls a recovery off.
 pub(super) async fn cancel_recovery(call: Call) -> Done {
     let given = call.json()?;
-    let by = signer(&call)?;
+    let by = call.signer()?;
     encode(recovery::cancel(&call.desk, &by.person, &by.device, &given, call.now).await)
 }
 
 /// The invite at a recovery's end.
 pub(super) async fn invite_recovered(call: Call) -> Done {
     let given = call.json()?;
-    let by = signer(&call)?;
+    let by = call.signer()?;
     encode(recovery::invite(&call.desk, &by.person, &by.device, &given, call.now).await)
 }

@@ -235,12 +235,11 @@ pub async fn sweep(desk: &Arc<Desk>) -> Result<(), Fault> {
 /// Has a card made of each file that has none, in the background: also of what a crash left without.
 fn look_into(desk: &Arc<Desk>, record: &Record) -> Result<(), Fault> {
     let id = record.facts.id;
-    let within = inspect::within(desk, record);
-    for at in record.files() {
+    for at in inspect::within(desk, record) {
         let Some(item) = record.facts.items.get(at.item) else {
             continue;
         };
-        if !within.contains(&at) || !is_kept(desk, id, at)? || !inspect::is_wanted(desk, item) {
+        if !is_kept(desk, id, at)? || !inspect::is_wanted(desk, item) {
             continue;
         }
         let Some(claim) = inspect::claim(desk, id, at)? else {
@@ -249,7 +248,7 @@ fn look_into(desk: &Arc<Desk>, record: &Record) -> Result<(), Fault> {
         let (desk, registry) = (Arc::clone(desk), item.registry.clone());
         let account = inspect::account(record);
         tokio::spawn(async move {
-            let Some(turn) = inspect::turn(&desk, account).await else {
+            let Some(turn) = desk.inspections.turn(account).await else {
                 return;
             };
             let looked = async {

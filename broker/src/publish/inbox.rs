@@ -117,6 +117,7 @@ pub(super) fn answers_for(desk: &Desk, package: &str, person: &Person) -> bool {
 }
 
 fn line(desk: &Desk, r: &Record, person: &Person, now: UnixTime) -> Result<InboxLine, Fault> {
+    let status = intent::status_at(desk, r, now)?;
     Ok(InboxLine {
         id: r.facts.id,
         title: r.facts.items.first().map(Item::name).unwrap_or_default(),
@@ -126,8 +127,8 @@ fn line(desk: &Desk, r: &Record, person: &Person, now: UnixTime) -> Result<Inbox
         caller: caller_line(r),
         opened: r.opened,
         expires: r.expires(),
-        approvals: (intent::status_at(desk, r, now)?.approvals, r.quorum),
-        not_before: veto::until(desk, r, now)?,
+        approvals: (status.approvals, r.quorum),
+        not_before: status.not_before,
         answered: r.evidence().iter().any(|e| e.person == person.id),
         intended_by: r
             .intents

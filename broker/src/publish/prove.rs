@@ -381,7 +381,7 @@ pub async fn prove_change(
     desk: &Desk,
     person: &Person,
     device: &DeviceId,
-    (what, object): (&str, &str),
+    what: (&str, &str),
     given: &SecondFactor,
     now: UnixTime,
 ) -> Result<Proved, Refusal> {
@@ -393,13 +393,7 @@ pub async fn prove_change(
     if !strongest {
         return Err(Refusal::StrongestFactor);
     }
-    let about = About {
-        act: Act::ChangeFactors,
-        digest: &passkey::change_digest(what, object),
-        device,
-        wrong: 0,
-    };
-    prove_now(desk, person, about, given, |_| None, now).await
+    prove_what(desk, person, device, what, given, now).await
 }
 
 /// The proof of what makes nobody stronger and can make people deaf, or an announcement void: any factor from a
@@ -409,7 +403,7 @@ pub async fn prove_in_browser(
     desk: &Desk,
     person: &Person,
     device: &DeviceId,
-    (what, object): (&str, &str),
+    what: (&str, &str),
     given: &SecondFactor,
     now: UnixTime,
 ) -> Result<Batch, Refusal> {
@@ -417,14 +411,26 @@ pub async fn prove_in_browser(
     if known.is_some_and(|d| d.kind == DeviceKind::Terminal) {
         return Ok(Batch::new());
     }
+    let proved = prove_what(desk, person, device, what, given, now).await?;
+    Ok(proved.spent)
+}
+
+/// The proof of a change that is named by what it does, and to what.
+async fn prove_what(
+    desk: &Desk,
+    person: &Person,
+    device: &DeviceId,
+    (what, object): (&str, &str),
+    given: &SecondFactor,
+    now: UnixTime,
+) -> Result<Proved, Refusal> {
     let about = About {
         act: Act::ChangeFactors,
         digest: &passkey::change_digest(what, object),
         device,
         wrong: 0,
     };
-    let proved = prove_now(desk, person, about, given, |_| None, now).await?;
-    Ok(proved.spent)
+    prove_now(desk, person, about, given, |_| None, now).await
 }
 
 /// What a person is told whose passkey's reply does not hold.

@@ -35,6 +35,9 @@ pub fn held_back(batch: Batch, record: &Record) -> Batch {
 
 /// Until when it is held back, if it is: asked again at each decision.
 pub fn until(desk: &Desk, record: &Record, now: UnixTime) -> Result<Option<UnixTime>, Fault> {
+    if !matches!(record.state, State::Approved { later: Some(_), .. }) {
+        return Ok(None);
+    }
     match desk.live.get(VETOES, record.facts.id.0.as_bytes())? {
         None => Ok(record.later(now).map(|later| later.until)),
         // What cannot be read is told anew.

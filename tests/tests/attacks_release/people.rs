@@ -1,6 +1,6 @@
 //! Over the same desk: who thaws, how a recovery ends, rows that are damaged, and a secret that a veto held back.
 
-use crate::{SetClock, approved_case, desk};
+use crate::{SetClock, approved_case, desk, reveals};
 use broker::{
     admin::{enroll, freeze, invites, people, recovery},
     challenge::totp::{TotpState, otpauth},
@@ -320,20 +320,9 @@ async fn attack_44_a_damaged_freeze_invite_or_recovery_freezes_nobody_else() {
 async fn a_secret_that_a_veto_held_back_is_given_again_from_its_collecting_on() {
     let stage = Stage::set_up().await;
     let desk = &stage.desk;
-    let policy = r#"[[package]]
-match = ["vault:deploy-key"]
-callers = [{ issuer = "client-key", client_key = "old-ci" }]
-approvers = ["release"]
-quorum = 1
-factors = ["device"]
-version = "any"
-mode = "reveal"
-veto = "1h"
-hours = "always"
-unsolicited = "ring"
-"#;
+    let policy = reveals("veto = \"1h\"\nhours = \"always\"\nunsolicited = \"ring\"");
     desk.policy
-        .store(Arc::new(Policy::parse(policy, "policy.toml").unwrap()));
+        .store(Arc::new(Policy::parse(&policy, "policy.toml").unwrap()));
     let key = DeviceKey::from_seed(random().unwrap()).unwrap();
     let (opened, ticket) = approved_case(desk, &stage.ci, &key).await.unwrap();
     let collect = async || release::collect(desk, opened.id, &ticket, stage.now()).await;

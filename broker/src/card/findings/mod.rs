@@ -10,8 +10,9 @@ pub(super) mod secrets;
 mod size;
 pub(super) mod source;
 
-use super::{Format, source::Listing, tree::Tree};
+use super::{Format, tree::Tree};
 use proto::card::Finding;
+use source::Sorted;
 use std::collections::BTreeMap;
 
 /// Most findings of one kind: a flood of one must not hide another, which a policy may forbid.
@@ -31,8 +32,8 @@ pub(super) struct Case<'a> {
     pub(super) now: &'a Tree,
     /// The previous version.
     pub(super) before: Before<'a>,
-    /// The source, if the job handed it in.
-    pub(super) source: Option<&'a Listing>,
+    /// Its files against the source, if the job handed that in.
+    pub(super) source: Option<&'a Sorted<'a>>,
 }
 
 /// What an archive is compared with. That nothing is known of a version before is neither calm nor a first release.

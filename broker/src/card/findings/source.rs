@@ -1,7 +1,11 @@
 //! The package against the source that the job handed in: files that are not in it, or differ from it.
 
 use super::Case;
-use crate::card::{Format, source::Listing, tree::named};
+use crate::card::{
+    Format,
+    source::Listing,
+    tree::{Tree, named},
+};
 use proto::{
     card::{AgainstSource, Finding, FindingKind, Risk},
     digest::hex,
@@ -28,7 +32,7 @@ const EGG_INFO: [&str; 10] = [
 
 /// What became of the package's files.
 #[derive(Default)]
-struct Sorted<'c> {
+pub(in crate::card) struct Sorted<'c> {
     /// As in the source.
     same: usize,
     /// Elsewhere in the source, with the same bytes.
@@ -43,22 +47,76 @@ struct Sorted<'c> {
     made: Vec<&'c str>,
 }
 
-/// How many files are in the source.
-pub(in crate::card) fn counts(case: &Case<'_>) -> Option<AgainstSource> {
-    let sorted = sorted(case, case.source?);
-    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    Some(AgainstSource {
-        same: count(sorted.same + sorted.moved.len()),
-        differ: count(sorted.differ.len()),
-        absent: count(sorted.new.len() + sorted.usual.len() + sorted.made.len()),
-    })
+impl<'c> Sorted<'c> {
+    /// How many files are in the source.
+    pub(in crate::card) fn counts(&self) -> AgainstSource {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        AgainstSource {
+            same: count(self.same + self.moved.len()),
+            differ: count(self.differ.len()),
+            absent: count(self.new.len() + self.usual.len() + self.made.len()),
+        }
+    }
+
+    /// Sorts a package's files.
+    pub(in crate::card) fn of(
+        format: Format,
+        now: &'c Tree,
+        before: Option<&Tree>,
+        source: &Listing,
+    ) -> Self {
+        let mut by_name = BTreeMap::<&str, Vec<&str>>::new();
+        for path in source.files.keys() {
+            by_name.entry(last(path)).or_default().push(path);
+        }
+        let files: Vec<_> = now
+            .files
+            .iter()
+            .map(|(name, leaf)| (name.as_str(), hex(&leaf.digest)))
+            .collect();
+        // The folder of the source that the package is made of: the one in which most of its files lie as they are.
+        let mut votes = BTreeMap::<&str, usize>::new();
+        for (name, digest) in &files {
+            for path in by_name.get(last(name)).into_iter().flatten() {
+                if let Some(folder) = path.strip_suffix(name)
+                    && (folder.is_empty() || folder.ends_with('/'))
+                    && source.files.get(*path) == Some(digest)
+                {
+                    *votes.entry(folder).or_default() += 1;
+                }
+            }
+        }
+        let most = |(folder, votes): &(&str, usize)| (*votes, std::cmp::Reverse(folder.len()));
+        let root = votes.into_iter().max_by_key(most).map_or("", |(f, _)| f);
+        let all: BTreeSet<&String> = source.files.values().collect();
+        let mut out = Self::default();
+        for (name, digest) in files {
+            // Cargo keeps the manifest as it was written under another name.
+            let was = match name {
+                "Cargo.toml.orig" => "Cargo.toml",
+                name => name,
+            };
+            let path = format!("{root}{was}");
+            let says = || now.text(name).is_some_and(|text| source.says(&path, text));
+            match source.files.get(&path) {
+                Some(there) if *there == digest => out.same += 1,
+                _ if made(format, name) => out.made.push(name),
+                // Rewritten by setuptools, and it says what it said.
+                _ if is_settings(format, name) && says() => out.made.push(name),
+                Some(_) => out.differ.push(name),
+                None if all.contains(&digest) => out.moved.push(name),
+                None if before.is_some_and(|b| b.files.contains_key(name)) => out.usual.push(name),
+                None => out.new.push(name),
+            }
+        }
+        out
+    }
 }
 
 pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
-    let Some(source) = case.source else {
+    let Some(sorted) = case.source else {
         return Vec::new();
     };
-    let sorted = sorted(case, source);
     let groups = [
         (
             &sorted.differ,
@@ -86,60 +144,6 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
             why: why.to_owned(),
         })
         .collect()
-}
-
-fn sorted<'c>(case: &Case<'c>, source: &Listing) -> Sorted<'c> {
-    let mut by_name = BTreeMap::<&str, Vec<&str>>::new();
-    for path in source.files.keys() {
-        by_name.entry(last(path)).or_default().push(path);
-    }
-    let files: Vec<_> = case
-        .now
-        .files
-        .iter()
-        .map(|(name, leaf)| (name.as_str(), hex(&leaf.digest)))
-        .collect();
-    // The folder of the source that the package is made of: the one in which most of its files lie as they are.
-    let mut votes = BTreeMap::<&str, usize>::new();
-    for (name, digest) in &files {
-        for path in by_name.get(last(name)).into_iter().flatten() {
-            if let Some(folder) = path.strip_suffix(name)
-                && (folder.is_empty() || folder.ends_with('/'))
-                && source.files.get(*path) == Some(digest)
-            {
-                *votes.entry(folder).or_default() += 1;
-            }
-        }
-    }
-    let most = |(folder, votes): &(&str, usize)| (*votes, std::cmp::Reverse(folder.len()));
-    let root = votes.into_iter().max_by_key(most).map_or("", |(f, _)| f);
-    let all: BTreeSet<&String> = source.files.values().collect();
-    let before = case.before.tree();
-    let mut out = Sorted::default();
-    for (name, digest) in files {
-        // Cargo keeps the manifest as it was written under another name.
-        let was = match name {
-            "Cargo.toml.orig" => "Cargo.toml",
-            name => name,
-        };
-        let path = format!("{root}{was}");
-        let says = || {
-            case.now
-                .text(name)
-                .is_some_and(|text| source.says(&path, text))
-        };
-        match source.files.get(&path) {
-            Some(there) if *there == digest => out.same += 1,
-            _ if made(case.format, name) => out.made.push(name),
-            // Rewritten by setuptools, and it says what it said.
-            _ if is_settings(case.format, name) && says() => out.made.push(name),
-            Some(_) => out.differ.push(name),
-            None if all.contains(&digest) => out.moved.push(name),
-            None if before.is_some_and(|b| b.files.contains_key(name)) => out.usual.push(name),
-            None => out.new.push(name),
-        }
-    }
-    out
 }
 
 fn last(path: &str) -> &str {

@@ -10,7 +10,8 @@ pub mod source;
 pub use rows::{cards, cards_by_item, diff, dropped};
 
 use super::{
-    Refusal, ledger,
+    Refusal,
+    ledger::{self, REQUESTS},
     previous::{self, Before},
     state::{FileAt, Record},
 };
@@ -26,6 +27,7 @@ use crate::{
         uploads::Slot,
     },
     policy::Entry,
+    store::{Batch, Table},
 };
 use proto::{
     api::{Mode, StateName},
@@ -40,6 +42,9 @@ use std::{
     sync::Arc,
 };
 use tempfile::SpooledTempFile;
+
+/// Attempts to store something about a request while it changes.
+const RACES_MAX: usize = 20;
 
 /// Claims a file that has no card: whoever has the claim may look into it, and nobody else meanwhile.
 pub fn claim(desk: &Desk, id: RequestId, at: FileAt) -> Result<Option<Claim>, Fault> {
@@ -164,21 +169,30 @@ pub async fn handed_over(
     claim: &Claim,
     file: &File,
     turn: Turn,
-    mut body: SpooledTempFile,
+    body: SpooledTempFile,
 ) -> Result<(), Refusal> {
-    let algorithm = file.digest.algorithm();
-    let hashed = tokio::task::spawn_blocking(move || {
-        let digest = digest_of(&mut body, algorithm)?;
-        Ok::<_, std::io::Error>((digest, body))
-    });
-    let hashed = hashed.await.map_err(|_| Fault::Damaged("an upload"))?;
-    let ((size, digest), body) = hashed.map_err(|_| Fault::Damaged("an upload"))?;
+    let (size, digest, body) = hashed(body, file.digest.algorithm()).await?;
     if digest != file.digest || size != file.size {
         return Err(Refusal::BytesDiffer(
             "these are not the bytes of the request's file".to_owned(),
         ));
     }
     look(desk, claim, turn, body).await
+}
+
+/// Length and digest of what was handed over, which is to be read again from its start.
+async fn hashed(
+    mut body: SpooledTempFile,
+    algorithm: Algorithm,
+) -> Result<(u64, Digest, SpooledTempFile), Fault> {
+    let work = move || {
+        let (size, digest) = digest_of(&mut body, algorithm)?;
+        body.rewind()?;
+        Ok::<_, std::io::Error>((size, digest, body))
+    };
+    let hashed = tokio::task::spawn_blocking(work).await;
+    let damaged = || Fault::Damaged("an upload");
+    hashed.map_err(|_| damaged())?.map_err(|_| damaged())
 }
 
 fn digest_of(body: &mut SpooledTempFile, algorithm: Algorithm) -> std::io::Result<(u64, Digest)> {
@@ -266,9 +280,39 @@ pub fn account(record: &Record) -> Slot {
     Slot::account(&record.facts.caller, record.actor.as_deref())
 }
 
-/// Waits until it is the turn of whoever asked: one file of each account at a time.
-pub async fn turn(desk: &Desk, account: Slot) -> Option<Turn> {
-    desk.inspections.turn(account).await
+/// Stores rows about a request that is not over yet, unless they are there. In a commit with the request as it is:
+/// nothing is left of one that ends meanwhile.
+async fn store_beside(
+    desk: &Desk,
+    id: RequestId,
+    rows: [(Table, &[u8], Vec<u8>); 2],
+) -> Result<Stored, Refusal> {
+    for _ in 0..RACES_MAX {
+        let held = ledger::live(desk, id)?.ok_or(Refusal::NotFound)?;
+        if held.record.name().is_final() {
+            return Err(Refusal::State(held.record.name(), None));
+        }
+        let mut batch = Batch::new().require(REQUESTS, id.0.as_bytes(), held.version);
+        for (table, key, row) in &rows {
+            batch = batch.create(*table, *key, row.clone());
+        }
+        match desk.commit(batch, &[], desk.world.now()).await {
+            Ok(_) => return Ok(Stored::Now),
+            Err(Fault::Conflict(table, _)) if rows.iter().any(|(own, ..)| *own == table) => {
+                return Ok(Stored::Before);
+            }
+            Err(Fault::Conflict(..)) => {}
+            Err(other) => return Err(other.into()),
+        }
+    }
+    Err(Refusal::Busy)
+}
+
+/// When rows were stored.
+#[derive(PartialEq, Eq)]
+enum Stored {
+    Now,
+    Before,
 }
 
 fn item_and_file(record: &Record, at: FileAt) -> Option<(&Item, &File)> {

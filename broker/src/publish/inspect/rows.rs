@@ -3,15 +3,13 @@
 //!
 //! If an attacker writes here: both rows are authenticated, and bound to the digest of the file that they are about.
 
-use super::{format, item_and_file, within};
+use super::{format, item_and_file, store_beside, within};
 use crate::{
     card::Inspection,
     desk::{Desk, Fault, people::Person},
     policy::Entry,
     publish::{
-        Refusal,
-        ledger::{self, REQUESTS},
-        question,
+        Refusal, ledger, question,
         state::{FileAt, Record},
     },
     store::{Batch, Table},
@@ -37,8 +35,6 @@ const FEW: usize = 2;
 const MANY: usize = 40;
 /// Rows that are read at once.
 const PAGE: usize = 500;
-/// Attempts to store a card while the request changes.
-const RACES_MAX: usize = 20;
 
 /// A card that was made.
 pub(super) struct Made {
@@ -119,23 +115,8 @@ pub(super) async fn store(
     let key = key(id, at);
     let row = desk.authentic(CARDS, &key, &said)?;
     let detail = desk.authentic(DETAILS, &key, &details)?;
-    for _ in 0..RACES_MAX {
-        let held = ledger::live(desk, id)?.ok_or(Refusal::NotFound)?;
-        if held.record.name().is_final() {
-            return Err(Refusal::State(held.record.name(), None));
-        }
-        // In a commit with the request as it is: nothing is left of one that ends meanwhile.
-        let batch = Batch::new()
-            .require(REQUESTS, id.0.as_bytes(), held.version)
-            .create(CARDS, &key, row.clone())
-            .create(DETAILS, &key, detail.clone());
-        match desk.commit(batch, &[], desk.world.now()).await {
-            Ok(_) | Err(Fault::Conflict(CARDS | DETAILS, _)) => return Ok(()),
-            Err(Fault::Conflict(..)) => {}
-            Err(other) => return Err(other.into()),
-        }
-    }
-    Err(Refusal::Busy)
+    let rows = [(CARDS, &*key, row), (DETAILS, &*key, detail)];
+    store_beside(desk, id, rows).await.map(drop)
 }
 
 impl Details {

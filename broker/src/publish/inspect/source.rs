@@ -2,18 +2,14 @@
 //!
 //! If an attacker writes here: it is the job's word in any case, and every place that shows it says so.
 
-use super::{account, is_wanted, turn};
+use super::{Stored, account, hashed, is_wanted, store_beside};
 use crate::{
     card::{
         run::{NotInspected, pack_source},
         source::Listing,
     },
     desk::{Desk, Fault},
-    publish::{
-        Refusal,
-        ledger::{self, REQUESTS},
-        state::Record,
-    },
+    publish::{Refusal, state::Record},
     store::{Batch, Table},
 };
 use proto::{
@@ -23,15 +19,13 @@ use proto::{
     ids::RequestId,
 };
 use serde::{Deserialize, Serialize};
-use std::{io::Seek as _, sync::Arc};
+use std::sync::Arc;
 use tempfile::SpooledTempFile;
 
 /// By id: that a source was handed in, and what decides of it; authenticated.
 const SOURCES: Table = Table("source");
 /// By id: which files it has; authenticated, and read only where a file is compared with it.
 const LISTS: Table = Table("source-files");
-/// Attempts to store it while the request changes.
-const RACES_MAX: usize = 20;
 
 #[derive(Serialize, Deserialize)]
 struct Source {
@@ -55,17 +49,12 @@ pub fn wanted(desk: &Desk, record: &Record) -> Result<(), Refusal> {
 pub async fn handed_in(
     desk: &Arc<Desk>,
     record: &Record,
-    mut archive: SpooledTempFile,
+    archive: SpooledTempFile,
 ) -> Result<(), Refusal> {
     let id = record.facts.id;
-    let turn = turn(desk, account(record)).await.ok_or(Refusal::Busy)?;
-    let hashed = tokio::task::spawn_blocking(move || {
-        let (size, digest) = super::digest_of(&mut archive, Algorithm::Sha256)?;
-        archive.rewind()?;
-        Ok::<_, std::io::Error>((size, digest, archive))
-    });
-    let hashed = hashed.await.map_err(|_| Fault::Damaged("an upload"))?;
-    let (size, digest, archive) = hashed.map_err(|_| Fault::Damaged("an upload"))?;
+    let turn = desk.inspections.turn(account(record)).await;
+    let turn = turn.ok_or(Refusal::Busy)?;
+    let (size, digest, archive) = hashed(archive, Algorithm::Sha256).await?;
     if let Some(known) = stored(desk, id)? {
         return same(&known, &digest);
     }
@@ -91,25 +80,10 @@ pub async fn handed_in(
     let key = id.0.as_bytes();
     let row = desk.authentic(SOURCES, key, &source)?;
     let list = desk.authentic(LISTS, key, &files)?;
-    for _ in 0..RACES_MAX {
-        let held = ledger::live(desk, id)?.ok_or(Refusal::NotFound)?;
-        if held.record.name().is_final() {
-            return Err(Refusal::State(held.record.name(), None));
-        }
-        let batch = Batch::new()
-            .require(REQUESTS, id.0.as_bytes(), held.version)
-            .create(SOURCES, key, row.clone())
-            .create(LISTS, key, list.clone());
-        match desk.commit(batch, &[], desk.world.now()).await {
-            Ok(_) => return Ok(()),
-            Err(Fault::Conflict(SOURCES | LISTS, _)) => {
-                return stored(desk, id)?.map_or(Err(Refusal::Busy), |known| same(&known, &digest));
-            }
-            Err(Fault::Conflict(..)) => {}
-            Err(other) => return Err(other.into()),
-        }
+    if store_beside(desk, id, [(SOURCES, key, row), (LISTS, key, list)]).await? == Stored::Now {
+        return Ok(());
     }
-    Err(Refusal::Busy)
+    stored(desk, id)?.map_or(Err(Refusal::Busy), |known| same(&known, &digest))
 }
 
 fn same(known: &Source, digest: &Digest) -> Result<(), Refusal> {

@@ -113,12 +113,8 @@ fn of_first_package(desk: &Desk, facts: &RequestFacts) -> Result<Vec<Kept>, Faul
     let Some(item) = facts.items.first() else {
         return Ok(Vec::new());
     };
-    of_package(desk, &item.package_key())
-}
-
-fn of_package(desk: &Desk, package: &str) -> Result<Vec<Kept>, Fault> {
     let mut all = Vec::new();
-    for id in ids_of_package(desk, package)? {
+    for id in ids_of_package(desk, &item.package_key())? {
         all.extend(kept(desk, id)?.map(|row| row.value));
     }
     Ok(all)

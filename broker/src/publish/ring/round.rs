@@ -246,10 +246,10 @@ impl<'a> Round<'a> {
             told.changed = true;
             rung.push(person.id.clone());
         }
+        let (desk, told) = (self.desk, self.told_of(id)?);
+        let ordered = all && rung.is_empty() && told.value.since.is_none();
         // Ordered is not sent: a broker that is sealed or stopped in between has told nobody.
-        all &= rung.is_empty() && !outbox::is_untried(self.desk, id)?;
-        let told = self.told_of(id)?;
-        if all && told.value.since.is_none() {
+        if ordered && !outbox::is_untried(desk, id)? {
             told.value.since = Some(now);
             told.changed = true;
             self.events.push(Event::VetoTold { request: id });
