@@ -695,6 +695,10 @@ async fn attack_33_an_authenticator_app_is_set_up_with_the_strongest_factor_and_
     let events = office.events().await.unwrap();
     let set: Vec<_> = events.iter().filter(|e| e["type"] == "totp-set").collect();
     assert_eq!((set.len(), &set[0]["person"]), (1, &json!("alice")));
+    // A guess at any of these doors stands in the log, with its device.
+    let id = alice.device.key.public().id();
+    let refused = json!({"type": "change-refused", "person": "alice", "device": id, "reason": "factor-wrong"});
+    assert_eq!(events.iter().filter(|e| **e == refused).count(), 1);
 }
 
 fn alice_passkey(phone: &Phone) -> String {

@@ -5,7 +5,7 @@ use crate::{
     audit::event::Event,
     desk::{
         Desk, Fault,
-        bells::{CHANNELS, CHANNELS_MAX, QUIET, TESTED, channel_id, channel_key},
+        bells::{CHANNELS, CHANNELS_MAX, HEALTH, QUIET, TESTED, channel_id, channel_key},
     },
     notify::{
         Channel,
@@ -21,7 +21,10 @@ use proto::{
     notify::{AddChannel, ChannelAdded, ChannelKind, ChannelLine, Quiet, Settings},
     time::UnixTime,
 };
+use std::slice;
 
+/// Attempts to remove a channel that is rung by at the same moment.
+const RACES_MAX: usize = 10;
 /// Seconds between two tests.
 const TEST_PAUSE: u64 = 10;
 
@@ -56,7 +59,8 @@ pub async fn settings(desk: &Desk, person: &PersonId, now: UnixTime) -> Result<S
     })
 }
 
-/// Adds a channel, or replaces the one with the same address.
+/// Adds a channel. One with the same address stays as it is: a stolen session must not make it deaf by other keys
+/// (attack 32), and to remove it takes a factor and is told.
 pub async fn add(
     desk: &Desk,
     person: &PersonId,
@@ -83,17 +87,21 @@ pub async fn add(
     }
     let id = channel_id(channel.kind, &channel.url);
     let key = channel_key(person, &id);
-    let old = desk.live.get(CHANNELS, &key).map_err(Fault::from)?;
-    if old.is_none() && desk.channel_ids(person)?.len() >= CHANNELS_MAX {
+    if desk
+        .live
+        .get(CHANNELS, &key)
+        .map_err(Fault::from)?
+        .is_some()
+    {
+        return known(desk, person, id, &channel);
+    }
+    if desk.channel_ids(person)?.len() >= CHANNELS_MAX {
         return Err(Refusal::BadRequest(format!(
             "a person has {CHANNELS_MAX} channels at most; remove one first"
         )));
     }
     let sealed = desk.seal_channel(&key, &channel)?;
-    let batch = match old {
-        None => Batch::new().create(CHANNELS, &key, sealed),
-        Some(row) => Batch::new().replace(CHANNELS, &key, row.version, sealed),
-    };
+    let batch = Batch::new().create(CHANNELS, &key, sealed);
     let event = Event::ChannelAdded {
         person: person.clone(),
         device: device.clone(),
@@ -105,6 +113,22 @@ pub async fn add(
             .then(|| channel.secret.clone())
             .flatten(),
     })
+}
+
+/// The reply for an address that the person has: a browser gives the same subscription again and again.
+fn known(
+    desk: &Desk,
+    person: &PersonId,
+    id: String,
+    given: &Channel,
+) -> Result<ChannelAdded, Refusal> {
+    let held = desk.channel(person, &id).ok().flatten();
+    if held.is_some_and(|held| held.value.is_subscription_of(given)) {
+        return Ok(ChannelAdded { id, secret: None });
+    }
+    Err(Refusal::BadRequest(format!(
+        "you have a channel with this address; remove it first: countersign notify remove {id}"
+    )))
 }
 
 /// Removes a channel. Its person is told, there for the last time and on all others.
@@ -120,16 +144,25 @@ pub async fn remove(
         return Err(Refusal::NotFound);
     }
     let about = (change::REMOVE_CHANNEL, id);
-    let spent = prove_in_browser(desk, &held.value, own.device, about, factor, now).await?;
-    let batch = outbox::channel_removed(desk, spent, own.person, id, now)?;
-    let batch = desk.forget_channel(batch, &channel_key(own.person, id))?;
     let event = Event::ChannelRemoved {
         person: own.person.clone(),
         device: own.device.clone(),
     };
-    desk.commit(batch, &[event], now).await?;
-    desk.bells.queue();
-    Ok(())
+    for _ in 0..RACES_MAX {
+        let spent = prove_in_browser(desk, &held.value, own.device, about, factor, now).await?;
+        let batch = outbox::channel_removed(desk, spent, own.person, id, now)?;
+        let batch = desk.forget_channel(batch, &channel_key(own.person, id))?;
+        match desk.commit(batch, slice::from_ref(&event), now).await {
+            // It was rung by at this moment.
+            Err(Fault::Conflict(HEALTH, _)) => {}
+            done => {
+                done?;
+                desk.bells.queue();
+                return Ok(());
+            }
+        }
+    }
+    Err(Refusal::Busy)
 }
 
 /// Sets quiet hours, or takes them away.

@@ -102,6 +102,15 @@ pub enum Event {
         /// Why.
         reason: AnswerRefusal,
     },
+    /// A change of a person's own devices, factors, notifications or announcements was not proved.
+    ChangeRefused {
+        /// Who.
+        person: PersonId,
+        /// With which device.
+        device: DeviceId,
+        /// Why.
+        reason: AnswerRefusal,
+    },
     /// An announcement is over before its time.
     IntentWithdrawn {
         /// Which.

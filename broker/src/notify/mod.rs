@@ -137,6 +137,14 @@ impl Channel {
         Ok(channel)
     }
 
+    /// Whether both are the same subscription of one browser.
+    pub fn is_subscription_of(&self, other: &Self) -> bool {
+        let subscribed = |c: &Self| c.kind == ChannelKind::WebPush;
+        subscribed(self)
+            && subscribed(other)
+            && (&self.url, &self.secret, &self.key) == (&other.url, &other.secret, &other.key)
+    }
+
     /// Its address.
     pub fn address(&self) -> Result<Url, Unusable> {
         Url::parse(&self.url).map_err(|_| Unusable::new("the address is no URL"))

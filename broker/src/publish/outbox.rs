@@ -121,6 +121,25 @@ pub fn channel_removed(
     Ok(batch)
 }
 
+/// Tells a person on the other channels that the one of this letter is no more, unless this letter says so itself.
+fn channel_ended(
+    desk: &Desk,
+    mut batch: Batch,
+    letter: &Letter,
+    now: UnixTime,
+) -> Result<Batch, Fault> {
+    if letter.last.is_some() {
+        return Ok(batch);
+    }
+    for channel in desk.channel_ids(&letter.person)? {
+        if channel != letter.channel {
+            let told = Letter::new(&letter.person, channel, About::Settings, now);
+            batch = told.put(desk, batch, now)?;
+        }
+    }
+    Ok(batch)
+}
+
 /// Whether a letter about this request was not tried yet.
 pub fn is_untried(desk: &Desk, id: RequestId) -> Result<bool, Fault> {
     let mut after: Option<Vec<u8>> = None;
@@ -198,6 +217,8 @@ async fn one(desk: &Desk, key: &[u8], row: &Row) -> Result<(), Fault> {
     match &sent {
         Ok(()) => {}
         Err(Failure::Not(NotSent::Gone)) => {
+            // Who ended a subscription by a stolen browser is not to do it unheard, as above.
+            batch = channel_ended(desk, batch, &letter, now)?;
             batch = desk.forget_channel(batch, &channel)?;
             events.push(Event::ChannelGone {
                 person: letter.person.clone(),
@@ -218,6 +239,8 @@ async fn one(desk: &Desk, key: &[u8], row: &Row) -> Result<(), Fault> {
     tolerate(desk.commit(batch, &events, now).await.map(drop))?;
     if events.is_empty() {
         remember(desk, &channel, sent.err().map(|f| f.to_string()), now).await?;
+    } else {
+        desk.bells.queue();
     }
     Ok(())
 }

@@ -321,7 +321,7 @@ pub async fn prove_now(
     person: &Person,
     about: About<'_>,
     given: &SecondFactor,
-    recorded: impl Fn(AnswerRefusal) -> Option<Event>,
+    recorded: impl Fn(AnswerRefusal) -> Event,
     now: UnixTime,
 ) -> Result<Proved, Refusal> {
     for _ in 0..RACES_MAX {
@@ -340,11 +340,7 @@ pub async fn prove_now(
             }
             Err(Unproved::Refused(refusal)) => return Err(refusal),
         };
-        let events = Vec::from_iter(recorded(reason));
-        if charged.is_empty() && events.is_empty() {
-            return Err(told);
-        }
-        match desk.commit(charged, &events, now).await {
+        match desk.commit(charged, &[recorded(reason)], now).await {
             // Others were charged at this moment: a guess that costs nothing would be one too many (attack 21).
             Err(Fault::Conflict(..)) => {}
             done => return Err(done.map_or_else(Refusal::from, |_| told)),
@@ -430,7 +426,12 @@ async fn prove_what(
         device,
         wrong: 0,
     };
-    prove_now(desk, person, about, given, |_| None, now).await
+    let refused = |reason| Event::ChangeRefused {
+        person: person.id.clone(),
+        device: device.clone(),
+        reason,
+    };
+    prove_now(desk, person, about, given, refused, now).await
 }
 
 /// What a person is told whose passkey's reply does not hold.

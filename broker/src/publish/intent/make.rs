@@ -142,7 +142,7 @@ async fn second_factor(
     };
     let recorded = |reason| {
         desk.metrics.answers_refused.inc();
-        Some(refusal(person, reason))
+        refusal(person, reason)
     };
     prove_now(desk, person, about, &given.factor, recorded, now).await
 }

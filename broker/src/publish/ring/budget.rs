@@ -25,9 +25,13 @@ pub(super) struct Budget {
     /// For an intent, or a package's veto: how often, and when last.
     #[serde(default)]
     spaced: BTreeMap<String, (u32, UnixTime)>,
+    /// The same things: when one last rang for no other reason than that half of its time was over.
+    #[serde(default)]
+    late: BTreeMap<String, UnixTime>,
 }
 
-/// A time that runs out: what waits in it is rung for in its first half, whatever was rung before.
+/// A time that runs out: when half of it is over there is a ring of its own, whatever was rung before. It has a space
+/// too: whoever keeps many requests open has one that is half over at each moment.
 #[derive(Clone, Copy)]
 pub(super) struct Span {
     pub(super) from: UnixTime,
@@ -46,6 +50,7 @@ impl Budget {
         let lately = |t: UnixTime| t <= now.after(SPACE) && now.since(t) < DAY;
         self.unsolicited.retain(|t| lately(*t));
         self.spaced.retain(|_, (_, t)| lately(*t));
+        self.late.retain(|_, t| lately(*t));
     }
 
     /// Rings of the last day that nobody announced.
@@ -56,14 +61,21 @@ impl Budget {
 
     /// Whether this may ring now.
     pub(super) fn has_space(&self, what: &str, span: Span, now: UnixTime) -> bool {
-        let free = |(count, last): &(u32, UnixTime)| {
-            *count < AT_ONCE || now.since(*last) >= SPACE || span.half_over(now)
-        };
+        let late = || self.late.get(what).is_none_or(|last| spaced(*last, now));
+        self.is_free(what, now) || (span.half_over(now) && late())
+    }
+
+    fn is_free(&self, what: &str, now: UnixTime) -> bool {
+        let free = |(count, last): &(u32, UnixTime)| *count < AT_ONCE || spaced(*last, now);
         self.spaced.get(what).is_none_or(free)
     }
 
     /// Takes the place of one ring for this.
-    pub(super) fn spaced(&mut self, what: String, now: UnixTime) {
+    pub(super) fn take(&mut self, what: String, now: UnixTime) {
+        if !self.is_free(&what, now) {
+            self.late.insert(what, now);
+            return;
+        }
         let (count, last) = self.spaced.entry(what).or_insert((0, now));
         *count = count.saturating_add(1);
         *last = now;
@@ -79,6 +91,10 @@ impl Budget {
     }
 }
 
+fn spaced(last: UnixTime, now: UnixTime) -> bool {
+    now.since(last) >= SPACE
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,19 +108,20 @@ mod tests {
     fn attack_24_what_was_announced_is_never_used_up_and_never_rings_without_end() {
         let mut budget = Budget::default();
         let mut rings = 0;
-        // A thief opens and takes back every second for ten hours, each time for half an hour.
+        // A thief opens and takes back every second for ten hours, each time for half an hour, and of what he left
+        // open one is half over every second.
         for now in (0..36_000).map(UnixTime) {
-            let span = Span {
-                from: now,
-                until: now.after(1800),
-            };
-            budget.forget(now);
-            if budget.has_space("intent", span, now) {
-                budget.spaced("intent".to_owned(), now);
-                rings += 1;
+            for from in [now, UnixTime(now.0.saturating_sub(900))] {
+                let until = from.after(1800);
+                let span = Span { from, until };
+                budget.forget(now);
+                if budget.has_space("intent", span, now) {
+                    budget.take("intent".to_owned(), now);
+                    rings += 1;
+                }
             }
         }
-        assert_eq!(rings, 3 + 59);
+        assert_eq!(rings, 3 + 59 + 59);
         // The real one waits ten minutes at most.
         let opened = UnixTime(36_000);
         let span = Span {
@@ -115,11 +132,11 @@ mod tests {
     }
 
     #[test]
-    fn whatever_was_rung_before_a_short_time_rings_in_its_first_half() {
+    fn whatever_was_rung_before_a_short_time_rings_when_half_of_it_is_over() {
         let mut budget = Budget::default();
         for _ in 0..3 {
             assert!(budget.has_space("veto", SPAN, UnixTime(0)));
-            budget.spaced("veto".to_owned(), UnixTime(0));
+            budget.take("veto".to_owned(), UnixTime(0));
         }
         let short = Span {
             from: UnixTime(0),
@@ -127,6 +144,9 @@ mod tests {
         };
         assert!(!budget.has_space("veto", short, UnixTime(29)));
         assert!(budget.has_space("veto", short, UnixTime(30)));
+        budget.take("veto".to_owned(), UnixTime(30));
+        // Once: the next has its turn ten minutes later.
+        assert!(!budget.has_space("veto", short, UnixTime(31)));
         assert!(budget.has_space("another", short, UnixTime(0)));
     }
 
@@ -136,7 +156,7 @@ mod tests {
         let mut budget = Budget::default();
         for _ in 0..3 {
             assert!(budget.charge(far));
-            budget.spaced("intent".to_owned(), far);
+            budget.take("intent".to_owned(), far);
         }
         budget.forget(UnixTime(0));
         assert!(budget.charge(UnixTime(0)));

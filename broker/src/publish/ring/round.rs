@@ -238,7 +238,7 @@ impl<'a> Round<'a> {
                 all = false;
                 continue;
             }
-            budget.value.spaced(what.clone(), now);
+            budget.value.take(what.clone(), now);
             budget.changed = true;
             self.letters(&person.id, channels, About::Veto, id)?;
             let told = self.told_of(id)?;
@@ -333,7 +333,7 @@ impl<'a> Round<'a> {
         let now = self.now;
         let known = self.budget(person)?;
         match intent {
-            Some(intent) => known.value.spaced(intent, now),
+            Some(intent) => known.value.take(intent, now),
             None if known.value.charge(now) => {}
             None => return Ok(false),
         }

@@ -3,7 +3,9 @@
 import { base64url, passkeyChallenge, unhex } from "./canonical.js";
 import { signed } from "./api.js";
 
-export const available = "PublicKeyCredential" in window && "parseRequestOptionsFromJSON" in PublicKeyCredential;
+// A site that is an address instead of a name has none, nor does the broker then.
+const named = !/^\[|^[0-9.]+$/.test(location.hostname);
+export const available = named && "PublicKeyCredential" in window && "parseRequestOptionsFromJSON" in PublicKeyCredential;
 
 /** A new passkey for the broker's options, as JSON. */
 export async function create(options) {

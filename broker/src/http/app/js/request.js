@@ -76,8 +76,8 @@ export async function request(main, { argument: id, signal, again }) {
   follow(id, status, signal, async (next, before) => {
     if (next.state !== before.state) {
       // Another state has other things to show, like a registry's page.
-      say(`Now ${next.state}. ${next.reason ?? meaning(next.state)}`);
-      return again();
+      await again();
+      return say(`Now ${next.state}. ${next.reason ?? meaning(next.state)}`);
     }
     const fresh = await get(`/v1/requests/${id}/question`);
     status = next;
