@@ -240,6 +240,78 @@ async fn attack_44_a_damaged_row_keeps_no_other_deposit_or_stage_waiting() {
     small.until(&spoilt, "published").await.unwrap();
 }
 
+/// Whether a request that eve starts is told as unusual.
+async fn eve_is_new(small: &Small, version: &str) -> (bool, Job) {
+    let next = Packed::new("@acme/left", version).unwrap();
+    let eve = json!({"actor": "eve", "actor_id": "8"});
+    let token = small.token_with(&eve).await.unwrap();
+    let items = [next.item("latest").unwrap()];
+    let key = format!("key {version}");
+    let job = Job::open(&small.daemon, &token, &items, &key)
+        .await
+        .unwrap();
+    let question: Value = small.alice.question(job.id).await.unwrap().ok().unwrap();
+    let told = question["warnings"].to_string();
+    (told.contains("started by eve"), job)
+}
+
+#[tokio::test]
+async fn attack_44_a_request_that_was_made_published_teaches_nothing() {
+    let mut small = Small::start(&policy_of_one()).await.unwrap();
+    let first = Packed::new("@acme/left", "1.0.0").unwrap();
+    let job = small.open(&[first.item("latest").unwrap()]).await.unwrap();
+    small
+        .alice
+        .approve(&job)
+        .await
+        .unwrap()
+        .ok_status()
+        .unwrap();
+    let credential = job.credential().await.unwrap();
+    let endpoint = small.endpoint().unwrap();
+    let document = first.document("latest").unwrap();
+    let put = endpoint.put(&first.name, &credential, document).await;
+    assert_eq!(put.unwrap().status, 201);
+    let start = Instant::now();
+    let mut version = 0;
+    let asked = loop {
+        version += 1;
+        let (new, job) = eve_is_new(&small, &format!("1.1.{version}")).await;
+        if new {
+            break job;
+        }
+        assert!(start.elapsed() < Duration::from_secs(30));
+        job.cancel().await.unwrap().ok_status().unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    };
+    // Nobody approved it. Whoever writes the database makes it one that was published long ago.
+    small.daemon.kill9();
+    let live = small.daemon.dir().join("data/live.redb");
+    let id = asked.id.0.as_bytes().as_slice();
+    let key = [b"request\0", id].concat();
+    let stored = row(&live, &key).unwrap();
+    let mut record: Value = serde_json::from_slice(&stored[8..]).unwrap();
+    record["state"] = json!({"is": "published", "evidence": [], "sealed": "", "read_back": []});
+    let forged = [&stored[..8], &serde_json::to_vec(&record).unwrap()].concat();
+    write_row(&live, &key, Some(&forged)).unwrap();
+    let finished = [b"finished\0".as_slice(), &1_u64.to_be_bytes(), id].concat();
+    write_row(&live, &finished, Some(&[0; 8])).unwrap();
+    small.daemon.restart().await.unwrap();
+    // It goes to the other finished ones, and nobody has learnt its ways.
+    let start = Instant::now();
+    loop {
+        let moved = small
+            .daemon
+            .log()
+            .contains("nothing left; nothing is learnt from it");
+        if moved || start.elapsed() > Duration::from_secs(20) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(eve_is_new(&small, "1.2.0").await.0);
+}
+
 #[tokio::test]
 async fn attack_44_a_damaged_source_keeps_no_release_from_being_remembered() {
     let mut small = Small::start(&policy_of_one()).await.unwrap();

@@ -428,6 +428,27 @@ async fn attack_32_no_channel_gets_other_keys_and_its_end_is_told() {
 }
 
 #[tokio::test]
+async fn attack_32_channels_that_are_added_at_once_are_never_more_than_are_listed() {
+    let hook = Hook::start().await.unwrap();
+    let small = small(POLICY, &[&hook.origin]).await;
+    let at = |n: u32| hook.at(&format!("{n}"));
+    let add = async |url: String| {
+        let given = json!({"kind": "webhook", "url": url, "name": "team"});
+        let reply = small.alice.call("POST", "/v1/notify/channels", &given);
+        reply.await.unwrap().good()
+    };
+    let mut added = 0;
+    for n in 0..9 {
+        added += usize::from(add(at(n)).await);
+    }
+    let more = futures_util::future::join_all((9..40).map(|n| add(at(n)))).await;
+    added += more.into_iter().filter(|taken| *taken).count();
+    assert_eq!(added, 10);
+    let listed = settings(&small.alice).await;
+    assert_eq!(listed["channels"].as_array().unwrap().len(), 10);
+}
+
+#[tokio::test]
 async fn who_was_removed_is_not_rung_and_who_asked_is_not_either() {
     let hook = Hook::start().await.unwrap();
     let small = small(&policy_of_one(), &[&hook.origin]).await;

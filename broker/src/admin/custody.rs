@@ -31,6 +31,10 @@ pub async fn unseal(
     let Ok(_one) = desk.unsealing.try_acquire() else {
         return Err(Refusal::Busy);
     };
+    if desk.vault.is_sealed() {
+        // Before the keys are there: nothing that people could not answer meanwhile is over by then.
+        desk.bells.opened(now);
+    }
     let path = desk.place.data.join(KEY_FILE);
     let own = std::sync::Arc::clone(desk);
     let work = move || {

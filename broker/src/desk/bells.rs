@@ -29,6 +29,8 @@ pub const CHANNELS: Table = Table("channel");
 pub const HEALTH: Table = Table("channel-health");
 /// Person: when they tested their channels last, in seconds (big-endian).
 pub const TESTED: Table = Table("channel-test");
+/// Person: when they added a channel last, in seconds (big-endian). Two at once are one after the other by it.
+pub const ADDED: Table = Table("channel-added");
 /// Person: quiet hours.
 pub const QUIET: Table = Table("quiet-hours");
 /// Keys of the broker's own.
@@ -54,6 +56,8 @@ pub struct Bells {
     queued: Notify,
     /// When each waiting request was looked at last. After a start, all are looked at.
     looked: Mutex<BTreeMap<RequestId, UnixTime>>,
+    /// When the broker was unsealed last.
+    open_since: Mutex<UnixTime>,
 }
 
 impl Bells {
@@ -65,7 +69,24 @@ impl Bells {
             asked: Notify::new(),
             queued: Notify::new(),
             looked: Mutex::default(),
+            open_since: Mutex::default(),
         }
+    }
+
+    /// The broker is unsealed: from now on people can answer.
+    pub fn opened(&self, now: UnixTime) {
+        *self
+            .open_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = now;
+    }
+
+    /// Since when people can answer.
+    pub fn open_since(&self) -> UnixTime {
+        *self
+            .open_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it is time to look again who is to be rung for a waiting request.
@@ -230,7 +251,7 @@ impl Desk {
             batch = self.forget_channel(batch, &channel_key(person, &id))?;
         }
         let key = person.as_str().as_bytes();
-        for table in [QUIET, TESTED] {
+        for table in [QUIET, TESTED, ADDED] {
             if let Some(row) = self.live.get(table, key)? {
                 batch = batch.delete(table, key, row.version);
             }

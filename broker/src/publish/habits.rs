@@ -4,7 +4,7 @@
 //! If an attacker writes here: the row is authenticated, so he cannot make his own ways usual. Without the row nothing
 //! is told, as before a package's first release; a damaged row is told.
 
-use super::{inspect::source, state::Record};
+use super::{inspect::source, judge::is_as_opened, state::Record, trace};
 use crate::{
     desk::{Desk, Fault},
     store::{Batch, Table},
@@ -248,8 +248,19 @@ fn packages(record: &Record) -> BTreeSet<String> {
     record.facts.items.iter().map(Item::package_key).collect()
 }
 
-/// Remembers how a release was made, once it is out. Again changes nothing, so a crash loses nothing.
+/// Remembers how a release was made, once it is out. Again changes nothing, so a crash loses nothing. The row alone does
+/// not say that it is out: whoever writes it could make a request of his own one that was published.
 pub(super) async fn learn(desk: &Desk, record: &Record, now: UnixTime) -> Result<(), Fault> {
+    if !is_as_opened(desk, record)? {
+        tracing::error!(id = %record.facts.id, "ALARM: a request is not as it was opened; nothing is learnt from it");
+        return Ok(());
+    }
+    for item in &record.facts.items {
+        if !trace::all_left(desk, item)? {
+            tracing::error!(id = %record.facts.id, "ALARM: a request says published, and nothing left; nothing is learnt from it");
+            return Ok(());
+        }
+    }
     let workflow = workflow(desk, record)?;
     for package in packages(record) {
         for _ in 0..RACES_MAX {

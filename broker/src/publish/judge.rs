@@ -135,6 +135,13 @@ fn admit_knowing(
     .map_err(Refusal::Policy)
 }
 
+/// Whether a stored request is one that this broker took, and what decides about it is as it was then.
+pub fn is_as_opened(desk: &Desk, record: &Record) -> Result<bool, Fault> {
+    let bound = unhex(&record.bound).unwrap_or_default();
+    let vault = &desk.vault;
+    Ok(vault.mac_holds(Domain::Row, &record.beside_the_digest(), &bound)?)
+}
+
 /// What the policy says of a stored request with this evidence.
 pub fn judge(
     desk: &Desk,
@@ -143,12 +150,7 @@ pub fn judge(
     published: &[Option<Vec<VersionText>>],
     now: UnixTime,
 ) -> Result<Verdict, Refusal> {
-    let bound = unhex(&record.bound).unwrap_or_default();
-    if !desk
-        .vault
-        .mac_holds(Domain::Row, &record.beside_the_digest(), &bound)
-        .map_err(Fault::from)?
-    {
+    if !is_as_opened(desk, record)? {
         return Err(Fault::Damaged("a request").into());
     }
     let mut approvals = Vec::new();

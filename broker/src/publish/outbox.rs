@@ -178,19 +178,33 @@ pub async fn deliver(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
 /// What is delivered in this round: what is due first, and of each person only so much. Who writes much to slow
 /// servers, by tests or by what he announces, keeps nobody else from being rung.
 fn due(desk: &Desk, now: UnixTime) -> Result<Vec<(Vec<u8>, Row)>, Fault> {
-    let mut rows = desk.live.range(OUTBOX, b"", None, LOOK_MAX)?;
-    rows.retain(|(key, _)| ledger::untimed(key).is_none_or(|(at, _)| at <= now));
     let mut persons = BTreeMap::<String, usize>::new();
-    rows.retain(|(_, row)| {
+    let mut is_next = |(key, row): &(Vec<u8>, Row)| {
+        if ledger::untimed(key).is_some_and(|(at, _)| at > now) {
+            return false;
+        }
         let letter: Option<Letter> = serde_json::from_slice(&row.value).ok();
         letter.is_none_or(|letter| {
             let count = persons.entry(letter.person.to_string()).or_default();
             *count += 1;
             *count <= PERSON_MAX
         })
-    });
-    rows.truncate(ROUND_MAX);
-    Ok(rows)
+    };
+    let mut chosen = Vec::new();
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let mut rows = desk.live.range(OUTBOX, b"", after.as_deref(), LOOK_MAX)?;
+        after = rows.last().map(|(key, _)| key.clone());
+        // Rows lie in the order in which they are due.
+        let later = |key: &[u8]| ledger::untimed(key).is_some_and(|(at, _)| at > now);
+        let more = rows.len() == LOOK_MAX && !after.as_deref().is_some_and(later);
+        rows.retain(&mut is_next);
+        chosen.append(&mut rows);
+        chosen.truncate(ROUND_MAX);
+        if !more || chosen.len() == ROUND_MAX {
+            return Ok(chosen);
+        }
+    }
 }
 
 async fn one(desk: &Desk, key: &[u8], row: &Row) -> Result<(), Fault> {

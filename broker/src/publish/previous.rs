@@ -1,5 +1,6 @@
 //! The file of the previous version that a file is compared with, downloaded from its registry.
 
+use super::known::{By, Version, known};
 use crate::{
     desk::Desk,
     registry::{Fetched, Kind, Published, ShownFile},
@@ -49,7 +50,8 @@ async fn find(desk: &Desk, item: &Item, file: &File) -> Option<Before> {
     let now = desk.world.now();
     let token = vault::for_reading(&desk.vault, &*desk.live, &item.registry, &item.package, now);
     let token = token.ok()?;
-    let shows = upstream.shows(&item.package, token.as_ref()).await.ok()?;
+    let mut shows = upstream.shows(&item.package, token.as_ref()).await.ok()?;
+    shows.withdrawn.extend(of_others(desk, item));
     let Some(version) = version(registry.kind(), &shows, &item.version) else {
         let only_own = shows.versions.keys().all(|v| *v == item.version);
         return only_own.then(|| Before::only(Previous::First));
@@ -95,12 +97,22 @@ async fn find(desk: &Desk, item: &Item, file: &File) -> Option<Before> {
     })
 }
 
-/// The newest version below this one; where there is none, or versions have no order, the newest.
+/// Versions that somebody published past the broker.
+fn of_others(desk: &Desk, item: &Item) -> Vec<VersionText> {
+    let seen = known(desk, &item.package_key()).ok().flatten();
+    let versions = seen.map(|(_, seen)| seen.versions).unwrap_or_default();
+    let of_others =
+        |(version, seen): (VersionText, Version)| (seen.by == By::Others).then_some(version);
+    versions.into_iter().filter_map(of_others).collect()
+}
+
+/// The newest version below this one; where there is none, or versions have no order, the newest. One that was taken
+/// back or that others published, is none to compare with: what is in it may be the very reason.
 fn version(kind: Kind, shows: &Published, own: &VersionText) -> Option<VersionText> {
     let others = shows
         .versions
         .iter()
-        .filter(|(v, files)| *v != own && !files.is_empty());
+        .filter(|(v, files)| *v != own && !files.is_empty() && !shows.withdrawn.contains(*v));
     let others = others.map(|(v, _)| v);
     let below = if kind == Kind::PyPi {
         let own = Pep440::from_str(own.as_str()).ok()?;
@@ -112,7 +124,8 @@ fn version(kind: Kind, shows: &Published, own: &VersionText) -> Option<VersionTe
         let below = known.filter(|(v, _)| own.as_ref().is_some_and(|own| v < own));
         below.max().map(|(_, v)| v)
     };
-    let newest = shows.newest.as_ref().filter(|v| *v != own);
+    let newest = shows.newest.as_ref();
+    let newest = newest.filter(|v| *v != own && !shows.withdrawn.contains(*v));
     below.or(newest).cloned()
 }
 
@@ -172,6 +185,20 @@ mod tests {
             version(Kind::Npm, &only_own, &"1.0.0".parse().unwrap()),
             None
         );
+    }
+
+    #[test]
+    fn attack_53_what_was_taken_back_is_nothing_to_compare_with() {
+        let mut shows = shows(&["1.0.0", "1.0.1"], "1.0.1");
+        let below = |shows: &Published, own: &str| {
+            let found = version(Kind::PyPi, shows, &own.parse().unwrap());
+            found.map(|v| v.to_string())
+        };
+        assert_eq!(below(&shows, "1.0.2").as_deref(), Some("1.0.1"));
+        shows.withdrawn.insert("1.0.1".parse().unwrap());
+        assert_eq!(below(&shows, "1.0.2").as_deref(), Some("1.0.0"));
+        shows.withdrawn.insert("1.0.0".parse().unwrap());
+        assert_eq!(below(&shows, "1.0.2"), None);
     }
 
     #[test]

@@ -38,19 +38,35 @@ pub fn leaves(
     file: &File,
     now: UnixTime,
 ) -> Result<Batch, Fault> {
-    let digest = file.digest.to_string();
-    let key = ledger::prefix(&[
-        &item.package_key(),
-        item.version.as_str(),
-        &digest,
-        &file.name,
-    ]);
+    let key = key(item, file);
     let value = || desk.authentic(LEFT, &key, &Left { since: now });
     Ok(match desk.live.get(LEFT, &key)? {
         None => batch.create(LEFT, &key, value()?),
         Some(row) if rows::check_authentic(&desk.vault, LEFT, &key, &row.value).is_ok() => batch,
         Some(row) => batch.replace(LEFT, &key, row.version, value()?),
     })
+}
+
+fn key(item: &Item, file: &File) -> Vec<u8> {
+    ledger::prefix(&[
+        &item.package_key(),
+        item.version.as_str(),
+        &file.digest.to_string(),
+        &file.name,
+    ])
+}
+
+/// Whether each of these files left, as far as rows say that this broker has written.
+pub fn all_left(desk: &Desk, item: &Item) -> Result<bool, Fault> {
+    for file in &item.files {
+        let key = key(item, file);
+        let row = desk.live.get(LEFT, &key)?;
+        let left = |value: &[u8]| rows::check_authentic(&desk.vault, LEFT, &key, value).is_ok();
+        if !row.is_some_and(|row| left(&row.value)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Notes that the job itself is about to publish these files, with a token that it is given in this commit:

@@ -43,13 +43,14 @@ pub fn until(desk: &Desk, record: &Record, now: UnixTime) -> Result<Option<UnixT
         // What cannot be read is told anew.
         Some(row) => {
             let told = serde_json::from_slice(&row.value).unwrap_or_default();
-            Ok(with(record, &told, now))
+            Ok(with(record, &told, desk.bells.open_since(), now))
         }
     }
 }
 
-/// The same of a row that was read.
-pub fn with(record: &Record, told: &Told, now: UnixTime) -> Option<UnixTime> {
+/// The same of a row that was read. Who was told before the broker was sealed or stopped could not answer until it was
+/// open again: their time begins anew then.
+pub fn with(record: &Record, told: &Told, open_since: UnixTime, now: UnixTime) -> Option<UnixTime> {
     let State::Approved {
         later: Some(later), ..
     } = &record.state
@@ -58,6 +59,7 @@ pub fn with(record: &Record, told: &Told, now: UnixTime) -> Option<UnixTime> {
     };
     let from = record.approved.unwrap_or(record.opened);
     let chance = (later.until.since(from) / 3).min(CHANCE_MOST);
-    let heard = told.since.unwrap_or(now).after(chance);
+    let heard = told.since.map_or(now, |since| since.max(open_since));
+    let heard = heard.after(chance);
     Some(later.until.max(heard)).filter(|until| now < *until)
 }

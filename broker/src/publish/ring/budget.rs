@@ -13,7 +13,9 @@ pub const UNSOLICITED_MOST: usize = 3;
 /// Rings for one thing that may follow each other at once.
 const AT_ONCE: u32 = 3;
 /// Seconds between two further ones.
-const SPACE: u64 = 600;
+pub(super) const SPACE: u64 = 600;
+/// The same for what is approved and has half of its time behind it: where many versions are, each is told in time.
+pub(super) const VETO_SPACE: u64 = 60;
 /// The day, in seconds.
 const DAY: u64 = 24 * 3600;
 
@@ -36,6 +38,8 @@ pub(super) struct Budget {
 pub(super) struct Span {
     pub(super) from: UnixTime,
     pub(super) until: UnixTime,
+    /// Seconds between two rings that come for its half alone.
+    pub(super) space: u64,
 }
 
 impl Span {
@@ -61,12 +65,16 @@ impl Budget {
 
     /// Whether this may ring now.
     pub(super) fn has_space(&self, what: &str, span: Span, now: UnixTime) -> bool {
-        let late = || self.late.get(what).is_none_or(|last| spaced(*last, now));
+        let late = || {
+            self.late
+                .get(what)
+                .is_none_or(|last| now.since(*last) >= span.space)
+        };
         self.is_free(what, now) || (span.half_over(now) && late())
     }
 
     fn is_free(&self, what: &str, now: UnixTime) -> bool {
-        let free = |(count, last): &(u32, UnixTime)| *count < AT_ONCE || spaced(*last, now);
+        let free = |(count, last): &(u32, UnixTime)| *count < AT_ONCE || now.since(*last) >= SPACE;
         self.spaced.get(what).is_none_or(free)
     }
 
@@ -91,10 +99,6 @@ impl Budget {
     }
 }
 
-fn spaced(last: UnixTime, now: UnixTime) -> bool {
-    now.since(last) >= SPACE
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +106,7 @@ mod tests {
     const SPAN: Span = Span {
         from: UnixTime(0),
         until: UnixTime(1800),
+        space: SPACE,
     };
 
     #[test]
@@ -113,7 +118,11 @@ mod tests {
         for now in (0..36_000).map(UnixTime) {
             for from in [now, UnixTime(now.0.saturating_sub(900))] {
                 let until = from.after(1800);
-                let span = Span { from, until };
+                let span = Span {
+                    from,
+                    until,
+                    space: SPACE,
+                };
                 budget.forget(now);
                 if budget.has_space("intent", span, now) {
                     budget.take("intent".to_owned(), now);
@@ -127,6 +136,7 @@ mod tests {
         let span = Span {
             from: opened,
             until: opened.after(1800),
+            space: SPACE,
         };
         assert!((0..=600).any(|s| budget.has_space("intent", span, opened.after(s))));
     }
@@ -141,12 +151,14 @@ mod tests {
         let short = Span {
             from: UnixTime(0),
             until: UnixTime(60),
+            space: VETO_SPACE,
         };
         assert!(!budget.has_space("veto", short, UnixTime(29)));
         assert!(budget.has_space("veto", short, UnixTime(30)));
         budget.take("veto".to_owned(), UnixTime(30));
-        // Once: the next has its turn ten minutes later.
+        // Once: the next has its turn a minute later.
         assert!(!budget.has_space("veto", short, UnixTime(31)));
+        assert!(budget.has_space("veto", short, UnixTime(90)));
         assert!(budget.has_space("another", short, UnixTime(0)));
     }
 

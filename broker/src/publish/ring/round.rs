@@ -2,7 +2,7 @@
 
 use super::{
     BUDGET, RINGS, RUNG,
-    budget::{Budget, Span},
+    budget::{Budget, SPACE, Span, VETO_SPACE},
     passable,
     rows::Known,
 };
@@ -169,6 +169,7 @@ impl<'a> Round<'a> {
         let time = Span {
             from: record.opened,
             until: record.expires(),
+            space: SPACE,
         };
         let mut rung = Vec::new();
         for (person, packages) in approvers(self.desk, &record)? {
@@ -208,10 +209,11 @@ impl<'a> Round<'a> {
     /// Tells everybody who may deny and has not just said yes: no quiet hours, no count, and whatever an intent's
     /// own person thinks of it, for the release may not be the one that was meant.
     fn deniable(&mut self, id: RequestId, version: u64) -> Result<(), Fault> {
-        let held = ledger::among(self.desk, id)?.map(|h| h.record);
-        let now = self.now;
+        // A request that cannot be read is not over: its row stays.
+        let held = ledger::live(self.desk, id)?.map(|h| h.record);
+        let (now, open) = (self.now, self.desk.bells.open_since());
         let told = &self.told_of(id)?.value;
-        let waits = held.and_then(|r| veto::with(&r, told, now).map(|until| (r, until)));
+        let waits = held.and_then(|r| veto::with(&r, told, open, now).map(|until| (r, until)));
         let Some((record, until)) = waits else {
             self.told.remove(&id);
             self.batch = take(&mut self.batch).delete(VETOES, id.0.as_bytes(), version);
@@ -220,6 +222,7 @@ impl<'a> Round<'a> {
         let time = Span {
             from: record.approved.unwrap_or(record.opened),
             until,
+            space: VETO_SPACE,
         };
         let package = record.facts.items.first().map(Item::package_key);
         let what = format!("veto {}", package.unwrap_or_default());
