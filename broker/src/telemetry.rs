@@ -53,6 +53,10 @@ pub struct Metrics {
     pub notifications_failed: Counter,
     /// Packages at whose registry nobody could look for hours.
     pub watch_blind: Gauge,
+    /// Registry tokens that are to be rotated soon.
+    pub tokens_rotate_soon: Gauge,
+    /// The same, now.
+    pub tokens_rotate_now: Gauge,
     /// 1 while the wall clock is not believed: look at it.
     pub clock_suspect: Gauge,
 }
@@ -80,17 +84,26 @@ impl Default for Metrics {
             "notifications_failed",
             "Notifications that a server did not take: countersign notify list",
         );
-        let watch_blind = Gauge::default();
-        registry.register(
+        let mut gauge = |name: &str, help: &str| {
+            let g = Gauge::default();
+            registry.register(name, help, g.clone());
+            g
+        };
+        let watch_blind = gauge(
             "watch_blind",
             "Packages at whose registry nobody could look for hours",
-            watch_blind.clone(),
         );
-        let clock_suspect = Gauge::default();
-        registry.register(
+        let tokens_rotate_soon = gauge(
+            "tokens_rotate_soon",
+            "Registry tokens at 75 % of their allowed age, or in the last week before their expiry",
+        );
+        let tokens_rotate_now = gauge(
+            "tokens_rotate_now",
+            "Registry tokens at 90 % of their allowed age, expired, or seen by a job: countersign admin token list",
+        );
+        let clock_suspect = gauge(
             "clock_suspect",
             "1 while the wall clock is not believed: TOTP and id tokens are refused",
-            clock_suspect.clone(),
         );
         Self {
             registry,
@@ -104,6 +117,8 @@ impl Default for Metrics {
             rings,
             notifications_failed,
             watch_blind,
+            tokens_rotate_soon,
+            tokens_rotate_now,
             clock_suspect,
         }
     }

@@ -253,6 +253,7 @@ async fn a_removed_channel_is_told_for_the_last_time_and_quiet_hours_are_in_the_
     let quiet: Vec<_> = logged.iter().map(|e| &e["quiet"]).collect();
     assert_eq!(quiet, [&json!(true), &json!(false)]);
     assert_eq!(logged[0]["person"], "alice");
+    // Alice, who is no admin, was not rung.
     assert_eq!(hook.so_far().len(), 2);
 }
 
@@ -361,4 +362,59 @@ async fn looking_who_is_to_be_rung_writes_nothing_where_nothing_changes() {
         "the row is still the one of the opening"
     );
     small.daemon.restart().await.unwrap();
+}
+
+#[tokio::test]
+async fn admins_hear_of_a_token_that_ages_once_a_step() {
+    const DAY: i64 = 24 * 3600;
+    let dir = TempDir::new().unwrap();
+    let clock = Clock::make(dir.path()).await.unwrap();
+    let hook = Hook::start().await.unwrap();
+    let builder = clock.env(Daemon::builder());
+    let mut small = small_by(builder, &policy(""), &hook).await;
+    webhook(&small.robin, &hook, "robin").await;
+    webhook(&small.alice, &hook, "alice").await;
+    let aged = async |small: &Small| -> Vec<Value> {
+        let all = events(&small.robin, "token-aged").await.unwrap();
+        all.into_iter().map(|e| e["rotation"].clone()).collect()
+    };
+    let counted = async |small: &Small, name: &str| -> Option<u64> {
+        let url = format!("{}/metrics", small.daemon.operations_url);
+        let text = stand::http().unwrap().get(url).send().await.unwrap();
+        let text = text.text().await.unwrap();
+        let line = text.lines().find_map(|l| l.strip_prefix(name)).unwrap();
+        line.trim().parse().ok()
+    };
+    // Of ninety days, 60 are nothing, 70 are 77 % and 82 are 91 %.
+    let mut seen = 0;
+    for (days, told, soon, now) in [
+        (60, json!([]), 0, 0),
+        (70, json!(["soon"]), 1, 0),
+        (71, json!(["soon"]), 1, 0),
+        (82, json!(["soon", "now"]), 0, 1),
+    ] {
+        clock.pass(&mut small.daemon, days * DAY).await.unwrap();
+        let count = told.as_array().unwrap().len();
+        if count > seen {
+            let got = hook.got(count).await.unwrap();
+            assert!(got.iter().all(|g| about(g) == "token"));
+        }
+        seen = count;
+        let start = Instant::now();
+        while (
+            counted(&small, "countersign_tokens_rotate_soon").await,
+            counted(&small, "countersign_tokens_rotate_now").await,
+        ) != (Some(soon), Some(now))
+        {
+            assert!(start.elapsed() < Duration::from_secs(20), "{days}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        assert_eq!(Value::from(aged(&small).await), told, "{days}");
+        let list = small.robin.call("GET", "/v1/admin/tokens", &Value::Null);
+        let list: Value = list.await.unwrap().ok().unwrap();
+        let step = told.as_array().unwrap().last().cloned();
+        assert_eq!(list[0]["rotation"], step.unwrap_or(json!("later")));
+    }
+    // Alice, who is no admin, was not rung.
+    assert_eq!(hook.so_far().len(), 2);
 }

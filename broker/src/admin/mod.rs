@@ -15,4 +15,5 @@ pub mod own;
 pub mod people;
 mod qr;
 pub mod recovery;
+pub mod reminders;
 pub mod tokens;

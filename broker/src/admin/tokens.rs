@@ -13,7 +13,7 @@ use crate::{
     },
 };
 use proto::{
-    api::{TokenChecked, TokenLine, TokenName, TokenRequest},
+    api::{Rotation, TokenChecked, TokenLine, TokenName, TokenRequest},
     ids::PersonId,
     time::UnixTime,
 };
@@ -203,7 +203,7 @@ fn facts(record: &TokenRecord, by: &PersonId) -> TokenFacts {
 
 fn line(desk: &Desk, record: &TokenRecord, now: UnixTime) -> TokenLine {
     let allowed = desk.place.token_max_age_days.max(1) * 86_400;
-    TokenLine {
+    let mut line = TokenLine {
         registry: record.registry.clone(),
         scope: record.scope.as_str().to_owned(),
         version: record.version,
@@ -214,7 +214,10 @@ fn line(desk: &Desk, record: &TokenRecord, now: UnixTime) -> TokenLine {
         overlap_until: record.overlap_until,
         age_percent: now.since(record.stored) * 100 / allowed,
         exposed: record.exposed,
-    }
+        rotation: Rotation::default(),
+    };
+    line.rotation = line.rotation(now);
+    line
 }
 
 fn refusal(error: TokenError) -> Refusal {

@@ -4,7 +4,7 @@
 use super::reason::{AnswerRefusal, CallerRefusal, DenyCause, FreezeCause, RefusalReason};
 use proto::{
     answer::{Decision, Factor},
-    api::Mode,
+    api::{Mode, Rotation},
     digest::Digest,
     ids::{ClientKeyId, DeviceId, IntentId, PersonId, RegistryId, RequestId, VersionText},
     intent::Names,
@@ -428,6 +428,17 @@ pub enum Event {
     TokenRotated(TokenFacts),
     /// A registry token was removed.
     TokenRemoved(TokenFacts),
+    /// A registry token is to be rotated: the admins are told.
+    TokenAged {
+        /// Of which registry.
+        registry: RegistryId,
+        /// What it covers.
+        scope: String,
+        /// Which version of it.
+        version: u64,
+        /// How soon.
+        rotation: Rotation,
+    },
     /// A registry token was tried out.
     TokenChecked(TokenFacts),
     /// A registry token was used for a request.

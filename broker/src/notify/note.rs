@@ -20,6 +20,8 @@ pub enum About {
     Thaw,
     /// Somebody's lost factors are to be replaced.
     Recovery,
+    /// A registry token is to be rotated.
+    Token,
     /// One of the person's own channels was removed.
     Settings,
     /// The person pressed the test button.
@@ -36,6 +38,7 @@ impl About {
             Self::Factor => "factor",
             Self::Thaw => "thaw",
             Self::Recovery => "recovery",
+            Self::Token => "token",
             Self::Settings => "settings",
             Self::Test => "test",
         }
@@ -50,6 +53,7 @@ impl About {
             Self::Factor => "A registry asks for its own second factor: look at the inbox.",
             Self::Thaw => "A thaw waits for a second admin.",
             Self::Recovery => "Somebody's lost factors are to be replaced: look who asks for it.",
+            Self::Token => "A registry token is to be rotated: look at the list of tokens.",
             Self::Settings => {
                 "One of your channels was removed: if that was not you, look at your devices."
             }
@@ -59,7 +63,7 @@ impl About {
 
     /// Whether somebody is asked to act soon.
     pub const fn is_urgent(self) -> bool {
-        !matches!(self, Self::Test)
+        !matches!(self, Self::Test | Self::Token)
     }
 }
 

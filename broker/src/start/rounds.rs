@@ -1,7 +1,7 @@
 //! What the broker does again and again by itself.
 
 use broker::{
-    admin::{clock, invites, tokens},
+    admin::{clock, invites, reminders, tokens},
     desk::Desk,
     publish::{archive, close, confirm, deposit, fetch, outbox, pushes, ring, settle, unseen},
     watch::round,
@@ -14,8 +14,8 @@ use tokio::sync::watch;
 const SWEEP: Duration = Duration::from_secs(1);
 /// Pause between two looks at what is unclear.
 const SETTLE: Duration = Duration::from_secs(10);
-/// Seconds between two sweeps of invites.
-const INVITES_SWEEP: u64 = 600;
+/// Seconds between two looks at invites and at the age of tokens.
+const SLOW_SWEEP: u64 = 600;
 
 /// Reads back what was on its way, first of all what a crash left; a registry that hangs stalls
 /// nothing else.
@@ -105,7 +105,7 @@ pub(super) async fn keep_watching(desk: Arc<Desk>, mut stop: watch::Receiver<boo
 /// Expires, archives, follows the log: everything that nobody waits for.
 pub(super) async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
     let mut suspect = false;
-    let mut invites_swept = UnixTime(0);
+    let mut slowly_swept = UnixTime(0);
     loop {
         let watched = clock::watch(&desk, &mut suspect).await;
         let now = desk.world.now();
@@ -117,10 +117,11 @@ pub(super) async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>)
         let deposited = deposit::sweep(&desk).await;
         let confirmed = confirm::sweep(&desk).await;
         let pushed = pushes::sweep(&desk);
-        let mut invited = Ok(());
-        if now.since(invites_swept) >= INVITES_SWEEP {
+        let (mut invited, mut reminded) = (Ok(()), Ok(()));
+        if now.since(slowly_swept) >= SLOW_SWEEP {
             invited = invites::sweep(&desk, now).await;
-            invites_swept = now;
+            reminded = reminders::sweep(&desk, now).await;
+            slowly_swept = now;
         }
         for why in [
             swept.err(),
@@ -133,6 +134,7 @@ pub(super) async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>)
             confirmed.err(),
             pushed.err(),
             invited.err(),
+            reminded.err(),
         ]
         .into_iter()
         .flatten()

@@ -73,6 +73,47 @@ pub struct TokenLine {
     pub age_percent: u64,
     /// Whether a job has seen it (reveal): rotate it.
     pub exposed: bool,
+    /// How soon it is to be rotated, for any of these reasons.
+    #[serde(default)]
+    pub rotation: Rotation,
+}
+
+/// Seconds before its expiry from which on a token is to be rotated soon.
+const EXPIRES_SOON: u64 = 7 * 86_400;
+
+/// How soon a token is to be rotated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rotation {
+    /// Nothing is to be done.
+    #[default]
+    Later,
+    /// From 75 % of the allowed age on, and in the last week before the expiry.
+    Soon,
+    /// From 90 % on, after the expiry, and once a job has seen it.
+    Now,
+}
+
+impl TokenLine {
+    /// How soon it is to be rotated, by its age, its expiry and who has seen it.
+    pub fn rotation(&self, now: UnixTime) -> Rotation {
+        let by_age = match self.age_percent {
+            0..75 => Rotation::Later,
+            75..90 => Rotation::Soon,
+            _ => Rotation::Now,
+        };
+        let by_expiry = match self.expires {
+            Some(at) if at <= now => Rotation::Now,
+            Some(at) if at.since(now) < EXPIRES_SOON => Rotation::Soon,
+            _ => Rotation::Later,
+        };
+        let seen = if self.exposed {
+            Rotation::Now
+        } else {
+            Rotation::Later
+        };
+        by_age.max(by_expiry).max(seen)
+    }
 }
 
 /// A stage in `GET /v1/admin/stages`: what a registry keeps aside, unpublished.

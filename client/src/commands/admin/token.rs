@@ -262,6 +262,7 @@ mod tests {
             overlap_until: None,
             age_percent,
             exposed,
+            rotation: proto::api::Rotation::default(),
         };
         let now = UnixTime(1000);
         assert!(due(&line(74, false, None), now).is_empty());

@@ -1,0 +1,119 @@
+//! Tokens that are to be rotated: counted, and told to the admins, once for each step of each version.
+//!
+//! If an attacker writes here: the admins are told once more, or not; the list and the metrics do not read these rows.
+
+use super::tokens;
+use crate::{
+    audit::event::Event,
+    desk::{Desk, Fault},
+    notify::About,
+    publish::{Refusal, ring},
+    store::{Batch, Row, Table},
+};
+use proto::{
+    api::{Rotation, TokenLine},
+    time::UnixTime,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// `registry:scope`: what was told last.
+const REMINDED: Table = Table("token-reminded");
+/// Rows read at once.
+const PAGE: usize = 500;
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Reminded {
+    version: u64,
+    rotation: Rotation,
+}
+
+/// Looks at every token's age and expiry. What has come a step nearer is told in the commit that remembers it.
+pub async fn sweep(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
+    if desk.vault.is_sealed() {
+        return Ok(());
+    }
+    let present = match tokens::list(desk, now) {
+        Ok(all) => all.into_iter().filter(|t| t.overlap_until.is_none()),
+        Err(Refusal::Fault(fault)) => return Err(fault),
+        Err(_) => return Ok(()),
+    };
+    let mut known = reminded(desk)?;
+    let (mut soon, mut due) = (0, 0);
+    let (mut batch, mut events) = (Batch::new(), Vec::new());
+    for token in present {
+        match token.rotation {
+            Rotation::Later => {}
+            Rotation::Soon => soon += 1,
+            Rotation::Now => due += 1,
+        }
+        let key = format!("{}:{}", token.registry, token.scope);
+        let old = known.remove(key.as_bytes());
+        let told = old.as_ref().and_then(|row| of_version(row, token.version));
+        if token.rotation <= told.unwrap_or_default() {
+            continue;
+        }
+        let value = Reminded {
+            version: token.version,
+            rotation: token.rotation,
+        };
+        let value = serde_json::to_vec(&value).map_err(|_| Fault::Damaged("a reminder"))?;
+        batch = match old {
+            None => batch.create(REMINDED, key.as_bytes(), value),
+            Some(row) => batch.replace(REMINDED, key.as_bytes(), row.version, value),
+        };
+        tracing::warn!(registry = %token.registry, scope = token.scope, version = token.version,
+            percent = token.age_percent, "a registry token is to be rotated");
+        events.push(event(&token));
+    }
+    desk.metrics.tokens_rotate_soon.set(soon);
+    desk.metrics.tokens_rotate_now.set(due);
+    // Those of tokens that are gone.
+    for (key, row) in known {
+        batch = batch.delete(REMINDED, key, row.version);
+    }
+    if batch.is_empty() {
+        return Ok(());
+    }
+    if !events.is_empty() {
+        batch = ring::notice(desk, batch, About::Token, "", None)?;
+    }
+    match desk.commit(batch, &events, now).await {
+        Ok(_) => {
+            desk.bells.ask();
+            Ok(())
+        }
+        // Whatever changed meanwhile is looked at in the next round.
+        Err(Fault::Conflict(..)) => Ok(()),
+        Err(fault) => Err(fault),
+    }
+}
+
+fn event(token: &TokenLine) -> Event {
+    Event::TokenAged {
+        registry: token.registry.clone(),
+        scope: token.scope.clone(),
+        version: token.version,
+        rotation: token.rotation,
+    }
+}
+
+/// What was told of this version. A row that cannot be read is told anew.
+fn of_version(row: &Row, version: u64) -> Option<Rotation> {
+    let told: Reminded = serde_json::from_slice(&row.value).ok()?;
+    (told.version == version).then_some(told.rotation)
+}
+
+fn reminded(desk: &Desk) -> Result<BTreeMap<Vec<u8>, Row>, Fault> {
+    let mut all = BTreeMap::new();
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let rows = desk.live.range(REMINDED, b"", after.as_deref(), PAGE)?;
+        let more = rows.len() == PAGE;
+        after = rows.last().map(|(key, _)| key.clone());
+        all.extend(rows);
+        if !more {
+            return Ok(all);
+        }
+    }
+}
