@@ -9,6 +9,7 @@
 
 pub mod child;
 mod diff;
+mod entry_points;
 mod findings;
 pub mod run;
 mod sandbox;
@@ -166,6 +167,14 @@ impl<F: Read + Seek> Seek for Window<F> {
 
 #[cfg(test)]
 mod follow_tests;
+#[cfg(test)]
+mod gem_tests;
+#[cfg(test)]
+mod hidden_tests;
+#[cfg(test)]
+mod python_tests;
+#[cfg(test)]
+mod rust_tests;
 #[cfg(test)]
 mod samples;
 #[cfg(test)]

@@ -74,3 +74,15 @@ fn what_setuptools_makes_is_a_note_and_nothing_else_in_its_places() {
     own[2].1 = "[egg_info]\ntag_build = \ntag_date = 0\n\n";
     assert_eq!(told(&source[..1], &own).len(), 1);
 }
+
+#[test]
+fn attack_53_entry_points_of_a_build_are_not_what_was_made_when_it_was_packed() {
+    let source = [("left.py", "x")];
+    let points = "left.egg-info/entry_points.txt";
+    let with = |text: &str| told(&source, &[("left.py", "x"), (points, text)]);
+    let commands = "[console_scripts]\nleft = left:main\n";
+    assert_eq!(with(commands)[0].0, Risk::Note);
+    let build = format!("{commands}[setuptools.finalize_distribution_options]\nx = left:f\n");
+    let new = (Risk::Medium, format!("not in the source: {points}"));
+    assert_eq!(with(&build), [new]);
+}

@@ -182,11 +182,12 @@ impl Tree {
 
 /// Whether a file says what is run or fetched when somebody installs or builds the package.
 pub(super) fn decides(name: &str) -> bool {
-    const ROOT: [&str; 10] = [
+    const ROOT: [&str; 11] = [
         "package.json",
         "setup.py",
         "setup.cfg",
         "pyproject.toml",
+        "hatch.toml",
         "PKG-INFO",
         "Cargo.toml",
         "build.rs",

@@ -7,7 +7,7 @@ use crate::card::{
 };
 use proto::card::{Finding, FindingKind, Risk, shown};
 use serde_json::Value;
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 /// Name (with its group, where that is not the usual one) to what is wanted of it.
 type Wanted = BTreeMap<String, String>;
@@ -159,10 +159,7 @@ fn add(out: &mut Wanted, name: String, spec: String) {
         Entry::Vacant(place) => {
             place.insert(spec);
         }
-        Entry::Occupied(mut known) => {
-            let both = format!("{} and {spec}", known.get());
-            known.insert(both);
-        }
+        Entry::Occupied(mut known) => known.get_mut().extend([" and ", &spec]),
     }
 }
 
@@ -205,7 +202,7 @@ fn sdist(tree: &Tree) -> Wanted {
             .collect::<Vec<_>>()
     });
     let mut out = python(tree.text("PKG-INFO").unwrap_or_default());
-    let stated: Vec<_> = out
+    let stated: BTreeSet<_> = out
         .iter()
         .map(|(name, spec)| (tight(name), tight(spec)))
         .collect();

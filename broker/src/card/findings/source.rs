@@ -2,7 +2,7 @@
 
 use super::Case;
 use crate::card::{
-    Format,
+    Format, entry_points,
     source::Listing,
     tree::{Tree, named},
 };
@@ -17,13 +17,12 @@ const WHY_BUILT: &str = "What is built looks like this, and what somebody has pu
      of your own.";
 
 /// What setuptools writes into a folder `*.egg-info`; anything else there is a file like others.
-const EGG_INFO: [&str; 10] = [
+const EGG_INFO: [&str; 9] = [
     "PKG-INFO",
     "SOURCES.txt",
     "requires.txt",
     "top_level.txt",
     "dependency_links.txt",
-    "entry_points.txt",
     "namespace_packages.txt",
     "eager_resources.txt",
     "zip-safe",
@@ -65,23 +64,18 @@ impl<'c> Sorted<'c> {
         before: Option<&Tree>,
         source: &Listing,
     ) -> Self {
-        let mut by_name = BTreeMap::<&str, Vec<&str>>::new();
-        for path in source.files.keys() {
-            by_name.entry(last(path)).or_default().push(path);
-        }
-        let files: Vec<_> = now
+        let files: BTreeMap<_, _> = now
             .files
             .iter()
             .map(|(name, leaf)| (name.as_str(), hex(&leaf.digest)))
             .collect();
         // The folder of the source that the package is made of: the one in which most of its files lie as they are.
         let mut votes = BTreeMap::<&str, usize>::new();
-        for (name, digest) in &files {
-            for path in by_name.get(last(name)).into_iter().flatten() {
-                if let Some(folder) = path.strip_suffix(name)
-                    && (folder.is_empty() || folder.ends_with('/'))
-                    && source.files.get(*path) == Some(digest)
-                {
+        for (path, digest) in &source.files {
+            let folders = path.match_indices('/').map(|(at, _)| at + 1);
+            for at in std::iter::once(0).chain(folders) {
+                let (folder, name) = path.split_at_checked(at).unwrap_or(("", path));
+                if files.get(name) == Some(digest) {
                     *votes.entry(folder).or_default() += 1;
                 }
             }
@@ -97,10 +91,13 @@ impl<'c> Sorted<'c> {
                 name => name,
             };
             let path = format!("{root}{was}");
+            let runs = || runs_at_build(now, before, name);
             let says = || now.text(name).is_some_and(|text| source.says(&path, text));
             match source.files.get(&path) {
                 Some(there) if *there == digest => out.same += 1,
                 _ if made(format, name) => out.made.push(name),
+                // Commands, as setuptools lists them; what runs at a build is a file like others.
+                _ if is_entry_points(format, name) && !runs() => out.made.push(name),
                 // Rewritten by setuptools, and it says what it said.
                 _ if is_settings(format, name) && says() => out.made.push(name),
                 Some(_) => out.differ.push(name),
@@ -146,8 +143,20 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
         .collect()
 }
 
-fn last(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
+/// Whether a file is the list of entry points that setuptools makes.
+fn is_entry_points(format: Format, name: &str) -> bool {
+    format == Format::Sdist && name.ends_with(".egg-info/entry_points.txt")
+}
+
+/// Whether such a list names something that runs at a build, as far as it can be read.
+fn runs_at_build(now: &Tree, before: Option<&Tree>, name: &str) -> bool {
+    // The text of a file that is the same in both is kept in one of them.
+    let same = |tree: &&Tree| {
+        let digest = |tree: &Tree| tree.files.get(name).map(|leaf| leaf.digest);
+        digest(now) == digest(tree)
+    };
+    let text = now.text(name).or_else(|| before.filter(same)?.text(name));
+    text.is_none_or(|text| !entry_points::building(text).0.is_empty())
 }
 
 /// Whether a file is what setuptools writes anew when it packs.

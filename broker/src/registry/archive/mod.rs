@@ -72,4 +72,4 @@ impl Budget {
 }
 
 #[cfg(test)]
-pub(super) mod samples;
+pub(crate) mod samples;

@@ -62,7 +62,7 @@ pub(in crate::registry) fn tgz(entries: &[Vec<u8>]) -> Vec<u8> {
 
 /// One file of a ZIP archive, with everything that a test may want to get wrong.
 #[derive(Clone)]
-pub(in crate::registry) struct Zipped {
+pub(crate) struct Zipped {
     pub(in crate::registry) name: Vec<u8>,
     pub(in crate::registry) data: Vec<u8>,
     pub(in crate::registry) flags: u16,
@@ -77,7 +77,7 @@ pub(in crate::registry) struct Zipped {
 }
 
 impl Zipped {
-    pub(in crate::registry) fn new(name: &str, data: &[u8]) -> Self {
+    pub(crate) fn new(name: &str, data: &[u8]) -> Self {
         Self {
             name: name.as_bytes().to_vec(),
             data: data.to_vec(),
@@ -92,7 +92,7 @@ impl Zipped {
 }
 
 /// A ZIP archive of these files.
-pub(in crate::registry) fn zip(files: &[Zipped]) -> Vec<u8> {
+pub(crate) fn zip(files: &[Zipped]) -> Vec<u8> {
     let (mut out, mut directory) = (Vec::new(), Vec::new());
     for file in files {
         let packed = if file.deflate {

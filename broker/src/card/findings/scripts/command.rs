@@ -1,8 +1,13 @@
 //! What a line for the shell runs, as far as it can be told without running it. Whatever is not understood counts
 //! as not followed.
 
-use super::follow::{Followed, Language, Texts, join, node_file, python_files};
+use super::{
+    follow::{Followed, Language, join, node_file},
+    modules::{Reach, python_files},
+    texts::Texts,
+};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// Scripts that run others, within each other.
 const DEPTH: usize = 20;
@@ -48,6 +53,8 @@ pub(super) struct Commands<'t> {
     pub(super) followed: Followed,
     /// The package's own scripts that run, with their text.
     pub(super) runs: Vec<(String, String)>,
+    /// Their names.
+    known: BTreeSet<String>,
 }
 
 impl<'t> Commands<'t> {
@@ -57,6 +64,7 @@ impl<'t> Commands<'t> {
             scripts,
             followed: Followed::default(),
             runs: Vec::new(),
+            known: BTreeSet::new(),
         }
     }
 
@@ -196,12 +204,11 @@ impl<'t> Commands<'t> {
                 }
                 "-m" => {
                     let module = args.next().unwrap_or_default();
-                    let mut files = python_files(self.texts, folder, module);
-                    files.extend(python_files(
-                        self.texts,
-                        folder,
-                        &format!("{module}.__main__"),
-                    ));
+                    let main = format!("{module}.__main__");
+                    let files = [module, &main].into_iter();
+                    let files =
+                        files.flat_map(|m| python_files(self.texts, folder, m, Reach::Near));
+                    let files: Vec<_> = files.collect();
                     if files.is_empty() {
                         self.lost(&format!("{name} -m {module}"));
                     }
@@ -257,7 +264,7 @@ impl<'t> Commands<'t> {
                 continue;
             };
             let text = script_text(text);
-            if self.runs.iter().any(|(known, _)| *known == name) {
+            if !self.known.insert(name.clone()) {
                 continue;
             }
             self.runs.push((name, text.clone()));

@@ -1,55 +1,31 @@
 //! Which files of an archive run when one of them runs, as far as their text tells. It rather names a file too many
 //! than one too few: a file that is not named could change unseen.
 
-use super::super::super::tree::Tree;
+use super::{
+    ends,
+    imports::{Imports, Load, is_encoded, loads as python_loads},
+    modules::{Reach, python_files},
+    texts::{Texts, is_one},
+};
 use std::collections::BTreeSet;
+
+/// Bytes of text that are as much work as a name.
+const PIECE: usize = 16;
 
 /// Files that are followed from one hook.
 const FILES_MAX: usize = 500;
 /// Names that stand nowhere in the archive and are looked for by their end, from one hook.
 const SOUGHT_MAX: usize = 200;
 /// Longest name that is looked for, in bytes.
-const WORD_MAX: usize = 300;
+pub(super) const WORD_MAX: usize = 300;
 /// What a word must end with to be taken for a file that runs, unless it says where it lies (`./x`).
 const CODE: [&str; 28] = [
     ".js", ".cjs", ".mjs", ".ts", ".node", ".py", ".pyd", ".so", ".rb", ".rs", ".sh", ".bash",
     ".pl", ".ps1", ".bat", ".cmd", ".exe", ".gyp", ".gypi", ".c", ".cc", ".cpp", ".cxx", ".h",
     ".hpp", ".m", ".mm", ".wasm",
 ];
-/// What Python runs without an import.
-const LOADED_BY_NAME: [&str; 5] = [
-    "exec(",
-    "execfile(",
-    "__import__(",
-    "import_module(",
-    "run_path(",
-];
 /// What Node tries behind a name, in its order.
 const NODE: [&str; 7] = ["", ".js", ".json", ".node", ".cjs", ".mjs", ".ts"];
-
-/// An archive, and the other of the two: of a file that is the same in both, the text is kept in one of them.
-#[derive(Clone, Copy)]
-pub(super) struct Texts<'t> {
-    pub(super) tree: &'t Tree,
-    pub(super) other: Option<&'t Tree>,
-}
-
-impl<'t> Texts<'t> {
-    pub(super) fn has(self, name: &str) -> bool {
-        self.tree.files.contains_key(name)
-    }
-
-    fn text(self, name: &str) -> Option<&'t str> {
-        let leaf = self.tree.files.get(name)?;
-        let same = || {
-            let other = self.other?.files.get(name)?;
-            (other.digest == leaf.digest)
-                .then_some(other.text.as_deref())
-                .flatten()
-        };
-        leaf.text.as_deref().or_else(same)
-    }
-}
 
 /// What was found on the way.
 #[derive(Default)]
@@ -79,7 +55,11 @@ impl Followed {
             match texts.text(&name) {
                 Some(text) => todo.extend(self.named(texts, Language::of(&name), text, &name)),
                 // Machine code is all in one file; other files are too long for their text to be kept.
-                None if texts.tree.files.get(&name).is_some_and(|l| l.shape.nul) => {}
+                None if texts
+                    .tree
+                    .files
+                    .get(&name)
+                    .is_some_and(|l| is_one(&name, l)) => {}
                 None => {
                     self.lost.insert(name);
                 }
@@ -101,6 +81,34 @@ impl Followed {
         }
     }
 
+    /// Follows a file that is run as such a language, whatever its name ends with, if it is there.
+    pub(super) fn script(
+        &mut self,
+        texts: Texts<'_>,
+        language: Language,
+        folder: &str,
+        name: &str,
+    ) {
+        let Some(at) = join(folder, name).filter(|at| texts.has(at)) else {
+            return;
+        };
+        if let Some(text) = texts.text(&at) {
+            for file in self.named(texts, language, text, &at) {
+                self.file(texts, &file);
+            }
+        }
+        self.file(texts, &at);
+    }
+
+    /// Whether a word can be looked for; one that is too long is told.
+    pub(super) fn is_name(&mut self, word: &str) -> bool {
+        let fits = word.len() <= WORD_MAX;
+        if !fits {
+            self.lost.insert(format!("a name of {} bytes", word.len()));
+        }
+        fits
+    }
+
     /// The files that a text names, which lies at `place`.
     fn named(
         &mut self,
@@ -111,15 +119,24 @@ impl Followed {
     ) -> Vec<String> {
         let folder = place.rsplit_once('/').map_or("", |(folder, _)| folder);
         let mut out = Vec::new();
+        if !texts.spend(text.len() / PIECE + 1) {
+            return out;
+        }
         // What describes the package changes with each version; what it runs and pulls in is told by itself.
         let described = |name: &String| name.rsplit('/').next() == Some("package.json");
         let mut take = |found: Option<String>| out.extend(found.filter(|name| !described(name)));
         self.reads_manifest |= text.contains("package.json");
         for word in words(text) {
             let relative = word.starts_with("./") || word.starts_with("../");
-            if relative {
+            let code = CODE.iter().any(|end| word.ends_with(end));
+            if word.len() > WORD_MAX {
+                if relative || code {
+                    let what = format!("a name of {} bytes in {place}", word.len());
+                    self.lost.insert(what);
+                }
+            } else if relative {
                 take(node_file(texts, folder, word));
-            } else if CODE.iter().any(|end| word.ends_with(end)) {
+            } else if code {
                 // A variable stands for a folder: what is behind it is looked for beside the file.
                 let tail = word.rsplit(['$', '}']).next().unwrap_or(word);
                 let tail = tail.split_once('/').map_or(tail, |(_, tail)| tail);
@@ -132,7 +149,12 @@ impl Followed {
                     continue;
                 }
                 // Its folder is put together while it runs.
-                let found = self.ending(texts, tail);
+                let found = if word.contains(':') {
+                    // Its parts are looked for by themselves.
+                    Vec::new()
+                } else {
+                    self.ending(texts, tail)
+                };
                 if found.is_empty() && word.contains('$') {
                     self.lost.insert(format!("{word} in {place}"));
                 }
@@ -159,14 +181,8 @@ impl Followed {
                 }
             }
             Language::Python => {
-                for module in modules(text) {
-                    let files = python_files(texts, folder, &module);
-                    for name in files {
-                        take(Some(name));
-                    }
-                }
-                if loads(text, &LOADED_BY_NAME).any(|loaded| loaded.is_none()) {
-                    self.lost.insert(format!("what {place} loads"));
+                for name in self.imported(texts, text, place, folder) {
+                    take(Some(name));
                 }
             }
             Language::Ruby => {
@@ -195,10 +211,50 @@ impl Followed {
         out
     }
 
+    /// The files that a Python text imports or loads.
+    fn imported(&mut self, texts: Texts<'_>, text: &str, place: &str, folder: &str) -> Vec<String> {
+        let imports = Imports::of(text);
+        if imports.strange || is_encoded(text) {
+            self.lost.insert(format!("what {place} imports"));
+        }
+        let moved = ["sys.path", "addsitedir", "import path"];
+        let reach = if ends(place, ".pth") || moved.iter().any(|way| text.contains(way)) {
+            Reach::Everywhere
+        } else {
+            Reach::Near
+        };
+        let mut out = Vec::new();
+        for module in &imports.names {
+            out.extend(python_files(texts, folder, module, reach));
+        }
+        for load in python_loads(text) {
+            match load {
+                Load::Module(name) if name.is_ascii() => {
+                    out.extend(python_files(texts, folder, name, reach));
+                }
+                Load::File(name) => {
+                    let at = [folder, ""].into_iter().filter_map(|f| join(f, name));
+                    out.extend(at.filter(|name| texts.has(name)));
+                }
+                _ => drop(self.lost.insert(format!("what {place} loads"))),
+            }
+        }
+        // `file:name`: what a build runs by its name.
+        for word in words(text) {
+            let file = word.split_once(':').map(|(file, _)| file);
+            let at = file.and_then(|file| join(folder, file));
+            out.extend(at.filter(|name| texts.has(name)));
+        }
+        out
+    }
+
     /// The files whose names end so, in whatever folder.
     fn ending(&mut self, texts: Texts<'_>, name: &str) -> Vec<String> {
         let name = name.trim_start_matches(['.', '/']);
         self.sought += 1;
+        if !texts.spend(texts.tree.files.len()) {
+            return Vec::new();
+        }
         if self.sought > SOUGHT_MAX {
             self.lost.insert(format!("more than {SOUGHT_MAX} names"));
             return Vec::new();
@@ -226,7 +282,7 @@ impl Language {
     fn of(name: &str) -> Self {
         match name.rsplit('/').next().unwrap_or(name).rsplit_once('.') {
             Some((_, "js" | "cjs" | "mjs" | "ts" | "jsx")) | None => Self::JavaScript,
-            Some((_, "py" | "pth")) => Self::Python,
+            Some((_, "py" | "pyw" | "pth")) => Self::Python,
             Some((_, "rb")) => Self::Ruby,
             Some((_, "rs")) => Self::Rust,
             Some(_) => Self::Other,
@@ -245,6 +301,9 @@ pub(super) fn node_file(texts: Texts<'_>, folder: &str, name: &str) -> Option<St
         return Some(file);
     }
     let json = texts.text(&join(&at, "package.json")?).unwrap_or_default();
+    if !texts.spend(json.len() / PIECE + 1) {
+        return None;
+    }
     let json: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
     let main = json.get("main").and_then(serde_json::Value::as_str);
     let main = main.and_then(|main| join(&at, main));
@@ -258,43 +317,13 @@ fn bundled(texts: Texts<'_>, name: &str) -> impl Iterator<Item = String> {
     let package: Vec<_> = name.split('/').take(parts).collect();
     let inside = format!("node_modules/{}/", package.join("/"));
     let all = texts.tree.files.keys();
+    let most = if texts.spend(all.len()) { all.len() } else { 0 };
+    let all = all.take(most);
     let within = move |file: &&String| {
         let at = file.find(&inside);
         at.is_some_and(|at| at == 0 || file.get(..at).is_some_and(|before| before.ends_with('/')))
     };
     all.filter(within).cloned()
-}
-
-/// The files that Python runs for a module: its own, and those of the packages that it lies in.
-pub(super) fn python_files(texts: Texts<'_>, folder: &str, module: &str) -> Vec<String> {
-    let name = module.trim_start_matches('.');
-    let dots = module.len() - name.len();
-    let up = "../".repeat(dots.saturating_sub(1));
-    let roots = if dots == 0 {
-        vec![
-            Some(folder.to_owned()),
-            Some(String::new()),
-            Some("src".to_owned()),
-        ]
-    } else {
-        vec![join(folder, &up)]
-    };
-    let parts: Vec<_> = name.split('.').filter(|part| !part.is_empty()).collect();
-    let mut out = Vec::new();
-    for root in roots.into_iter().flatten() {
-        let mut names = Vec::new();
-        if dots > 0 {
-            names.push("__init__.py".to_owned());
-        }
-        for end in 1..=parts.len() {
-            let package = parts.get(..end).unwrap_or_default().join("/");
-            names.push(format!("{package}/__init__.py"));
-            names.push(format!("{package}.py"));
-        }
-        let files = names.iter().filter_map(|name| join(&root, name));
-        out.extend(files.filter(|name| texts.has(name)));
-    }
-    out
 }
 
 /// The modules that a Rust text has in files of their own.
@@ -330,10 +359,14 @@ pub(super) fn join(folder: &str, name: &str) -> Option<String> {
 }
 
 /// Everything in a text that could name a file. Not by pairs of quotes: an apostrophe in a comment would turn
-/// all of them around.
+/// all of them around. `a:b` is three such words: both, and the whole.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| c.is_whitespace() || "\"'`;,&|()[]<>={".contains(c))
-        .filter(|word| (3..=WORD_MAX).contains(&word.len()))
+        .flat_map(|word| {
+            let parts = word.split(':').filter(move |part| part.len() < word.len());
+            std::iter::once(word).chain(parts)
+        })
+        .filter(|word| word.len() >= 3)
 }
 
 /// What the calls of such functions name: `None` where it is not written there.
@@ -351,32 +384,11 @@ fn loads<'t>(text: &'t str, calls: &'static [&str]) -> impl Iterator<Item = Opti
 }
 
 /// The text in quotes that stands here and is all of what is handed over, if there is one.
-fn quoted(text: &str) -> Option<&str> {
-    let text = text.trim_start_matches([' ', '\t', '(']);
+pub(super) fn quoted(text: &str) -> Option<&str> {
+    let text = text.trim_start_matches([' ', '\t', '\n', '\r', '(']);
     let quote = text.chars().next().filter(|c| "\"'`".contains(*c))?;
     let (inner, behind) = text.get(1..)?.split_once(quote)?;
-    let whole = behind.trim_start().starts_with([')', ',', '\n', ';']) || behind.trim().is_empty();
+    let next = behind.trim_start_matches([' ', '\t']);
+    let whole = next.is_empty() || next.starts_with([')', ',', '\n', '\r', ';']);
     (whole && inner.len() <= WORD_MAX && !inner.contains("${")).then_some(inner)
-}
-
-/// What a Python text imports, dotted.
-fn modules(text: &str) -> Vec<String> {
-    let mut out = Vec::new();
-    for line in text.lines().flat_map(|line| line.split(';')) {
-        let mut words = line
-            .split([' ', '\t', ',', '(', ')'])
-            .filter(|w| !w.is_empty());
-        match words.next() {
-            Some("import") => out.extend(words.filter(|w| *w != "as").map(str::to_owned)),
-            Some("from") => {
-                let module = words.next().unwrap_or_default();
-                out.push(module.to_owned());
-                let names = words.filter(|w| !matches!(*w, "import" | "as" | "*" | "\\"));
-                let dot = if module.ends_with('.') { "" } else { "." };
-                out.extend(names.map(|name| format!("{module}{dot}{name}")));
-            }
-            _ => {}
-        }
-    }
-    out
 }

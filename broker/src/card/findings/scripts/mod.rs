@@ -1,8 +1,13 @@
 //! Code that runs on other people's machines when the package is installed or built: new, changed, or as it was.
 
+mod backend;
 mod command;
 mod follow;
-mod python;
+mod imports;
+mod modules;
+mod sdist;
+mod texts;
+mod wheel;
 
 use super::Case;
 use crate::card::{
@@ -10,10 +15,15 @@ use crate::card::{
     tree::{Tree, named},
 };
 use command::{Commands, script_text};
-use follow::{Followed, Texts, join};
+use follow::{Followed, join};
+use modules::Modules;
 use proto::card::{Finding, FindingKind, Risk, shown};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+};
+use texts::{Texts, WORK_MAX};
 
 const WHY: &str = "It runs on every machine that installs or builds the package, with that person's rights: it is \
      the usual way in which a package is poisoned.";
@@ -21,6 +31,9 @@ const WHY_SAME: &str = "It ran in the previous version too, with the same bytes.
 
 const WHY_LOST: &str = "Its text is the same, but what it runs lies elsewhere or is chosen while it runs: it may be \
      something else now.";
+
+const WHY_GONE: &str = "The package is installed or built in another way than before: what does it instead, if anything \
+     does, is told beside this.";
 
 /// What `node-gyp` builds, or is told by.
 const NATIVE: [&str; 19] = [
@@ -32,16 +45,8 @@ const NPM: [&str; 3] = ["preinstall", "install", "postinstall"];
 
 pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
     let tree = case.before.tree();
-    let now = Texts {
-        tree: case.now,
-        other: tree,
-    };
-    let now = hooks(case.format, now);
-    let before = tree.map(|tree| Texts {
-        tree,
-        other: Some(case.now),
-    });
-    let before = before.map(|texts| hooks(case.format, texts));
+    let now = hooks(case.format, case.now, tree, WORK_MAX);
+    let before = tree.map(|tree| hooks(case.format, tree, Some(case.now), WORK_MAX));
     let mut out = Vec::new();
     let mut same = Vec::new();
     for (name, hook) in &now {
@@ -63,7 +68,11 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
                     .cloned()
                     .collect();
                 if old.told != hook.told {
-                    changed.extend(hook.told_by.map(str::to_owned));
+                    let files: BTreeSet<_> = hook.told.keys().chain(old.told.keys()).collect();
+                    let other = |f: &&String| old.told.get(*f) != hook.told.get(*f);
+                    changed.extend(files.into_iter().filter(other).cloned());
+                    changed.sort_unstable();
+                    changed.dedup();
                 }
                 if !changed.is_empty() {
                     let files = named(changed.iter().map(String::as_str));
@@ -86,6 +95,13 @@ pub(super) fn look(case: &Case<'_>) -> Vec<Finding> {
         let what = format!("as before: {}", named(same));
         out.push(finding(Risk::Note, what, WHY_SAME));
     }
+    let gone = before.iter().flatten();
+    let gone: Vec<_> = gone.filter(|(name, _)| !now.contains_key(*name)).collect();
+    if let Some((_, first)) = gone.first() {
+        let names = named(gone.iter().map(|(name, _)| name.as_str()));
+        let what = format!("no longer there: {names} (was: {})", shown(&first.text));
+        out.push(finding(Risk::Low, what, WHY_GONE));
+    }
     out
 }
 
@@ -104,10 +120,8 @@ struct Hook {
     text: String,
     /// Files of the archive that it runs.
     runs: Followed,
-    /// What it is told by a file that changes with each version, without what says the version.
-    told: String,
-    /// That file.
-    told_by: Option<&'static str>,
+    /// What it is told by files that change with each version, by their names, without what says the version.
+    told: BTreeMap<String, String>,
 }
 
 impl Hook {
@@ -131,29 +145,32 @@ impl Hook {
         Self {
             text,
             runs,
-            told: String::new(),
-            told_by: None,
-        }
-    }
-
-    /// The same, told also by such a file.
-    fn told_by(self, file: &'static str, told: String) -> Self {
-        Self {
-            told,
-            told_by: Some(file),
-            ..self
+            told: BTreeMap::new(),
         }
     }
 }
 
-fn hooks(format: Format, texts: Texts<'_>) -> BTreeMap<String, Hook> {
-    match format {
+/// What runs of an archive, as far as so much work tells.
+fn hooks(format: Format, tree: &Tree, other: Option<&Tree>, work: usize) -> BTreeMap<String, Hook> {
+    let texts = Texts {
+        tree,
+        other,
+        modules: &Modules::of(tree),
+        left: &Cell::new(work),
+    };
+    let mut hooks = match format {
         Format::Npm => npm(texts),
-        Format::Sdist => python::sdist(texts),
-        Format::Wheel => python::wheel(texts),
+        Format::Sdist => sdist::hooks(texts),
+        Format::Wheel => wheel::hooks(texts),
         Format::Crate => cargo(texts),
         Format::Gem => gem(texts),
+    };
+    if texts.left.get() == 0 {
+        for hook in hooks.values_mut() {
+            hook.runs.lost.insert("all that it could run".to_owned());
+        }
     }
+    hooks
 }
 
 fn npm(texts: Texts<'_>) -> BTreeMap<String, Hook> {
@@ -167,12 +184,13 @@ fn npm(texts: Texts<'_>) -> BTreeMap<String, Hook> {
             let mut commands = Commands::new(texts, scripts);
             commands.line(&text);
             for (name, script) in &commands.runs {
-                text = format!("{text} [{name}: {script}]");
+                text.extend([" [", name, ": ", script, "]"]);
             }
             let reads = commands.followed.reads_manifest;
             let mut hook = Hook::new(text, commands.followed);
             if reads {
-                hook = hook.told_by("package.json", described(&json));
+                hook.told
+                    .insert("package.json".to_owned(), described(&json));
             }
             out.insert(name.to_owned(), hook);
         }
@@ -261,7 +279,14 @@ fn gem(texts: Texts<'_>) -> BTreeMap<String, Hook> {
     // The list of `extensions` in the metadata, at the margin as Ruby writes it.
     let metadata = texts.tree.text("metadata").unwrap_or_default();
     let (listed, strange) = extensions(metadata);
+    let listed: BTreeSet<_> = listed.into_iter().collect();
     let hook = |name: String| {
+        if !texts.spend(texts.tree.files.len()) {
+            return (
+                format!("extension {}", shown(&name)),
+                Hook::these(String::new(), []),
+            );
+        }
         let mut hook = Hook::of(texts, &name);
         // Its makefile builds what lies beside it.
         let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
@@ -316,4 +341,29 @@ fn differs(case: &Case<'_>, name: &str) -> bool {
     let digest = |tree: &Tree| tree.files.get(name).map(|leaf| leaf.digest);
     let before = case.before.tree();
     before.is_none_or(|before| digest(before) != digest(case.now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::card::samples::{package_json, tgz};
+
+    #[test]
+    fn attack_53_where_there_is_too_much_to_follow_that_is_told() {
+        let json = package_json("1.0.0", r#","scripts":{"install":"node x"}"#);
+        let files: [(&str, &[u8]); 3] = [
+            ("package.json", json.as_bytes()),
+            ("x.js", b"require('a'); require('b')"),
+            ("node_modules/b/b.js", b"1"),
+        ];
+        let archive = tgz("package", &files);
+        let length = archive.len() as u64;
+        let read = Tree::read(Format::Npm, std::io::Cursor::new(archive), length, None);
+        let tree = read.unwrap();
+        let lost = |work| {
+            let mut hooks = hooks(Format::Npm, &tree, None, work);
+            hooks.remove("install").unwrap().runs.lost.len()
+        };
+        assert_eq!((lost(WORK_MAX), lost(5)), (0, 1));
+    }
 }
