@@ -341,3 +341,123 @@ fn attack_53_a_name_without_end_is_lost_and_nothing_else_with_it() {
         says(&lost, Risk::Medium, "could not be followed");
     }
 }
+
+#[test]
+fn a_release_by_a_usual_backend_says_no_more_than_that_its_version_is_another() {
+    let hatch = format!(
+        "{}[tool.hatch.version]\npath = \"src/left/about.py\"\n",
+        backend("hatchling.build")
+    );
+    let pdm = format!(
+        "{}[tool.pdm.version]\nsource = \"file\"\npath = \"src/left/about.py\"\n",
+        backend("pdm.backend")
+    );
+    let scm = format!(
+        "{}[tool.setuptools_scm]\nversion_file = \"src/left/about.py\"\n",
+        backend("setuptools.build_meta")
+    );
+    let attr = format!(
+        "{}[tool.setuptools.dynamic]\nversion = {{ attr = \"left.about.__version__\" }}\n",
+        backend("setuptools.build_meta")
+    );
+    let uv = backend("uv_build").replace("[]", "[\"uv_build>=0.8\"]");
+    let files = |text: &str, about: &str| {
+        let files = [("pyproject.toml", text), ("src/left/about.py", about)];
+        files.map(|(name, text)| (name.to_owned(), text.to_owned()))
+    };
+    let differ = |text: &str, now: &str, before: &str| {
+        let (now, before) = (files(text, now), files(text, before));
+        let all = |files: &[(String, String)]| {
+            files
+                .iter()
+                .map(|(n, t)| (n.clone(), t.clone()))
+                .collect::<Vec<_>>()
+        };
+        let (now, before) = (all(&now), all(&before));
+        let now: Vec<_> = now.iter().map(|(n, t)| (n.as_str(), t.as_str())).collect();
+        let before: Vec<_> = before
+            .iter()
+            .map(|(n, t)| (n.as_str(), t.as_str()))
+            .collect();
+        sdist(&now, &before)
+    };
+    for text in [&hatch, &pdm, &scm, &attr, &uv] {
+        calm(&differ(
+            text,
+            "__version__ = \"1.1\"\n",
+            "__version__ = \"1.0\"\n",
+        ));
+    }
+    // One that has to be run for its version is followed.
+    says(
+        &differ(&attr, "__version__ = get()\n", "__version__ = \"1.0\"\n"),
+        Risk::High,
+        "about.py",
+    );
+    let code = hatch.replace("path =", "source = \"code\"\npath =");
+    says(
+        &differ(&code, "__version__ = \"1.1\"\n", "__version__ = \"1.0\"\n"),
+        Risk::High,
+        "about.py",
+    );
+}
+
+#[test]
+fn attack_53_a_module_in_the_place_of_pythons_own_is_told() {
+    let before = [("setup.py", SETUP)];
+    for module in ["tarfile.py", "packaging/__init__.py", "json.so"] {
+        says(
+            &sdist(&[("setup.py", SETUP), (module, "1")], &before),
+            Risk::High,
+            module,
+        );
+    }
+}
+
+#[test]
+fn attack_53_what_a_build_script_starts_is_followed() {
+    for (script, file) in [
+        (
+            "import subprocess\nsubprocess.check_call([\"make\"])\n",
+            "Makefile",
+        ),
+        (
+            "import os\nos.system('cmake ..')\n",
+            "native/CMakeLists.txt",
+        ),
+        (
+            "import subprocess, sys\nsubprocess.run([sys.executable, \"-m\", \"tools.gen\"])\n",
+            "tools/gen.py",
+        ),
+        (
+            "from importlib.machinery import SourceFileLoader\nSourceFileLoader(\"gen\", \"data/gen.dat\").load_module()\n",
+            "data/gen.dat",
+        ),
+    ] {
+        let files = |text| [("setup.py", script), (file, text)];
+        says(&sdist(&files("2"), &files("1")), Risk::High, file);
+        calm(&sdist(&files("1"), &files("1")));
+    }
+    let renamed = "import importlib\nload = importlib.import_module\nload('tools.' + 'gen')\n";
+    let files = [("setup.py", renamed)];
+    says(
+        &sdist(&files, &files),
+        Risk::Medium,
+        "could not be followed",
+    );
+}
+
+#[test]
+fn attack_53_many_short_hooks_and_long_names_take_no_time() {
+    let big: String = (0..210)
+        .map(|n| format!("import a{n}{}\n", ".b".repeat(145)))
+        .collect();
+    let names: Vec<_> = (0..600).map(|n| format!("left{n}.pth")).collect();
+    let mut files: Vec<_> = names.iter().map(|n| (n.as_str(), "import big\n")).collect();
+    files.push(("big.py", &big));
+    says(
+        &wheel(&files, &files),
+        Risk::Medium,
+        "could not be followed",
+    );
+}

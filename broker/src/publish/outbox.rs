@@ -215,6 +215,9 @@ async fn one(desk: &Desk, key: &[u8], row: &Row) -> Result<(), Fault> {
         tracing::error!("a notification's row is damaged; it is dropped");
         return tolerate(desk.commit(gone(), &[], desk.world.now()).await.map(drop));
     };
+    let channel = channel_key(&letter.person, &letter.channel);
+    let version = |row: Option<Row>| row.map(|row| row.version);
+    let before = version(desk.live.get(CHANNELS, &channel)?);
     let sent = match send(desk, message, &letter).await {
         Err(Fault::Damaged(what)) => {
             tracing::error!(what, person = %letter.person, "a notification cannot be sent; it is dropped");
@@ -226,10 +229,12 @@ async fn one(desk: &Desk, key: &[u8], row: &Row) -> Result<(), Fault> {
     let Some(sent) = sent else {
         return tolerate(desk.commit(gone(), &[], now).await.map(drop));
     };
-    let channel = channel_key(&letter.person, &letter.channel);
     let (mut batch, mut events) = (gone(), Vec::new());
     match &sent {
         Ok(()) => {}
+        // Another letter has found that out, or it was added anew meanwhile.
+        Err(Failure::Not(NotSent::Gone))
+            if before.is_none() || before != version(desk.live.get(CHANNELS, &channel)?) => {}
         Err(Failure::Not(NotSent::Gone)) => {
             // Who ended a subscription by a stolen browser is not to do it unheard, as above.
             batch = channel_ended(desk, batch, &letter, now)?;
@@ -251,10 +256,11 @@ async fn one(desk: &Desk, key: &[u8], row: &Row) -> Result<(), Fault> {
         }
     }
     tolerate(desk.commit(batch, &events, now).await.map(drop))?;
-    if events.is_empty() {
-        remember(desk, &channel, sent.err().map(|f| f.to_string()), now).await?;
-    } else {
+    let is_gone = matches!(sent, Err(Failure::Not(NotSent::Gone)));
+    if is_gone {
         desk.bells.queue();
+    } else {
+        remember(desk, &channel, sent.err().map(|f| f.to_string()), now).await?;
     }
     Ok(())
 }

@@ -1,8 +1,11 @@
 //! The file of the previous version that a file is compared with, downloaded from its registry.
 
-use super::known::{By, Version, known};
+use super::{
+    known::{By, known},
+    trace,
+};
 use crate::{
-    desk::Desk,
+    desk::{Desk, Fault},
     registry::{Fetched, Kind, Published, ShownFile},
     vault::release as vault,
 };
@@ -51,7 +54,7 @@ async fn find(desk: &Desk, item: &Item, file: &File) -> Option<Before> {
     let token = vault::for_reading(&desk.vault, &*desk.live, &item.registry, &item.package, now);
     let token = token.ok()?;
     let mut shows = upstream.shows(&item.package, token.as_ref()).await.ok()?;
-    shows.withdrawn.extend(of_others(desk, item));
+    shows.withdrawn.extend(of_others(desk, item, &shows).ok()?);
     let Some(version) = version(registry.kind(), &shows, &item.version) else {
         let only_own = shows.versions.keys().all(|v| *v == item.version);
         return only_own.then(|| Before::only(Previous::First));
@@ -97,13 +100,38 @@ async fn find(desk: &Desk, item: &Item, file: &File) -> Option<Before> {
     })
 }
 
-/// Versions that somebody published past the broker.
-fn of_others(desk: &Desk, item: &Item) -> Vec<VersionText> {
-    let seen = known(desk, &item.package_key()).ok().flatten();
-    let versions = seen.map(|(_, seen)| seen.versions).unwrap_or_default();
-    let of_others =
-        |(version, seen): (VersionText, Version)| (seen.by == By::Others).then_some(version);
-    versions.into_iter().filter_map(of_others).collect()
+/// Versions that somebody published past the broker: those that the watch knows as such, and those that are new since
+/// it looked and did not leave here.
+fn of_others(desk: &Desk, item: &Item, shows: &Published) -> Result<Vec<VersionText>, Fault> {
+    let package = item.package_key();
+    let Some((_, seen)) = known(desk, &package)? else {
+        return Ok(Vec::new());
+    };
+    let mut of_others = Vec::new();
+    for (version, files) in &shows.versions {
+        let ours = match seen.versions.get(version) {
+            Some(seen) => seen.by != By::Others,
+            None => any_ours(desk, &package, version, files)?,
+        };
+        if !ours {
+            of_others.push(version.clone());
+        }
+    }
+    Ok(of_others)
+}
+
+fn any_ours(
+    desk: &Desk,
+    package: &str,
+    version: &VersionText,
+    files: &[ShownFile],
+) -> Result<bool, Fault> {
+    for file in files {
+        if trace::ours(desk, package, version, file)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The newest version below this one; where there is none, or versions have no order, the newest. One that was taken

@@ -340,6 +340,10 @@ pub async fn prove_now(
             }
             Err(Unproved::Refused(refusal)) => return Err(refusal),
         };
+        // What costs its author nothing must not fill the log.
+        if charged.is_empty() && !desk.refusals.take(now) {
+            return Err(told);
+        }
         match desk.commit(charged, &[recorded(reason)], now).await {
             // Others were charged at this moment: a guess that costs nothing would be one too many (attack 21).
             Err(Fault::Conflict(..)) => {}

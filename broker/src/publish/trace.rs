@@ -56,17 +56,21 @@ fn key(item: &Item, file: &File) -> Vec<u8> {
     ])
 }
 
-/// Whether each of these files left, as far as rows say that this broker has written.
-pub fn all_left(desk: &Desk, item: &Item) -> Result<bool, Fault> {
-    for file in &item.files {
+/// Whether any file of these items left, as far as rows say that this broker has written. Not each of a release does:
+/// a registry may have a layer, or the first files, already.
+pub fn any_left(desk: &Desk, items: &[Item]) -> Result<bool, Fault> {
+    for (item, file) in items
+        .iter()
+        .flat_map(|i| i.files.iter().map(move |f| (i, f)))
+    {
         let key = key(item, file);
-        let row = desk.live.get(LEFT, &key)?;
-        let left = |value: &[u8]| rows::check_authentic(&desk.vault, LEFT, &key, value).is_ok();
-        if !row.is_some_and(|row| left(&row.value)) {
-            return Ok(false);
+        if let Some(row) = desk.live.get(LEFT, &key)?
+            && rows::check_authentic(&desk.vault, LEFT, &key, &row.value).is_ok()
+        {
+            return Ok(true);
         }
     }
-    Ok(true)
+    Ok(false)
 }
 
 /// Notes that the job itself is about to publish these files, with a token that it is given in this commit:

@@ -118,7 +118,7 @@ pub(super) async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>)
         let confirmed = confirm::sweep(&desk).await;
         let pushed = pushes::sweep(&desk);
         let (mut invited, mut reminded) = (Ok(()), Ok(()));
-        if now.since(slowly_swept) >= SLOW_SWEEP {
+        if now.since(slowly_swept) >= SLOW_SWEEP && !desk.vault.is_sealed() {
             invited = invites::sweep(&desk, now).await;
             reminded = reminders::sweep(&desk, now).await;
             slowly_swept = now;

@@ -2,7 +2,7 @@
 
 use super::{
     Hook,
-    follow::{Followed, Language},
+    follow::{Followed, Language, join},
     imports::states_version,
     modules::{Reach, python_files},
     sdist::Told,
@@ -12,7 +12,7 @@ use crate::card::entry_points;
 use proto::card::shown;
 
 /// Backends that run no code of the package but what is followed here.
-const BACKENDS: [&str; 7] = [
+const BACKENDS: [&str; 8] = [
     "setuptools.build_meta",
     "setuptools.build_meta:__legacy__",
     "hatchling.build",
@@ -20,11 +20,12 @@ const BACKENDS: [&str; 7] = [
     "flit.buildapi",
     "poetry.core.masonry.api",
     "pdm.backend",
+    "uv_build",
 ];
 /// Files that backends run by their name.
 const BACKEND_FILES: [&str; 3] = ["hatch_build.py", "pdm_build.py", "setup.py"];
 /// What backends are joined with that reads no file of its own in the package.
-const BESIDES: [&str; 23] = [
+const BESIDES: [&str; 24] = [
     "cffi",
     "cython",
     "flit",
@@ -45,6 +46,7 @@ const BESIDES: [&str; 23] = [
     "toml",
     "tomli",
     "typing-extensions",
+    "uv-build",
     "vcs-versioning",
     "versioneer",
     "wheel",
@@ -78,6 +80,8 @@ const OTHER_TOOLS: [&str; 24] = [
 ];
 /// Keys whose value is a file that is run, whatever its name ends with.
 const SCRIPTS: [&str; 5] = ["path", "script", "build", "custom-hook", "setup-script"];
+/// Keys whose value is a file that is written with the version, and not run.
+const WRITTEN: [&str; 4] = ["version_file", "version-file", "write_to", "write-to"];
 /// Keys whose value is imported.
 const IMPORTED: [&str; 3] = ["attr", "getter", "version_format"];
 
@@ -133,6 +137,7 @@ pub(super) fn hook(texts: Texts<'_>, setuptools: &Told) -> Hook {
         match text.and_then(|text| text.parse::<toml::Table>().ok()) {
             Some(own) => {
                 building = parts(&own, &["build", "version", "metadata"]);
+                forget_read(&mut building);
                 run(texts, &building, &mut hook);
                 told.add("hatch.toml", building.to_string(), imported);
             }
@@ -173,6 +178,7 @@ fn building(document: &toml::Table) -> toml::Table {
         };
         out.insert(name.clone(), told);
     }
+    forget_read(&mut out);
     let project = document.get("project");
     let points = project.and_then(|p| p.get("entry-points")?.as_table());
     let points = points.into_iter().flatten();
@@ -181,6 +187,24 @@ fn building(document: &toml::Table) -> toml::Table {
         out.insert(format!("entry-points {group}"), all.clone());
     }
     out
+}
+
+/// Leaves out files that are only read or written for the version: they change with each.
+fn forget_read(table: &mut toml::Table) {
+    for key in WRITTEN {
+        table.remove(key);
+    }
+    for (name, value) in table.iter_mut() {
+        let Some(below) = value.as_table_mut() else {
+            continue;
+        };
+        // hatchling searches it by a pattern, pdm by another, unless told to run it.
+        let source = below.get("source").and_then(toml::Value::as_str);
+        if name == "version" && matches!(source, None | Some("regex" | "file")) {
+            below.remove("path");
+        }
+        forget_read(below);
+    }
 }
 
 fn parts(table: &toml::Table, keys: &[&str]) -> toml::Table {
@@ -267,11 +291,12 @@ fn flit(texts: Texts<'_>, document: &toml::Table, runs: &mut Followed) {
 fn in_paths(paths: Option<&toml::value::Array>, file: &str) -> bool {
     let paths = paths.into_iter().flatten().filter_map(toml::Value::as_str);
     paths.into_iter().any(|path| {
-        let path = path.trim_start_matches("./").trim_end_matches('/');
-        path.is_empty()
-            || path == "."
-            || file
-                .strip_prefix(path)
-                .is_some_and(|rest| rest.starts_with('/'))
+        // One that leads out of the archive could be any.
+        join("", path).is_none_or(|path| {
+            path.is_empty()
+                || file
+                    .strip_prefix(&*path)
+                    .is_some_and(|rest| rest.starts_with('/'))
+        })
     })
 }

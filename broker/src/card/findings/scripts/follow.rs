@@ -24,6 +24,8 @@ const CODE: [&str; 28] = [
     ".pl", ".ps1", ".bat", ".cmd", ".exe", ".gyp", ".gypi", ".c", ".cc", ".cpp", ".cxx", ".h",
     ".hpp", ".m", ".mm", ".wasm",
 ];
+/// How a Python text starts commands.
+const STARTS: [&str; 4] = ["subprocess", "os.system", "popen", "spawn"];
 /// What Node tries behind a name, in its order.
 const NODE: [&str; 7] = ["", ".js", ".json", ".node", ".cjs", ".mjs", ".ts"];
 
@@ -217,6 +219,9 @@ impl Followed {
         if imports.strange || is_encoded(text) {
             self.lost.insert(format!("what {place} imports"));
         }
+        if !texts.spend(imports.work / PIECE + 1) {
+            return Vec::new();
+        }
         let moved = ["sys.path", "addsitedir", "import path"];
         let reach = if ends(place, ".pth") || moved.iter().any(|way| text.contains(way)) {
             Reach::Everywhere
@@ -234,9 +239,23 @@ impl Followed {
                 }
                 Load::File(name) => {
                     let at = [folder, ""].into_iter().filter_map(|f| join(f, name));
-                    out.extend(at.filter(|name| texts.has(name)));
+                    let there: Vec<_> = at.filter(|name| texts.has(name)).collect();
+                    if there.is_empty() {
+                        self.lost.insert(format!("what {place} loads"));
+                    }
+                    out.extend(there);
                 }
                 _ => drop(self.lost.insert(format!("what {place} loads"))),
+            }
+        }
+        // Commands that it may start, and what those read by its name.
+        if STARTS.iter().any(|way| text.contains(way)) {
+            out.extend(texts.tree.files.keys().filter(|f| is_built_by(f)).cloned());
+            let modules = words(text).filter(|w| w.contains('.') && w.len() <= WORD_MAX);
+            let as_module =
+                text.contains("\"-m\"") || text.contains("'-m'") || text.contains(" -m ");
+            for module in modules.filter(|_| as_module) {
+                out.extend(python_files(texts, folder, module, reach));
             }
         }
         // `file:name`: what a build runs by its name.
@@ -288,6 +307,20 @@ impl Language {
             Some(_) => Self::Other,
         }
     }
+}
+
+/// Whether a file at the root, or anywhere for CMake, says what a usual command builds.
+fn is_built_by(name: &str) -> bool {
+    let file = name.rsplit('/').next().unwrap_or(name);
+    let root = !name.contains('/');
+    file == "CMakeLists.txt"
+        || ends(file, ".cmake")
+        || (root
+            && (file.starts_with("Makefile")
+                || matches!(
+                    file,
+                    "makefile" | "GNUmakefile" | "configure" | "meson.build"
+                )))
 }
 
 /// The file that Node runs for a name: the file itself, with one of its ends, or what a folder says.

@@ -1,7 +1,10 @@
 //! What a Python text imports. A name too many does no harm; what could be a name and is not understood is told as
 //! such.
 
-use super::follow::{WORD_MAX, quoted};
+use super::{
+    follow::{WORD_MAX, quoted},
+    modules::PARTS_MAX,
+};
 use std::collections::BTreeSet;
 
 /// Names that one text may import.
@@ -15,13 +18,16 @@ pub(super) struct Imports {
     /// Whether something could be a name and is not understood: too long, too many, or written in letters that
     /// Python takes for others (PEP 3131).
     pub(super) strange: bool,
+    /// What reading it took, in bytes.
+    pub(super) work: usize,
 }
 
 impl Imports {
     /// Takes every place for a statement in which one could stand, also in texts within the text.
     pub(super) fn of(text: &str) -> Self {
         let mut out = Self::default();
-        let mut steps = text.len().saturating_mul(16).saturating_add(4096);
+        let most = text.len().saturating_mul(16).saturating_add(4096);
+        let mut steps = most;
         let mut own = BTreeSet::new();
         for at in identifiers(text, "from") {
             let mut reader = Reader::new(text, at + "from".len(), steps);
@@ -46,6 +52,7 @@ impl Imports {
             steps = reader.steps;
         }
         out.strange |= steps == 0;
+        out.work = text.len() + most - steps;
         out
     }
 }
@@ -167,7 +174,7 @@ impl<'t> Reader<'t> {
                 ""
             };
             let whole = format!("{}{dot}{name}", module.unwrap_or_default());
-            self.strange |= whole.len() > WORD_MAX;
+            self.strange |= whole.len() > WORD_MAX || whole.matches('.').count() >= PARTS_MAX;
             out.names.insert(whole);
             self.skip();
             if self.peek() == "as" {
@@ -210,34 +217,57 @@ pub(super) enum Load<'t> {
 
 /// What Python loads without an import.
 pub(super) fn loads(text: &str) -> impl Iterator<Item = Load<'_>> {
-    const CALLS: [(&str, bool); 9] = [
-        ("__import__", true),
-        ("import_module", true),
-        ("run_module", true),
-        ("exec", false),
-        ("execfile", false),
-        ("run_path", false),
-        ("load_source", false),
-        ("SourceFileLoader", false),
-        ("spec_from_file_location", false),
+    use Names::{File, Module, SecondFile};
+    const CALLS: [(&str, Names); 9] = [
+        ("__import__", Module),
+        ("import_module", Module),
+        ("run_module", Module),
+        ("exec", File),
+        ("execfile", File),
+        ("run_path", File),
+        ("load_source", SecondFile),
+        ("SourceFileLoader", SecondFile),
+        ("spec_from_file_location", SecondFile),
     ];
-    CALLS.iter().flat_map(move |(call, module)| {
+    CALLS.iter().flat_map(move |(call, names)| {
         identifiers(text, call).filter_map(move |at| {
             let behind = text.get(at + call.len()..)?;
             let behind = behind.trim_start_matches([' ', '\t', '\\', '\n', '\r']);
             let Some(handed) = behind.strip_prefix('(') else {
                 // Under another name it could be called unseen.
-                let renamed = *call == "__import__" || (*module && behind.starts_with("as "));
-                return renamed.then_some(Load::Unknown);
+                let renamed = behind.starts_with("as ") || !is_imported(text, at);
+                return (*call != "exec" && renamed).then_some(Load::Unknown);
             };
-            let plain = quoted(handed).filter(|text| !text.contains('\\'));
-            Some(match plain {
-                Some(name) if *module => Load::Module(name),
+            let plain = |text| quoted(text).filter(|text| !text.contains('\\'));
+            let named = match names {
+                // A module's name, and then its file.
+                SecondFile => plain(handed).and_then(|_| plain(handed.split_once(',')?.1)),
+                Module | File => plain(handed),
+            };
+            Some(match named {
+                Some(name) if *names == Module => Load::Module(name),
                 Some(name) => Load::File(name),
                 None => Load::Unknown,
             })
         })
     })
+}
+
+/// What a call's words name.
+#[derive(Clone, Copy, PartialEq)]
+enum Names {
+    Module,
+    File,
+    /// The second one does.
+    SecondFile,
+}
+
+/// Whether a name stands in the line of an import.
+fn is_imported(text: &str, at: usize) -> bool {
+    let before = text.get(..at).unwrap_or_default();
+    let line = before.rsplit(['\n', '\r']).next().unwrap_or_default();
+    let line = line.trim_start();
+    line.starts_with("from ") || line.starts_with("import ")
 }
 
 /// Whether Python reads the text as something else than it is here (PEP 263).
@@ -273,7 +303,15 @@ pub(super) fn is_encoded(text: &str) -> bool {
 /// Whether a text states its version and describes itself so plainly that no tool has to run it: a docstring, then
 /// nothing but simple imports, then the version in quotes.
 pub(super) fn states_version(text: &str) -> bool {
-    let only = text.matches("__version__").count() == 1;
+    let described = text
+        .lines()
+        .find(|line| !line.starts_with('#') && !line.is_empty());
+    described.is_some_and(|line| line.starts_with(['"', '\''])) && states(text, "__version__")
+}
+
+/// The same of any name, with or without a docstring.
+pub(super) fn states(text: &str, name: &str) -> bool {
+    let only = text.matches(name).count() == 1;
     if !only || text.contains(['\\', '\r', '\u{c}']) || is_encoded(text) {
         return false;
     }
@@ -282,15 +320,19 @@ pub(super) fn states_version(text: &str) -> bool {
         rest = rest.split_once('\n').map_or("", |(_, rest)| rest);
     }
     let quote = ["\"\"\"", "'''"].into_iter().find(|q| rest.starts_with(q));
-    let Some((about, rest)) = quote.and_then(|q| rest.strip_prefix(q)?.split_once(q)) else {
-        return false;
-    };
-    let mut lines = rest.split('\n');
-    if about.trim().is_empty() || lines.next() != Some("") {
-        return false;
+    if let Some(quote) = quote {
+        let Some((about, behind)) = rest.strip_prefix(quote).and_then(|r| r.split_once(quote))
+        else {
+            return false;
+        };
+        if about.trim().is_empty() || !behind.starts_with('\n') {
+            return false;
+        }
+        rest = behind;
     }
-    for line in lines {
-        if let Some(value) = line.strip_prefix("__version__ = ") {
+    for line in rest.split('\n') {
+        let value = line.strip_prefix(name);
+        if let Some(value) = value.and_then(|v| v.strip_prefix(" = ")) {
             let end = value.trim_end();
             let inner = ['"', '\'']
                 .iter()
@@ -370,12 +412,16 @@ mod tests {
             assert_eq!(told(text), ["module dyn"], "{text}");
         }
         assert_eq!(told("run_path('tool')"), ["file tool"]);
+        let second = "SourceFileLoader('gen', 'data/gen.dat').load_module()";
+        assert_eq!(told(second), ["file data/gen.dat"]);
         for text in [
             "__import__('d' 'yn')",
             "import_module('\\x64yn')",
             "exec(open('x').read())",
             "load = __import__",
             "from importlib import import_module as load",
+            "load = importlib.import_module",
+            "SourceFileLoader('gen')",
         ] {
             assert_eq!(told(text), ["unknown"], "{text}");
         }

@@ -6,6 +6,7 @@ mod follow;
 mod imports;
 mod modules;
 mod sdist;
+mod stdlib;
 mod texts;
 mod wheel;
 

@@ -2,6 +2,7 @@
 
 use super::{
     follow::{WORD_MAX, join},
+    stdlib::is_pythons,
     texts::Texts,
 };
 use crate::card::tree::Tree;
@@ -9,66 +10,8 @@ use std::collections::BTreeMap;
 
 /// Ends of what Python loads as a module.
 const LOADED: [&str; 5] = [".py", ".pyw", ".pyc", ".so", ".pyd"];
-/// Modules of Python itself and of its usual tools, which a build script imports: a file of such a name somewhere in
-/// a package is another one, unless the script changes where Python looks.
-const PYTHONS: [&str; 56] = [
-    "__future__",
-    "abc",
-    "argparse",
-    "ast",
-    "builtins",
-    "codecs",
-    "collections",
-    "configparser",
-    "contextlib",
-    "copy",
-    "ctypes",
-    "datetime",
-    "distutils",
-    "email",
-    "enum",
-    "errno",
-    "functools",
-    "glob",
-    "hashlib",
-    "importlib",
-    "inspect",
-    "io",
-    "itertools",
-    "json",
-    "locale",
-    "logging",
-    "math",
-    "multiprocessing",
-    "operator",
-    "os",
-    "pathlib",
-    "pkg_resources",
-    "pkgutil",
-    "platform",
-    "random",
-    "re",
-    "setuptools",
-    "shlex",
-    "shutil",
-    "signal",
-    "site",
-    "socket",
-    "stat",
-    "string",
-    "struct",
-    "subprocess",
-    "sys",
-    "sysconfig",
-    "tempfile",
-    "textwrap",
-    "threading",
-    "time",
-    "types",
-    "typing",
-    "urllib",
-    "warnings",
-];
+/// Parts of a module's name: each is one more place to look.
+pub(super) const PARTS_MAX: usize = 20;
 
 /// The modules of an archive, by the last part of their path.
 pub(super) struct Modules<'t>(BTreeMap<&'t str, Vec<(&'t str, &'t str)>>);
@@ -117,14 +60,20 @@ pub(super) fn python_files(
     let dots = module.len() - name.len();
     let parts: Vec<_> = name.split('.').filter(|part| !part.is_empty()).collect();
     let mut out = Vec::new();
-    if module.len() > WORD_MAX {
+    if module.len() > WORD_MAX || parts.len() > PARTS_MAX {
         return out;
     }
     let prefixes = (1..=parts.len()).filter_map(|end| Some(parts.get(..end)?.join("/")));
     let prefixes: Vec<String> = prefixes.collect();
     let near = |root: &str, out: &mut Vec<String>| {
-        let paths = prefixes.iter().filter_map(|prefix| join(root, prefix));
-        paths.for_each(|path| found(texts, &path, &path, out));
+        for prefix in &prefixes {
+            if !texts.spend(root.len() + prefix.len()) {
+                return;
+            }
+            if let Some(path) = join(root, prefix) {
+                found(texts, &path, &path, out);
+            }
+        }
     };
     if dots > 0 {
         if let Some(root) = join(folder, &"../".repeat(dots - 1)) {
@@ -136,7 +85,7 @@ pub(super) fn python_files(
     for root in [folder, "", "src"] {
         near(root, &mut out);
     }
-    let pythons = parts.first().is_some_and(|part| PYTHONS.contains(part));
+    let pythons = parts.first().is_some_and(|part| is_pythons(part));
     if reach != Reach::Near || (out.is_empty() && !pythons) {
         for prefix in &prefixes {
             found(texts, prefix, &format!("/{prefix}"), &mut out);
@@ -159,16 +108,22 @@ pub(super) fn is_found(texts: Texts<'_>, named: &str, reach: Reach) -> bool {
     };
     let above = module.rsplit_once('.').map(|(above, _)| above);
     let wanted = if whole { None } else { above };
-    [Some(module), wanted].into_iter().flatten().any(|module| {
-        let own = module.rsplit('.').next().unwrap_or(module);
-        let files = python_files(texts, "", module, reach);
-        let is_own = |file: &String| {
-            let path = LOADED.iter().find_map(|end| file.strip_suffix(end));
-            let path = path.unwrap_or(file).trim_end_matches("/__init__");
-            path.rsplit('/').next() == Some(own)
-        };
-        files.iter().any(is_own)
-    })
+    let modules = [Some(module), wanted].into_iter().flatten();
+    modules
+        .into_iter()
+        .any(|module| !own_files(texts, module, reach).is_empty())
+}
+
+/// The files of a module itself, without those of the packages that it lies in.
+pub(super) fn own_files(texts: Texts<'_>, module: &str, reach: Reach) -> Vec<String> {
+    let own = module.rsplit('.').next().unwrap_or(module);
+    let mut files = python_files(texts, "", module, reach);
+    files.retain(|file| {
+        let path = LOADED.iter().find_map(|end| file.strip_suffix(end));
+        let path = path.unwrap_or(file).trim_end_matches("/__init__");
+        path.rsplit('/').next() == Some(own)
+    });
+    files
 }
 
 /// Adds the files of the module at a path, or of those whose path ends so.

@@ -3,7 +3,9 @@
 use super::{
     Hook, backend, ends,
     follow::Language,
-    modules::{Reach, is_found, python_files},
+    imports::states,
+    modules::{Reach, is_found, own_files, python_files},
+    stdlib::PYTHONS,
     texts::Texts,
 };
 use crate::card::{entry_points, setup_cfg};
@@ -34,6 +36,14 @@ pub(super) fn hooks(texts: Texts<'_>) -> BTreeMap<String, Hook> {
             "build backend".to_owned(),
             backend::hook(texts, &setuptools),
         );
+    }
+    // A script's own folder comes first where Python looks: what lies there runs in place of Python's own modules.
+    for hook in out.values_mut() {
+        for module in PYTHONS {
+            for file in python_files(texts, "", module, Reach::Near) {
+                hook.runs.file(texts, &file);
+            }
+        }
     }
     // Where the case of names does not count, these are read too.
     let other = |f: &&String| READ.iter().any(|r| f.eq_ignore_ascii_case(r) && f != r);
@@ -114,7 +124,7 @@ impl Told {
         for told in self.files.values() {
             hook.runs.inline(texts, Language::Other, told, "");
             for word in dotted(told).chain(before_colon(told)) {
-                if !hook.runs.is_name(word) {
+                if !hook.runs.is_name(word) || is_stated(texts, word, reach) {
                     continue;
                 }
                 for file in python_files(texts, "", word, Reach::Near) {
@@ -124,6 +134,9 @@ impl Told {
         }
         for named in &self.named {
             let module = named.split(':').next().unwrap_or(named);
+            if is_stated(texts, named, reach) {
+                continue;
+            }
             let reachable = hook.runs.is_name(module) && module.is_ascii();
             if !reachable || !is_found(texts, named, reach) {
                 hook.runs.lost.insert(format!("where {named} is"));
@@ -134,6 +147,21 @@ impl Told {
             }
         }
     }
+}
+
+/// Whether a name is a value that its module states plainly: setuptools then reads it without running the module.
+fn is_stated(texts: Texts<'_>, named: &str, reach: Reach) -> bool {
+    let Some((module, name)) = named.rsplit_once('.') else {
+        return false;
+    };
+    let of = |module: &str| own_files(texts, module, reach);
+    let files = of(module);
+    let states = |file: &String| texts.text(file).is_some_and(|text| states(text, name));
+    !named.contains(':')
+        && !name.is_empty()
+        && of(named).is_empty()
+        && !files.is_empty()
+        && files.iter().all(states)
 }
 
 /// Words that could be modules: `attr: pkg.version`, and classes of commands.
