@@ -20,6 +20,7 @@ pub mod payload;
 pub mod release;
 pub mod rows;
 pub mod seal;
+pub mod shares;
 pub mod spent;
 pub mod tokens;
 

@@ -3,7 +3,7 @@
 
 use super::{
     envelope::{self, Binding, OpenRowError, SealRowError},
-    key_file::{self, InitError, Unseal, UnsealError, UnsealMethod},
+    key_file::{self, InitError, NewFile, Unseal, UnsealError, UnsealMethod},
     keys::Keys,
 };
 use crate::{secret::Secret, world::World};
@@ -100,7 +100,7 @@ impl Vault {
 
     /// A new key file for the same data key: other methods, or another passphrase. The old file keeps
     /// working until it is destroyed, so a crash between the two leaves the vault usable.
-    pub fn rewrap(&self, methods: &[UnsealMethod]) -> Result<Vec<u8>, InitError> {
+    pub fn rewrap(&self, methods: &[UnsealMethod]) -> Result<NewFile, InitError> {
         self.with(|keys| key_file::wrap(&self.world, methods, keys.generation, &keys.data))?
     }
 

@@ -1,7 +1,9 @@
 //! Unsealing, wrongly and rightly.
 
 use super::{fixtures::*, *};
+use crate::vault::key_file::{self, Holder};
 use age::secrecy::ExposeSecret as _;
+use proto::ids::PersonId;
 
 fn row() -> Binding<'static> {
     Binding {
@@ -133,7 +135,7 @@ fn a_row_of_another_generation_is_named_as_such() {
     let make = |generation| {
         let methods = [by_passphrase("x")];
         let file = key_file::wrap(&world, &methods, generation, &[7; 32]).unwrap();
-        try_phrase(&file, "x").unwrap()
+        try_phrase(&file.bytes, "x").unwrap()
     };
     let sealed = make(1).seal_row(&row(), b"canary").unwrap();
     let error = make(2).open_row(&row(), &sealed).err();
@@ -153,7 +155,7 @@ fn a_rewrapped_key_file_opens_the_same_rows_with_the_new_secret_alone() {
     let old = Vault::init(&World::system(), &[by_passphrase("old")]).unwrap();
     let vault = try_phrase(&old, "old").unwrap();
     let sealed = vault.seal_row(&row(), b"canary").unwrap();
-    let new = vault.rewrap(&[by_passphrase("new")]).unwrap();
+    let new = vault.rewrap(&[by_passphrase("new")]).unwrap().bytes;
     assert_eq!(
         try_phrase(&new, "old").err(),
         Some(UnsealError::WrongSecret)
@@ -205,4 +207,135 @@ fn the_domains_do_not_stand_in_for_each_other() {
     ] {
         assert_eq!(vault.mac_holds(other, b"x", &mac), Ok(false));
     }
+}
+
+/// An admin with a key for shares.
+fn holder(name: &str) -> (Holder, age::x25519::Identity) {
+    let identity = age::x25519::Identity::generate();
+    let holder = Holder {
+        person: name.parse().unwrap(),
+        recipient: identity.to_public().to_string(),
+    };
+    (holder, identity)
+}
+
+/// What a holder's own machine makes of the file that the broker shows him.
+fn opened(share: &str, identity: &age::x25519::Identity) -> Option<Secret<Vec<u8>>> {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let share = STANDARD.decode(share).unwrap();
+    age::decrypt(identity, &share).ok().map(Secret::new)
+}
+
+#[test]
+fn attack_44_any_m_admins_unseal_and_no_fewer() {
+    let world = World::system();
+    let admins: Vec<_> = ["alice", "bob", "carol", "dave"]
+        .map(holder)
+        .into_iter()
+        .collect();
+    let holders: Vec<_> = admins.iter().map(|(holder, _)| holder.clone()).collect();
+    let methods = [
+        by_passphrase("old"),
+        UnsealMethod::Shares {
+            needed: 2,
+            holders: holders.clone(),
+        },
+    ];
+    let file = Vault::init(&world, &methods).unwrap();
+    let offer = key_file::offer(&file).unwrap().unwrap();
+    assert_eq!((offer.needed, &offer.holders), (2, &holders));
+    let share = |at: usize| {
+        let share = opened(&offer.shares[at], &admins[at].1).unwrap();
+        (holders[at].person.clone(), share)
+    };
+    // Nobody opens the share of another one.
+    for (at, of) in offer.shares.iter().enumerate() {
+        for (other, (_, identity)) in admins.iter().enumerate() {
+            assert_eq!(opened(of, identity).is_some(), at == other);
+        }
+    }
+    for (a, b) in [(0, 1), (2, 3), (3, 0)] {
+        let vault = unseal(&file, &Unseal::Shares(vec![share(a), share(b)])).unwrap();
+        let other = try_phrase(&file, "old").unwrap();
+        let sealed = vault.seal_row(&row(), b"canary").unwrap();
+        assert_eq!(other.open_row(&row(), &sealed).unwrap().expose(), b"canary");
+    }
+    let refused = |shares: Vec<(PersonId, Secret<Vec<u8>>)>| {
+        unseal(&file, &Unseal::Shares(shares)).err().unwrap()
+    };
+    assert_eq!(refused(vec![]), UnsealError::TooFewShares(2));
+    assert_eq!(refused(vec![share(0)]), UnsealError::TooFewShares(2));
+    // One admin is one, however often and under whatever name he comes.
+    assert_eq!(
+        refused(vec![share(0), share(0)]),
+        UnsealError::TooFewShares(2)
+    );
+    let bob: PersonId = "bob".parse().unwrap();
+    let as_bob = (bob.clone(), share(0).1);
+    assert_eq!(
+        refused(vec![share(0), as_bob]),
+        UnsealError::WrongShare(bob)
+    );
+    let eve: PersonId = "eve".parse().unwrap();
+    assert_eq!(
+        refused(vec![(eve.clone(), share(0).1)]),
+        UnsealError::WrongShare(eve.clone())
+    );
+    // A share of an earlier key file is not taken, and is told.
+    let again = Vault::init(&world, &methods).unwrap();
+    let alice = holders[0].person.clone();
+    assert_eq!(
+        key_file::check_share(&again, &alice, share(0).1.expose()),
+        Err(UnsealError::WrongShare(alice.clone()))
+    );
+    assert_eq!(
+        key_file::check_share(&file, &alice, share(0).1.expose()),
+        Ok(())
+    );
+    assert_eq!(
+        key_file::check_share(&file, &eve, share(0).1.expose()),
+        Err(UnsealError::WrongShare(eve))
+    );
+    // A key file without shares says what it has.
+    let plain = Vault::init(&world, &[by_passphrase("old")]).unwrap();
+    assert!(key_file::offer(&plain).unwrap().is_none());
+    assert!(matches!(
+        unseal(&plain, &Unseal::Shares(vec![share(0), share(1)])).err(),
+        Some(UnsealError::NoSuchMethod("shares", _))
+    ));
+}
+
+#[test]
+fn shares_that_make_no_sense_are_refused() {
+    let world = World::system();
+    let (alice, bob) = (holder("alice").0, holder("bob").0);
+    let broken = Holder {
+        recipient: "age1xyz".to_owned(),
+        ..bob.clone()
+    };
+    for (needed, holders) in [
+        (0, vec![alice.clone(), bob.clone()]),
+        (3, vec![alice.clone(), bob.clone()]),
+        (1, vec![]),
+        (2, vec![alice.clone(), alice.clone()]),
+    ] {
+        let made = Vault::init(&world, &[UnsealMethod::Shares { needed, holders }]);
+        assert!(matches!(made, Err(InitError::Holders)), "{needed}");
+    }
+    let holders = vec![alice, broken];
+    let made = Vault::init(&world, &[UnsealMethod::Shares { needed: 2, holders }]);
+    assert!(matches!(made, Err(InitError::Recipient(2))));
+}
+
+/// A file without shares is as older brokers read it; one with shares is refused by them as newer.
+#[test]
+fn the_format_says_whether_there_are_shares() {
+    let world = World::system();
+    let format = |methods: &[UnsealMethod]| {
+        let file = Vault::init(&world, methods).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&file).unwrap()["v"].clone()
+    };
+    assert_eq!(format(&[by_passphrase("old")]), 1);
+    let holders = vec![holder("alice").0];
+    assert_eq!(format(&[UnsealMethod::Shares { needed: 1, holders }]), 2);
 }
