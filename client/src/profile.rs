@@ -4,9 +4,14 @@
 //! choice: in the head, in a file, or in the system's keyring, which its own command reads.
 
 use crate::{edge, edge::Env, fail::Failure};
-use age::secrecy::SecretString;
+use age::{
+    secrecy::{ExposeSecret as _, SecretString},
+    x25519::Identity,
+};
 use proto::{
+    canonical::Canonical,
     device::DeviceKey,
+    digest::hex,
     ids::{DeviceId, PersonId},
 };
 use serde::{Deserialize, Serialize};
@@ -21,6 +26,8 @@ use zeroize::Zeroizing;
 const WORK_FACTOR: u8 = 16;
 /// A key file that asks for more than this would stop the machine for minutes.
 const WORK_FACTOR_MAX: u8 = 20;
+/// Room for the longest secret in such a file.
+const SECRET_MAX: usize = 256;
 /// Most bytes of a profile or a key file.
 const FILE_MAX: u64 = 64 * 1024;
 
@@ -124,6 +131,39 @@ impl Home {
             .ok_or_else(|| Failure::failed("The key could not be encrypted.", "Report this."))?;
         self.make()?;
         edge::write_private(&self.key_path(), &file)
+    }
+
+    /// This admin's key for shares of the vault; none where none was made. It lies under the device's own key,
+    /// and so under its passphrase.
+    pub(crate) fn share_key(&self, device: &DeviceKey) -> Result<Option<Identity>, Failure> {
+        let path = self.share_key_path();
+        if !path.exists() {
+            return Ok(None);
+        }
+        let file = edge::read_capped(&path, FILE_MAX)?;
+        let text = opened(&file, share_passphrase(device));
+        let text = text.and_then(|t| String::from_utf8(t.to_vec()).ok().map(Zeroizing::new));
+        let identity = text.and_then(|t| t.parse::<Identity>().ok());
+        identity.map(Some).ok_or_else(|| {
+            Failure::refused(
+                format!("{} is not of this device.", path.display()),
+                "Restore it from the same backup as the device's key, or move it away and run `countersign admin share-key`.",
+            )
+        })
+    }
+
+    /// Makes that key.
+    pub(crate) fn make_share_key(&self, device: &DeviceKey) -> Result<Identity, Failure> {
+        let identity = Identity::generate();
+        let text = identity.to_string();
+        let file = sealed(text.expose_secret().as_bytes(), share_passphrase(device), 1)
+            .ok_or_else(|| Failure::failed("The key could not be encrypted.", "Report this."))?;
+        edge::write_private(&self.share_key_path(), &file)?;
+        Ok(identity)
+    }
+
+    fn share_key_path(&self) -> PathBuf {
+        self.0.join("share.key.age")
     }
 
     fn make(&self) -> Result<(), Failure> {
@@ -237,31 +277,46 @@ fn no_answer(error: &dialoguer::Error) -> Failure {
     )
 }
 
+/// 256 bits that nobody guesses: no work has to be added to them.
+fn share_passphrase(device: &DeviceKey) -> SecretString {
+    let secret = Canonical::new("countersign/share-key/v1").bytes(device.expose_seed());
+    SecretString::from(hex(&secret.sha256()))
+}
+
 fn seal_key(key: &DeviceKey, passphrase: SecretString) -> Option<Vec<u8>> {
+    sealed(key.expose_seed(), passphrase, WORK_FACTOR)
+}
+
+fn sealed(plain: &[u8], passphrase: SecretString, work: u8) -> Option<Vec<u8>> {
     let mut recipient = age::scrypt::Recipient::new(passphrase);
-    recipient.set_work_factor(WORK_FACTOR);
+    recipient.set_work_factor(work);
     let one: &dyn age::Recipient = &recipient;
     let encryptor = age::Encryptor::with_recipients(std::iter::once(one)).ok()?;
     let mut out = Vec::new();
     let mut writer = encryptor.wrap_output(&mut out).ok()?;
-    writer.write_all(key.expose_seed()).ok()?;
+    writer.write_all(plain).ok()?;
     writer.finish().ok()?;
     Some(out)
 }
 
 fn open_key(file: &[u8], passphrase: SecretString) -> Option<DeviceKey> {
+    let seed = opened(file, passphrase)?;
+    DeviceKey::from_seed(<[u8; 32]>::try_from(seed.as_slice()).ok()?).ok()
+}
+
+fn opened(file: &[u8], passphrase: SecretString) -> Option<Zeroizing<Vec<u8>>> {
     let mut identity = age::scrypt::Identity::new(passphrase);
     identity.set_max_work_factor(WORK_FACTOR_MAX);
     let decryptor = age::Decryptor::new_buffered(file).ok()?;
     let one: &dyn age::Identity = &identity;
-    let mut seed = Zeroizing::new(Vec::new());
+    let mut plain = Zeroizing::new(Vec::with_capacity(SECRET_MAX));
     decryptor
         .decrypt(std::iter::once(one))
         .ok()?
-        .take(33)
-        .read_to_end(&mut seed)
+        .take(SECRET_MAX as u64)
+        .read_to_end(&mut plain)
         .ok()?;
-    DeviceKey::from_seed(<[u8; 32]>::try_from(seed.as_slice()).ok()?).ok()
+    Some(plain)
 }
 
 #[cfg(test)]
@@ -285,6 +340,13 @@ mod tests {
         assert_eq!(home.key(&env).unwrap().public(), key.public());
         let file = std::fs::read(home.key_path()).unwrap();
         assert!(!file.windows(8).any(|w| w == [9; 8]));
+        // The key for shares lies under the device's key, and opens with no other.
+        assert!(home.share_key(&key).unwrap().is_none());
+        let made = home.make_share_key(&key).unwrap().to_public();
+        let held = home.share_key(&key).unwrap().unwrap().to_public();
+        assert_eq!(held.to_string(), made.to_string());
+        let other = DeviceKey::from_seed([8; 32]).unwrap();
+        assert_eq!(home.share_key(&other).err().unwrap().exit as u8, 5);
         let wrong = Env::from([
             ("COUNTERSIGN_HOME", folder.to_str().unwrap()),
             ("COUNTERSIGN_PASSPHRASE", "wrong"),
@@ -304,7 +366,6 @@ mod tests {
 
     #[test]
     fn the_passphrase_may_come_from_a_keyrings_command() {
-        use age::secrecy::ExposeSecret as _;
         let read = |command: &str| {
             let env = Env::from([("COUNTERSIGN_PASSPHRASE_COMMAND", command)]);
             passphrase(&env, false).map(|p| p.expose_secret().to_owned())

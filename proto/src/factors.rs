@@ -27,6 +27,10 @@ pub mod change {
     pub const INVITE_RECOVERED: &str = "invite-recovered";
     /// An authenticator app is set up (the setup's id).
     pub const ADD_TOTP: &str = "add-totp";
+    /// An admin's key for shares of the vault (the public key).
+    pub const SHARE_KEY: &str = "share-key";
+    /// What opens the vault changes, or such a change is confirmed (to what).
+    pub const UNSEAL_METHOD: &str = "unseal-method";
     /// From a browser: a channel goes (its id).
     pub const REMOVE_CHANNEL: &str = "remove-channel";
     /// From a browser: quiet hours change (the hours; empty: none).

@@ -9,6 +9,7 @@ pub mod api;
 pub mod bearer;
 pub mod canonical;
 pub mod card;
+pub mod custody;
 pub mod device;
 pub mod digest;
 pub mod distribution;

@@ -405,6 +405,20 @@ impl Daemon {
 
     /// Kills it if it runs, starts it on the same data and ports, and waits until it is ready.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
+        let sign = if self.setting.sealed {
+            "healthz"
+        } else {
+            "readyz"
+        };
+        self.restart_until(sign).await
+    }
+
+    /// The same, where it starts sealed whatever its configuration says.
+    pub async fn restart_sealed(&mut self) -> anyhow::Result<()> {
+        self.restart_until("healthz").await
+    }
+
+    async fn restart_until(&mut self, sign: &str) -> anyhow::Result<()> {
         self.kill9();
         let log = File::options()
             .create(true)
@@ -422,11 +436,6 @@ impl Daemon {
         let mut running = Running::start(&mut command)?;
         let start = Instant::now();
         let client = http()?;
-        let sign = if self.setting.sealed {
-            "healthz"
-        } else {
-            "readyz"
-        };
         loop {
             let reply = client
                 .get(format!("{}/{sign}", self.operations_url))

@@ -377,6 +377,7 @@ async fn desk(folder: &Path, clock: Arc<SetClock>, ci: &DeviceKey) -> anyhow::Re
         refusals: broker::desk::ration::Ration::default(),
         lookups: broker::desk::ration::Ration::default(),
         unsealing: tokio::sync::Semaphore::new(1),
+        offered: broker::desk::offered::Offered::default(),
         first_tries: broker::desk::ration::Tries::default(),
         watching: tokio::sync::Mutex::default(),
         bells: broker::desk::bells::Bells::new(
@@ -389,6 +390,7 @@ async fn desk(folder: &Path, clock: Arc<SetClock>, ci: &DeviceKey) -> anyhow::Re
             origin: "broker.test".into(),
             spool: folder.into(),
             data: folder.into(),
+            identity: None,
             token_max_age_days: 90,
             web: std::collections::BTreeMap::new(),
             watch_every: None,

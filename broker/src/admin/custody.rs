@@ -1,60 +1,99 @@
-//! Sealing and unsealing.
+//! Sealing and unsealing. [`shares`]: by several admins together. [`method`]: what opens the vault changes.
+
+pub mod file;
+pub mod method;
+pub mod shares;
 
 use crate::{
     audit::event::Event,
     desk::{Desk, Fault},
     publish::Refusal,
-    secret::Secret,
     store::Batch,
     vault::{Unseal, UnsealError},
 };
-use proto::time::UnixTime;
-use std::time::Duration;
+pub use file::KEY_FILE;
+use proto::{
+    ids::{DeviceId, PersonId},
+    time::UnixTime,
+};
+use std::sync::Arc;
 
-/// The vault's key file, in the data folder.
-pub const KEY_FILE: &str = "vault.json";
+/// Who signed, as far as a sealed broker can know.
+#[derive(Clone)]
+pub struct SignedBy {
+    /// Who.
+    pub person: PersonId,
+    /// With which device.
+    pub device: DeviceId,
+}
 
-/// Wipes the keys from memory; nothing is released until somebody unseals.
+/// Wipes the keys from memory, and shares that were handed in; nothing is released until somebody unseals.
 pub async fn seal(desk: &Desk, now: UnixTime) -> Result<(), Refusal> {
     desk.vault.seal();
+    desk.offered.forget();
     desk.commit(Batch::new(), &[Event::Sealed], now).await?;
     Ok(())
 }
 
 /// Unseals with a passphrase or identity. scrypt takes a second and 256 MB: it runs on its own
-/// thread, one at a time.
+/// thread, one at a time. The signers could not be authenticated against the database while it was
+/// sealed: if one of their rows turns out not to be ours, the vault is sealed again.
 pub async fn unseal(
-    desk: &std::sync::Arc<Desk>,
+    desk: &Arc<Desk>,
     secret: Unseal,
+    signers: &[SignedBy],
     now: UnixTime,
 ) -> Result<(), Refusal> {
     let Ok(_one) = desk.unsealing.try_acquire() else {
         return Err(Refusal::Busy);
     };
+    open(desk, secret, signers, now).await
+}
+
+/// The same for who has the one place already.
+async fn open(
+    desk: &Arc<Desk>,
+    secret: Unseal,
+    signers: &[SignedBy],
+    now: UnixTime,
+) -> Result<(), Refusal> {
     if desk.vault.is_sealed() {
         // Before the keys are there: nothing that people could not answer meanwhile is over by then.
         desk.bells.opened(now);
     }
-    let path = desk.place.data.join(KEY_FILE);
-    let own = std::sync::Arc::clone(desk);
-    let work = move || {
-        let file = Secret::new(std::fs::read(path).map_err(|_| UnsealError::Damaged)?);
-        own.vault.unseal(file.expose(), &secret)
-    };
+    let file = file::read(desk).await?;
+    let own = Arc::clone(desk);
+    let work = move || own.vault.unseal(file.expose(), &secret);
     let done = tokio::task::spawn_blocking(work)
         .await
         .map_err(|_| Fault::Damaged("the key file"))?;
-    match done {
-        Ok(()) => {
-            desk.commit(Batch::new(), &[Event::Unsealed], now).await?;
-            Ok(())
-        }
-        Err(why) => {
-            // Held while the next attempt waits: guessing through this door is slow.
-            tokio::time::sleep(Duration::from_secs(2)).await;
-            desk.commit(Batch::new(), &[Event::UnsealFailed], now)
-                .await?;
-            Err(Refusal::NotAllowed(why.to_string()))
-        }
+    if let Err(why) = done {
+        // Held while the next attempt waits: guessing through this door is slow.
+        tokio::time::sleep(shares::WRONG).await;
+        desk.commit(Batch::new(), &[Event::UnsealFailed], now)
+            .await?;
+        return Err(refused(&why));
     }
+    desk.offered.forget();
+    desk.commit(Batch::new(), &[Event::Unsealed], now).await?;
+    if !signers.iter().all(|s| is_admin(desk, s)) {
+        seal(desk, now).await?;
+        return Err(Refusal::NotAllowed(
+            "this device's enrolment was not written by this broker".to_owned(),
+        ));
+    }
+    // A change that everybody confirmed, and that a crash kept from its end.
+    if let Err(why) = method::finish(desk, now).await {
+        tracing::error!(%why, "the key file is still the old one");
+    }
+    Ok(())
+}
+
+fn is_admin(desk: &Desk, by: &SignedBy) -> bool {
+    let held = desk.person_of_device(&by.device);
+    held.is_ok_and(|p| p.is_some_and(|p| p.value.admin && p.value.id == by.person))
+}
+
+fn refused(why: &UnsealError) -> Refusal {
+    Refusal::NotAllowed(why.to_string())
 }

@@ -30,6 +30,59 @@ pub enum Event {
     Unsealed,
     /// Somebody tried to unseal the vault and failed.
     UnsealFailed,
+    /// A share was handed in that is this admin's; while sealed, nobody can tell whether he did it.
+    ShareGiven {
+        /// Whose share.
+        person: PersonId,
+        /// By which device.
+        device: DeviceId,
+    },
+    /// Something was handed in that is not this admin's share.
+    ShareRefused {
+        /// In whose name.
+        person: PersonId,
+    },
+    /// An admin registered the key that shares are encrypted to.
+    ShareKeySet {
+        /// Who.
+        person: PersonId,
+        /// With which device.
+        device: DeviceId,
+    },
+    /// Somebody asked that something else opens the vault.
+    UnsealMethodAsked {
+        /// Who.
+        by: PersonId,
+        /// What: `passphrase`, `identity`, `shares 2 alice bob carol`.
+        #[serde(serialize_with = "plain")]
+        to: String,
+    },
+    /// A person confirmed it.
+    UnsealMethodConfirmed {
+        /// Who.
+        by: PersonId,
+    },
+    /// Everybody confirmed who must.
+    UnsealMethodAgreed {
+        /// Who asked.
+        by: PersonId,
+        /// Who confirmed.
+        confirmed: Vec<PersonId>,
+        /// What opens the vault from the next event on.
+        #[serde(serialize_with = "plain")]
+        to: String,
+    },
+    /// It was taken back.
+    UnsealMethodCancelled {
+        /// By whom.
+        by: PersonId,
+    },
+    /// Something else opens the vault now, and what opened it before does not.
+    UnsealMethodChanged {
+        /// What.
+        #[serde(serialize_with = "plain")]
+        to: String,
+    },
     /// A job asked.
     RequestOpened {
         /// Which.

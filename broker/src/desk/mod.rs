@@ -6,6 +6,7 @@ pub mod factors;
 pub mod guests;
 pub mod in_hand;
 pub mod inspections;
+pub mod offered;
 pub mod people;
 pub mod pushes;
 pub mod ration;
@@ -83,6 +84,8 @@ pub struct Desk {
     pub lookups: ration::Ration,
     /// One unseal at a time: it takes a second and 256 MB.
     pub unsealing: tokio::sync::Semaphore,
+    /// Shares that were handed in to unseal.
+    pub offered: offered::Offered,
     /// Passphrases tried by the first admin's enrolment.
     pub first_tries: ration::Tries,
     /// One round of the watch at a time; with the package of each registry that was asked for last.
@@ -160,6 +163,8 @@ pub struct Place {
     pub spool: PathBuf,
     /// The data folder.
     pub data: PathBuf,
+    /// The identity that the configuration names to open the vault at the start.
+    pub identity: Option<PathBuf>,
     /// Days that a token may live.
     pub token_max_age_days: u64,
     /// Registries' web pages, where people look.

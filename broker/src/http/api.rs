@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     admin::{
-        client_keys as keys, clock, custody, enroll as enrolment, freeze as freezer,
-        invites as invitations, log, people as persons, tokens as custody_tokens,
+        client_keys as keys, clock, enroll as enrolment, freeze as freezer, invites as invitations,
+        log, people as persons, tokens as custody_tokens,
     },
     desk::{Fault, people::Person},
     publish::{
@@ -17,8 +17,6 @@ use crate::{
         open as opening, prove, question as questions, release, stages as staged, state::Record,
         veto,
     },
-    secret::Secret,
-    vault::Unseal,
 };
 use axum::{
     Json,
@@ -29,7 +27,6 @@ use proto::{
     api::{
         AnswerRequest, BrokerStatus, ChallengeRequest, ClientKeyRequest, EnrollRequest,
         FreezeRequest, InviteRequest, OpenRequest, TokenName, TokenRequest, UnsealFirst,
-        UnsealRequest,
     },
     ids::{ClientKeyId, IntentId, PersonId, RequestId},
     intent::IntentRequest,
@@ -349,32 +346,6 @@ pub async fn thaw(call: Call) -> Done {
     encode(freezer::thaw(&call.desk, &asked.package, &call.person()?.id, call.now).await)
 }
 
-/// Seals the vault.
-pub async fn seal(call: Call) -> Done {
-    encode(custody::seal(&call.desk, call.now).await.map(|()| Empty {}))
-}
-
-/// Unseals the vault. The signer was not authenticated against the database while it was sealed:
-/// if his row turns out not to be ours, the vault is sealed again.
-pub async fn unseal(call: Call) -> Done {
-    let asked: UnsealRequest = call.json()?;
-    let secret = Unseal::Passphrase(Secret::new(asked.passphrase));
-    let signer = call.signer.ok_or_else(unsigned)?;
-    let (desk, now) = (call.desk, call.now);
-    let work = async move {
-        custody::unseal(&desk, secret, now).await?;
-        let held = desk.person_of_device(&signer.device);
-        if held.is_ok_and(|p| p.is_some_and(|p| p.value.admin)) {
-            return Ok(Empty {});
-        }
-        desk.vault.seal();
-        Err(Refusal::NotAllowed(
-            "this device's enrolment was not written by this broker".to_owned(),
-        ))
-    };
-    encode(whole(work).await)
-}
-
 /// Trusts the broker's clock again.
 pub async fn trust_clock(call: Call) -> Done {
     let signer = call.signer()?;
@@ -387,7 +358,7 @@ pub(super) struct Empty {}
 
 /// Runs to its end whatever the client does: who hangs up in the middle of an unseal neither frees the
 /// place for the next try, nor escapes the record and the check that follow it.
-async fn whole<T: Send + 'static>(
+pub(super) async fn whole<T: Send + 'static>(
     work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
 ) -> Result<T, Refusal> {
     let done = tokio::spawn(work).await;
@@ -398,7 +369,7 @@ pub(super) fn encode<T: Serialize>(result: Result<T, Refusal>) -> Done {
     Ok(Json(result?).into_response())
 }
 
-fn unsigned() -> Failed {
+pub(super) fn unsigned() -> Failed {
     Failed::new(Code::Unauthenticated, "this call is not signed", "")
 }
 

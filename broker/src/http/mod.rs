@@ -7,6 +7,7 @@ pub mod api;
 mod app;
 pub mod auth;
 pub mod channels;
+mod custody;
 mod inspected;
 pub mod listen;
 pub mod openapi;

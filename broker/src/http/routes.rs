@@ -4,7 +4,7 @@
 use super::{
     api, app,
     auth::{Arrived, Signatures, Signer},
-    channels, inspected, own, past,
+    channels, custody, inspected, own, past,
     reply::Failed,
     watched,
 };
@@ -216,10 +216,22 @@ routes! {
         "Looks at the registries now; all packages, or one `package`.";
     POST   "/v1/admin/doctor" Admin watched::doctor:
         "Looks for other ways to publish `packages` than through the broker.";
-    POST   "/v1/admin/seal" AdminSealed api::seal:
+    POST   "/v1/admin/seal" AdminSealed custody::seal:
         "Wipes the vault's keys from memory.";
-    POST   "/v1/admin/unseal" AdminSealed api::unseal:
-        "Opens the vault with its `passphrase`.";
+    GET    "/v1/admin/unseal" AdminSealed custody::unsealing:
+        "What opens the vault, and whose shares are in; with the caller's own, encrypted to him.";
+    POST   "/v1/admin/unseal" AdminSealed custody::unseal:
+        "Opens the vault with its `passphrase`, or hands in the caller's `share`.";
+    POST   "/v1/admin/share-key" Admin custody::share_key:
+        "Registers the key that the caller's shares are encrypted to; with a second factor.";
+    GET    "/v1/admin/unseal-method" Admin custody::method:
+        "What opens the vault, and a change of that which is under way.";
+    POST   "/v1/admin/unseal-method" Admin custody::change_method:
+        "Asks that something else opens the vault; with a second factor.";
+    POST   "/v1/admin/unseal-method/confirm" Admin custody::confirm_method:
+        "Confirms it: holders with their opened `share`, and a second admin.";
+    DELETE "/v1/admin/unseal-method" Admin custody::cancel_method:
+        "Takes it back.";
     POST   "/v1/admin/clock" Admin api::trust_clock:
         "Trusts the broker's wall clock again after it jumped.";
 }

@@ -415,6 +415,23 @@ pub async fn prove_in_browser(
     Ok(proved.spent)
 }
 
+/// The proof of an admin's act in a terminal: a second factor beside the device's key. Any one of them, since a
+/// terminal has no passkey, and nobody makes himself a factor by it. Returns what it spends.
+pub async fn prove_in_terminal(
+    desk: &Desk,
+    person: &Person,
+    device: &DeviceId,
+    what: (&str, &str),
+    given: &SecondFactor,
+    now: UnixTime,
+) -> Result<Batch, Refusal> {
+    if given.totp.is_none() && given.passkey.is_none() {
+        return Err(Refusal::FactorMissing);
+    }
+    let proved = prove_what(desk, person, device, what, given, now).await?;
+    Ok(proved.spent)
+}
+
 /// The proof of a change that is named by what it does, and to what.
 async fn prove_what(
     desk: &Desk,

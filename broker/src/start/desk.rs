@@ -1,5 +1,6 @@
 //! The desk, as the configuration tells it.
 
+use super::unseal::identity_path;
 use anyhow::{Context as _, Result, bail};
 use arc_swap::ArcSwap;
 use broker::{
@@ -15,6 +16,7 @@ use broker::{
         guests::Guests,
         in_hand::InHand,
         inspections::Inspections,
+        offered::Offered,
         people::Roster,
         pushes::Pushes,
         ration::{Ration, Tries},
@@ -103,6 +105,7 @@ pub(super) fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk
         refusals: Ration::default(),
         lookups: Ration::of(LOOKUPS_PER_MINUTE),
         unsealing: tokio::sync::Semaphore::new(1),
+        offered: Offered::default(),
         first_tries: Tries::default(),
         watching: tokio::sync::Mutex::default(),
         passkeys: Passkeys::at(config.public_url.get_ref()),
@@ -113,6 +116,7 @@ pub(super) fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk
             origin,
             spool: config.data.join("spool"),
             data: config.data.clone(),
+            identity: identity_path(config).ok(),
             token_max_age_days: config.token_max_age_days,
             web: web(config),
             watch_every: config.watch.every,

@@ -1,7 +1,13 @@
 //! What opens the vault when the broker starts.
 
 use anyhow::{Context as _, Result};
-use broker::{admin::custody, config::Config, desk::Desk, secret::Secret, vault::Unseal};
+use broker::{
+    admin::custody,
+    config::Config,
+    desk::Desk,
+    secret::Secret,
+    vault::{Unseal, key_file},
+};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -20,7 +26,21 @@ pub(super) async fn unseal(config: &Config, desk: &Arc<Desk>) -> Result<()> {
         );
         return Ok(());
     };
-    custody::unseal(desk, secret, desk.world.now())
+    let method = match &secret {
+        Unseal::Passphrase(_) => "passphrase",
+        _ => "identity",
+    };
+    let file = custody::file::read(desk).await.context("the key file")?;
+    let methods = key_file::methods(file.expose()).context("the key file")?;
+    // An admin changed what opens the vault. Sealed is the safer side, and a daemon that ends could be opened by nobody.
+    if !methods.contains(&method) {
+        tracing::warn!(
+            "the vault is sealed: [unseal] names a {method}, and the key file is opened by: {}; take [unseal] out, and: countersign admin unseal",
+            methods.join(", ")
+        );
+        return Ok(());
+    }
+    custody::unseal(desk, secret, &[], desk.world.now())
         .await
         .context("the vault cannot be unsealed")
 }

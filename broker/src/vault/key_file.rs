@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{secret::Secret, world::World};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use methods::{by_identity, by_passphrase, unwrap_kek, wrap_for};
+use methods::{by_identity, by_passphrase, public_keys, recipient, unwrap_kek, wrap_for};
 use proto::{canonical::Canonical, ids::PersonId};
 use serde::{Deserialize, Serialize};
 use shared::Shared;
@@ -94,6 +94,16 @@ pub fn check_share(key_file: &[u8], person: &PersonId, share: &[u8]) -> Result<(
     shared.place(person, share).map(drop)
 }
 
+/// Whether this is a public key that shares can be encrypted to.
+pub fn is_recipient(text: &str) -> bool {
+    recipient(text).is_some()
+}
+
+/// The public keys of an identity file.
+pub fn recipients_of(text: &Secret<String>) -> Result<Vec<String>, UnsealError> {
+    public_keys(text)
+}
+
 /// Makes a new key file with new keys.
 pub(super) fn create(world: &World, methods: &[UnsealMethod]) -> Result<Vec<u8>, InitError> {
     let data = Secret::new(world.random::<KEY_BYTES>()?);
@@ -106,6 +116,23 @@ pub struct NewFile {
     pub bytes: Vec<u8>,
     /// The shares in it, open, so that it can be tried before it is relied on.
     pub shares: Vec<ShareOf>,
+}
+
+impl NewFile {
+    /// Every group of as many shares as are needed.
+    pub(super) fn groups(&self) -> Result<Vec<Unseal>, UnsealError> {
+        let needed = offer(&self.bytes)?.map_or(0, |offer| offer.needed);
+        let groups = 0..1_u32 << self.shares.len();
+        let chosen = |group: u32| {
+            let bits = self.shares.iter().enumerate();
+            let own = bits.filter(move |(at, _)| group >> at & 1 == 1);
+            own.map(|(_, (p, s))| (p.clone(), Secret::new(s.expose().clone())))
+        };
+        let groups = groups.filter(|g| needed > 0 && g.count_ones() as usize == needed);
+        Ok(groups
+            .map(|g| Unseal::Shares(chosen(g).collect()))
+            .collect())
+    }
 }
 
 /// Wraps a data key under a new key-encryption key, and that for every method.

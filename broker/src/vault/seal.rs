@@ -104,6 +104,24 @@ impl Vault {
         self.with(|keys| key_file::wrap(&self.world, methods, keys.generation, &keys.data))?
     }
 
+    /// Whether a key file that was just made opens as it should, before it is relied on: with `secret`, where it
+    /// has one, with every group of its shares, and each time with the very keys that are in use. Blocking.
+    pub fn try_out(&self, made: &NewFile, secret: Option<&Unseal>) -> Result<(), UnsealError> {
+        for group in made.groups()? {
+            self.tried(&made.bytes, &group)?;
+        }
+        secret.map_or(Ok(()), |secret| self.tried(&made.bytes, secret))
+    }
+
+    fn tried(&self, file: &[u8], secret: &Unseal) -> Result<(), UnsealError> {
+        let keys = key_file::open(file, secret)?;
+        let same = self.with(|now| constant_time::verify_slices_are_equal(&now.data, &keys.data));
+        match same {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(UnsealError::OtherVault),
+        }
+    }
+
     /// Seals a row for the place that the binding names.
     pub fn seal_row(&self, binding: &Binding<'_>, plain: &[u8]) -> Result<Vec<u8>, SealRowError> {
         self.with(|keys| envelope::seal(keys, &self.world, binding, plain))?

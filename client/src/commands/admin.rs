@@ -5,7 +5,6 @@ use crate::{context::Context, edge, fail::Failure, http::Proof, out::span, profi
 use proto::{
     api::{
         BrokerStatus, FreezeRequest, FreezeStatus, InviteRequest, Invited, PersonLine, TokenLine,
-        UnsealRequest,
     },
     ids::{GroupName, PersonId},
     text::harmless,
@@ -15,6 +14,7 @@ use zeroize::Zeroizing;
 
 mod audit;
 mod client_key;
+mod custody;
 mod doctor;
 mod registry;
 mod stages;
@@ -60,8 +60,12 @@ Your own login at the registry rejects one: npm stage reject <STAGE>.")]
     Doctor(doctor::DoctorArgs),
     /// Seal the vault: nothing can be released until it is unsealed
     Seal,
-    /// Unseal the vault with its passphrase
-    Unseal(UnsealArgs),
+    /// Unseal the vault: with its passphrase, or hand in your share
+    Unseal(custody::UnsealArgs),
+    /// Make the key that your shares of the vault are encrypted to
+    ShareKey(custody::ShareKeyArgs),
+    /// What opens the vault: look at it, change it, confirm a change
+    UnsealMethod(custody::MethodArgs),
     /// Trust the broker's clock again after it jumped; your own clock must agree with it
     TrustClock,
     /// The audit log
@@ -108,18 +112,6 @@ pub(crate) struct FreezeArgs {
     reason: String,
 }
 
-/// Unseal.
-#[derive(clap::Args)]
-#[command(after_help = "\
-Examples:
-  countersign admin unseal
-  countersign admin unseal --passphrase-file /run/secrets/vault")]
-pub(crate) struct UnsealArgs {
-    /// A file with the vault's passphrase (`-` is standard input); asked for when absent
-    #[arg(long, value_name = "FILE")]
-    passphrase_file: Option<PathBuf>,
-}
-
 /// Runs an admin command.
 pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failure> {
     match command {
@@ -135,7 +127,9 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         Command::Watch(args) => watch::run(context, args).await,
         Command::Doctor(args) => doctor::run(context, args).await,
         Command::Seal => seal(context).await,
-        Command::Unseal(args) => unseal(context, &args).await,
+        Command::Unseal(args) => custody::unseal(context, &args).await,
+        Command::ShareKey(args) => custody::share_key(context, &args).await,
+        Command::UnsealMethod(args) => custody::method(context, args).await,
         Command::TrustClock => trust_clock(context).await,
         Command::Audit(command) => audit::run(context, command).await,
         Command::Status => status(context).await,
@@ -259,24 +253,6 @@ async fn seal(context: &Context) -> Result<(), Failure> {
     context
         .out
         .result(&serde_json::json!({"sealed": true}), "sealed")
-}
-
-async fn unseal(context: &Context, args: &UnsealArgs) -> Result<(), Failure> {
-    let passphrase = secret(
-        args.passphrase_file.as_deref(),
-        "Passphrase of the vault",
-        "--passphrase-file",
-    )?;
-    let request = UnsealRequest {
-        passphrase: passphrase.as_str().to_owned(),
-    };
-    let device = context.device()?;
-    let call = device
-        .broker
-        .post_only("/v1/admin/unseal", Some(&request), device.proof());
-    call.await?;
-    let value = serde_json::json!({"sealed": false});
-    context.out.result(&value, "unsealed")
 }
 
 async fn trust_clock(context: &Context) -> Result<(), Failure> {

@@ -87,8 +87,9 @@ struct For {
     code: Code,
 }
 
+/// The second factor of a change.
 #[derive(clap::Args)]
-struct Code {
+pub(super) struct Code {
     /// The code that your authenticator shows (asked for when absent)
     #[arg(
         long,
@@ -100,7 +101,7 @@ struct Code {
 }
 
 impl Code {
-    fn factor(&self) -> Result<SecondFactor, Failure> {
+    pub(super) fn factor(&self) -> Result<SecondFactor, Failure> {
         let code = match &self.totp {
             Some(code) => code.trim().to_owned(),
             None => ask_secret(

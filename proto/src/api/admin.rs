@@ -204,11 +204,3 @@ pub struct FreezeStatus {
     /// People who asked for the thaw; two are needed.
     pub thawing: Vec<PersonId>,
 }
-
-/// `POST /v1/admin/unseal`
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct UnsealRequest {
-    /// The passphrase.
-    pub passphrase: String,
-}

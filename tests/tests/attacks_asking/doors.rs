@@ -327,6 +327,7 @@ fn body_of(path: &str, job: &Job, as_if: &Device) -> Value {
         }
         "/v1/admin/freeze" | "/v1/admin/thaw" => json!({"package": "npm:@acme/left"}),
         "/v1/admin/unseal" => json!({"passphrase": "x"}),
+        "/v1/admin/unseal-method" => json!({"to": {"method": "passphrase"}, "passphrase": "x"}),
         _ => json!({}),
     }
 }

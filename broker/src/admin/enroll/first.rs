@@ -60,7 +60,7 @@ pub async fn unseal_first(
             "too many wrong passphrases; start the broker again to try on".to_owned(),
         ));
     }
-    match custody::unseal(desk, Unseal::Passphrase(passphrase), now).await {
+    match custody::unseal(desk, Unseal::Passphrase(passphrase), &[], now).await {
         Err(Refusal::Busy) => {
             desk.first_tries.refund();
             return Err(Refusal::Busy);

@@ -128,6 +128,17 @@ pub(super) fn by_identity(
     Ok(found)
 }
 
+/// The public halves of an identity file's keys.
+pub(super) fn public_keys(text: &Secret<String>) -> Result<Vec<String>, UnsealError> {
+    let lines = text.expose().lines();
+    let found = lines.filter_map(|line| line.trim().parse::<age::x25519::Identity>().ok());
+    let found: Vec<_> = found.map(|i| i.to_public().to_string()).collect();
+    if found.is_empty() {
+        return Err(UnsealError::NotAnIdentity);
+    }
+    Ok(found)
+}
+
 pub(super) fn unwrap_kek(
     age: &str,
     identities: &[Box<dyn age::Identity>],

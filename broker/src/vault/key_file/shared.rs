@@ -66,6 +66,14 @@ pub struct Offer {
     pub shares: Vec<String>,
 }
 
+impl Offer {
+    /// A person's own share.
+    pub fn of(&self, person: &PersonId) -> Option<&str> {
+        let place = self.holders.iter().position(|h| h.person == *person)?;
+        self.shares.get(place).map(String::as_str)
+    }
+}
+
 impl Shared {
     pub(super) fn deal(
         world: &World,

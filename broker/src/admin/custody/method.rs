@@ -1,0 +1,386 @@
+//! What opens the vault changes, online. The new key file is made and tried while the change is asked for; it
+//! lies sealed in the database until everybody has confirmed who must: each holder of a share, by opening it, and
+//! in any case a second admin where there is one. Only then it takes the old one's place. So one admin alone
+//! neither keeps the others out nor lets himself in with a stolen disk (attacks 44, 50).
+
+use super::{
+    file,
+    shares::{genuine, holder},
+};
+use crate::{
+    admin::own::{Own, current},
+    audit::event::Event,
+    desk::{Desk, Fault, people::Versioned},
+    publish::{Refusal, prove::prove_in_terminal},
+    secret::Secret,
+    store::{Batch, Table},
+    vault::{
+        Binding, Unseal, UnsealError, UnsealMethod,
+        key_file::{self, WORK_FACTOR},
+    },
+};
+use proto::{
+    custody::{Change, ChangeMethod, ConfirmMethod, Custody, Method},
+    digest::{hex, unhex},
+    factors::change,
+    ids::PersonId,
+    time::UnixTime,
+};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// The change under way, in one row; authenticated.
+const CHANGES: Table = Table("unseal-change");
+const ROW: &[u8] = b"next";
+/// Seconds until a change that not everybody confirmed is over.
+const LIFE_SECONDS: u64 = 3 * 24 * 3600;
+/// Random bytes that name a change.
+const ID_BYTES: usize = 16;
+/// Shortest passphrase, in characters. Whoever steals the disk guesses it there.
+const PASSPHRASE_MIN: usize = 20;
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    id: String,
+    to: Method,
+    by: PersonId,
+    expires: UnixTime,
+    confirmed: Vec<PersonId>,
+    /// Everybody confirmed: from here on it is only a matter of the file.
+    agreed: bool,
+    /// The new key file, sealed under the vault, hex. A copy of the disk is not opened by what one admin just
+    /// chose.
+    file: String,
+}
+
+type Held = Versioned<Stored>;
+
+/// What opens the vault, and what is about to.
+pub async fn state(desk: &Desk, own: Own<'_>, now: UnixTime) -> Result<Custody, Refusal> {
+    let bytes = file::read(desk).await?;
+    let methods = key_file::methods(bytes.expose()).map_err(|e| super::refused(&e))?;
+    let offer = key_file::offer(bytes.expose()).map_err(|e| super::refused(&e))?;
+    let mut custody = Custody {
+        methods: methods.into_iter().map(str::to_owned).collect(),
+        needed: offer.as_ref().map(|o| o.needed),
+        holders: Vec::new(),
+        stale: Vec::new(),
+        keys: Vec::new(),
+        change: None,
+    };
+    for dealt in offer.into_iter().flat_map(|o| o.holders) {
+        if holder(desk, &dealt.person)?.as_ref() != Some(&dealt) {
+            custody.stale.push(dealt.person.clone());
+        }
+        custody.holders.push(dealt.person);
+    }
+    for person in desk.people()? {
+        custody
+            .keys
+            .extend(holder(desk, &person.id)?.map(|h| h.person));
+    }
+    if let Some(held) = under_way(desk, now)? {
+        custody.change = Some(shown(desk, &held.value, own.person)?);
+    }
+    Ok(custody)
+}
+
+/// Asks for a change. It holds at once where nobody else must confirm it.
+pub async fn ask(
+    desk: &Arc<Desk>,
+    own: Own<'_>,
+    given: ChangeMethod,
+    now: UnixTime,
+) -> Result<Custody, Refusal> {
+    if let Some(held) = under_way(desk, now)? {
+        return Err(Refusal::BadRequest(format!(
+            "{} asked for another change already; confirm it, or take it back (countersign admin unseal-method cancel)",
+            held.value.by
+        )));
+    }
+    let (method, opens) = wanted(desk, &given)?;
+    let object = given.to.object();
+    let about = (change::UNSEAL_METHOD, object.as_str());
+    let by = current(desk, own)?.value;
+    let spent = prove_in_terminal(desk, &by, own.device, about, &given.factor, now).await?;
+    let Ok(_one) = desk.unsealing.try_acquire() else {
+        return Err(Refusal::Busy);
+    };
+    let bytes = made(desk, method, opens).await?;
+    let mut stored = Stored {
+        id: hex(&desk.world.random::<ID_BYTES>().map_err(Fault::from)?),
+        to: given.to,
+        by: own.person.clone(),
+        expires: now.after(LIFE_SECONDS),
+        confirmed: Vec::new(),
+        agreed: false,
+        file: String::new(),
+    };
+    let sealed = (desk.vault).seal_row(&binding(&stored.id), bytes.expose());
+    stored.file = hex(&sealed.map_err(Fault::from)?);
+    let mut events = vec![Event::UnsealMethodAsked {
+        by: own.person.clone(),
+        to: object,
+    }];
+    stored.agreed = missing(desk, &stored)?.is_none();
+    if stored.agreed {
+        events.push(agreed(&stored));
+    }
+    let row = desk.authentic(CHANGES, ROW, &stored)?;
+    let batch = match desk.live.get(CHANGES, ROW).map_err(Fault::from)? {
+        None => spent.create(CHANGES, ROW, row),
+        Some(old) => spent.replace(CHANGES, ROW, old.version, row),
+    };
+    desk.commit(batch, &events, now).await?;
+    finish(desk, now).await?;
+    state(desk, own, now).await
+}
+
+/// Confirms a change: a holder shows that he opens his share, and another admin agrees. The last one makes it hold.
+pub async fn confirm(
+    desk: &Arc<Desk>,
+    own: Own<'_>,
+    given: ConfirmMethod,
+    share: Option<Secret<Vec<u8>>>,
+    now: UnixTime,
+) -> Result<Custody, Refusal> {
+    let held = under_way(desk, now)?.filter(|h| h.value.id == given.change);
+    let Held { version, mut value } = held.ok_or(Refusal::NotFound)?;
+    let by = current(desk, own)?.value;
+    let holds = holders(&value.to).contains(own.person);
+    let no = |why: &str| Err(Refusal::BadRequest(why.to_owned()));
+    match &share {
+        None if holds => return no("you get a share: open it, so that it is known to open"),
+        None if value.by == *own.person => return no("you asked for it: another admin confirms"),
+        _ => {}
+    }
+    let mut batch = Batch::new();
+    // Who asked gave a factor then.
+    if value.by != *own.person {
+        let object = value.to.object();
+        let about = (change::UNSEAL_METHOD, object.as_str());
+        batch = prove_in_terminal(desk, &by, own.device, about, &given.factor, now).await?;
+    }
+    if let Some(share) = share.filter(|_| holds) {
+        let Ok(_one) = desk.unsealing.try_acquire() else {
+            return Err(Refusal::Busy);
+        };
+        let next = opened(desk, &value)?;
+        genuine(desk, next.expose(), own.person, &share, now).await?;
+    }
+    if !value.confirmed.contains(own.person) {
+        value.confirmed.push(own.person.clone());
+    }
+    let mut events = vec![Event::UnsealMethodConfirmed {
+        by: own.person.clone(),
+    }];
+    value.agreed = missing(desk, &value)?.is_none();
+    if value.agreed {
+        events.push(agreed(&value));
+    }
+    let row = desk.authentic(CHANGES, ROW, &value)?;
+    desk.commit(batch.replace(CHANGES, ROW, version, row), &events, now)
+        .await?;
+    finish(desk, now).await?;
+    state(desk, own, now).await
+}
+
+/// Takes a change back: any admin, since what opened the vault goes on opening it.
+pub async fn cancel(desk: &Desk, own: Own<'_>, now: UnixTime) -> Result<Custody, Refusal> {
+    let held = under_way(desk, now)?.ok_or(Refusal::NotFound)?;
+    if held.value.agreed {
+        return Err(Refusal::BadRequest(
+            "everybody confirmed it already; ask for another change".to_owned(),
+        ));
+    }
+    let event = Event::UnsealMethodCancelled {
+        by: own.person.clone(),
+    };
+    let batch = Batch::new().delete(CHANGES, ROW, held.version);
+    desk.commit(batch, &[event], now).await?;
+    state(desk, own, now).await
+}
+
+/// Brings a change to its end that everybody confirmed: the same after the last confirmation, and after a crash,
+/// as soon as the vault is open again.
+pub async fn finish(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
+    let Some(held) = under_way(desk, now)?.filter(|h| h.value.agreed) else {
+        return Ok(());
+    };
+    let bytes = opened(desk, &held.value)?;
+    let folder = desk.place.data.clone();
+    // The very bytes that were tried when it was asked for.
+    let work = move || file::install(&folder, bytes.expose());
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(())) => {}
+        other => {
+            tracing::error!(
+                ?other,
+                "the key file was not replaced; the old one opens the vault"
+            );
+            return Err(Fault::Damaged("the key file"));
+        }
+    }
+    // The new file is in its place. Whoever finds this row again finds that too, and has nothing left to do.
+    let event = Event::UnsealMethodChanged {
+        to: held.value.to.object(),
+    };
+    let batch = Batch::new().delete(CHANGES, ROW, held.version);
+    match desk.commit(batch, &[event], now).await {
+        // Another one brought it to its end.
+        Ok(_) | Err(Fault::Conflict(..)) => Ok(()),
+        Err(fault) => Err(fault),
+    }
+}
+
+/// What is wanted, for the vault, and what must open it then.
+fn wanted(desk: &Desk, given: &ChangeMethod) -> Result<(UnsealMethod, Option<Unseal>), Refusal> {
+    let bad = |why: String| Err(Refusal::BadRequest(why));
+    match (&given.to, &given.passphrase) {
+        (Method::Passphrase, Some(text)) => {
+            if text.chars().count() < PASSPHRASE_MIN {
+                return bad(format!(
+                    "a passphrase has {PASSPHRASE_MIN} characters at least; let one be made"
+                ));
+            }
+            let secret = || Secret::new(text.clone());
+            let method = UnsealMethod::Passphrase {
+                passphrase: secret(),
+                work_factor: WORK_FACTOR,
+            };
+            Ok((method, Some(Unseal::Passphrase(secret()))))
+        }
+        (Method::Passphrase, None) => bad("name the passphrase".to_owned()),
+        (_, Some(_)) => bad("a passphrase goes with the method passphrase alone".to_owned()),
+        (Method::Identity, None) => {
+            let Some(path) = &desk.place.identity else {
+                return bad(
+                    "the configuration's [unseal] names no identity_file and no credential"
+                        .to_owned(),
+                );
+            };
+            let text = std::fs::read_to_string(path).map(Secret::new);
+            let text = text.map_err(|_| Fault::Damaged("the identity file"))?;
+            let recipients = key_file::recipients_of(&text).map_err(|e| super::refused(&e))?;
+            Ok((
+                UnsealMethod::Identity { recipients },
+                Some(Unseal::Identity(text)),
+            ))
+        }
+        (Method::Shares { needed, holders }, None) => {
+            let mut chosen = Vec::new();
+            for person in holders {
+                let Some(holder) = holder(desk, person)? else {
+                    return bad(format!(
+                        "{person} is no admin with a share key; every holder first runs: countersign admin share-key"
+                    ));
+                };
+                chosen.push(holder);
+            }
+            let method = UnsealMethod::Shares {
+                needed: *needed,
+                holders: chosen,
+            };
+            Ok((method, None))
+        }
+    }
+}
+
+/// Makes a key file and tries it: what it was made for opens it, every group of holders too, and it holds the
+/// very keys that are in use. The file of now stays as it is.
+async fn made(
+    desk: &Arc<Desk>,
+    method: UnsealMethod,
+    opens: Option<Unseal>,
+) -> Result<Secret<Vec<u8>>, Refusal> {
+    let own = Arc::clone(desk);
+    let work = move || {
+        let made = own.vault.rewrap(&[method]).map_err(|e| e.to_string())?;
+        let tried = (own.vault).try_out(&made, opens.as_ref());
+        tried.map_err(|e: UnsealError| e.to_string())?;
+        Ok::<_, String>(Secret::new(made.bytes))
+    };
+    let made = tokio::task::spawn_blocking(work).await;
+    made.map_err(|_| Fault::Damaged("the key file"))?
+        .map_err(Refusal::BadRequest)
+}
+
+fn holders(to: &Method) -> &[PersonId] {
+    match to {
+        Method::Shares { holders, .. } => holders,
+        _ => &[],
+    }
+}
+
+/// What is missing: holders who have not opened their share, and whether a second admin has not agreed. None:
+/// nothing. Judged by today's people, like every answer.
+fn missing(desk: &Desk, stored: &Stored) -> Result<Option<(Vec<PersonId>, bool)>, Refusal> {
+    let people = desk.people()?;
+    let admin = |id: &PersonId| people.iter().any(|p| p.admin && p.id == *id);
+    let confirmed: Vec<_> = stored.confirmed.iter().filter(|p| admin(p)).collect();
+    let holders = holders(&stored.to).iter();
+    let waits: Vec<_> = holders
+        .filter(|h| !confirmed.contains(h))
+        .cloned()
+        .collect();
+    let others = people.iter().any(|p| p.admin && p.id != stored.by);
+    let second = others && !confirmed.iter().any(|p| **p != stored.by);
+    // Who asked is an admin still; what somebody wanted who was removed since is nobody's wish.
+    let nothing = waits.is_empty() && !second && admin(&stored.by);
+    Ok((!nothing).then_some((waits, second)))
+}
+
+/// The change under way, if there is one.
+fn under_way(desk: &Desk, now: UnixTime) -> Result<Option<Held>, Fault> {
+    match desk.authentic_row::<Stored>(CHANGES, ROW) {
+        // Nobody's wish, and it keeps nobody from asking.
+        Err(Fault::Damaged(what)) => {
+            tracing::error!(
+                what,
+                "ALARM: a change of what opens the vault cannot be believed"
+            );
+            Ok(None)
+        }
+        held => Ok(held?.filter(|h| h.value.agreed || now < h.value.expires)),
+    }
+}
+
+fn shown(desk: &Desk, stored: &Stored, person: &PersonId) -> Result<Change, Refusal> {
+    let (waits_for, second_admin) = missing(desk, stored)?.unwrap_or_default();
+    let next = opened(desk, stored)?;
+    let offer = key_file::offer(next.expose()).map_err(|e| super::refused(&e))?;
+    Ok(Change {
+        id: stored.id.clone(),
+        to: stored.to.clone(),
+        by: stored.by.clone(),
+        confirmed: stored.confirmed.clone(),
+        waits_for,
+        second_admin,
+        expires: stored.expires,
+        own: offer.and_then(|o| o.of(person).map(str::to_owned)),
+    })
+}
+
+fn opened(desk: &Desk, stored: &Stored) -> Result<Secret<Vec<u8>>, Fault> {
+    let sealed = unhex(&stored.file).ok_or(Fault::Damaged("a key file"))?;
+    Ok(desk.vault.open_row(&binding(&stored.id), &sealed)?)
+}
+
+fn binding(id: &str) -> Binding<'_> {
+    Binding {
+        table: CHANGES.0,
+        record: id.as_bytes(),
+        purpose: "next key file",
+        registry: None,
+        scope: None,
+        version: 0,
+    }
+}
+
+fn agreed(stored: &Stored) -> Event {
+    Event::UnsealMethodAgreed {
+        by: stored.by.clone(),
+        confirmed: stored.confirmed.clone(),
+        to: stored.to.object(),
+    }
+}
