@@ -14,7 +14,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use stand::{
     Output,
-    daemon::Daemon,
+    bells::Hook,
+    daemon::{Builder, Daemon},
     now,
     people::{Device, Office, Reply, STEP},
     team::POLICY,
@@ -107,7 +108,13 @@ impl Admin {
 }
 
 async fn office() -> (Office, Admin) {
-    let office = Office::start(POLICY, NO_REGISTRY).await.unwrap();
+    office_of(Daemon::builder()).await
+}
+
+async fn office_of(builder: Builder) -> (Office, Admin) {
+    let office = Office::start_as(builder, POLICY, NO_REGISTRY)
+        .await
+        .unwrap();
     let device = Device::of(
         proto::device::DeviceKey::from_seed(*office.admin.key.expose_seed()).unwrap(),
         &office.admin.otpauth,
@@ -153,8 +160,13 @@ async fn kinds(office: &Office) -> Vec<String> {
 
 #[tokio::test]
 async fn attack_50_one_admin_alone_does_not_change_what_opens_the_vault() {
-    let (office, robin) = office().await;
+    let hook = Hook::start().await.unwrap();
+    let push = format!("[push]\norigins = [\"{}\"]\n", hook.origin);
+    let (office, robin) = office_of(Daemon::builder().extra(&push)).await;
     let alice = hired(&office, "alice").await;
+    let channel = json!({"kind": "webhook", "url": hook.at("alice"), "name": "team"});
+    let added = alice.post("/v1/notify/channels", channel).await;
+    assert!(added.success(), "{}", added.body);
     let before = key_file(&office.daemon);
     let wish = json!({"method": "passphrase"});
 
@@ -167,6 +179,10 @@ async fn attack_50_one_admin_alone_does_not_change_what_opens_the_vault() {
     robin.spent.set(0);
     let asked = robin.ask(wish.clone(), Some(PASSPHRASE)).await;
     assert_eq!(asked.body["change"]["second_admin"], true, "{}", asked.body);
+
+    // The other one is told.
+    let told = hook.got(1).await.unwrap();
+    assert_eq!(told[0].json()["about"], "custody");
 
     // It waits, and what one admin chose opens nothing: not the disk either.
     assert_eq!(key_file(&office.daemon), before);
@@ -384,6 +400,29 @@ async fn attack_44_a_share_from_a_device_that_was_planted_while_sealed_seals_aga
 }
 
 #[tokio::test]
+async fn a_holder_whose_key_changed_since_has_confirmed_nothing() {
+    let (office, mut robin) = office().await;
+    let alice = hired(&office, "alice").await;
+    robin.register().await;
+    alice.register().await;
+    let before = key_file(&office.daemon);
+    let shares = json!({"method": "shares", "needed": 2, "holders": ["robin", "alice"]});
+    let asked = robin.ask(shares, None).await;
+    assert!(asked.success(), "{}", asked.body);
+    assert!(robin.confirm(None).await.success());
+    // The share that he opened is encrypted to a key that he has no more: with the last confirmation nobody could
+    // open the vault again.
+    robin.key = Identity::generate();
+    robin.register().await;
+    let done = alice.confirm(Some(alice.code().await)).await;
+    assert!(done.success(), "{}", done.body);
+    assert_eq!(done.body["change"]["waits_for"], json!(["robin"]));
+    assert_eq!(key_file(&office.daemon), before);
+    let back = alice.device.call(Method::DELETE, METHOD, None).await;
+    assert!(back.unwrap().success());
+}
+
+#[tokio::test]
 async fn a_share_key_is_its_admins_own_and_goes_with_its_device() {
     let (office, robin) = office().await;
     let alice = hired(&office, "alice").await;
@@ -567,13 +606,12 @@ async fn two_of_three_admins_open_the_vault_and_a_removed_one_does_not() {
         assert!(robin.run(&["status"]).await.success());
 
         // bob goes; until it is dealt anew, his place is told.
-        robin
-            .run(&["admin", "remove-person", "bob"])
-            .await
-            .ok()
-            .unwrap();
+        let removed = robin.run(&["admin", "remove-person", "bob"]).await;
+        let removed = removed.ok().unwrap();
+        assert!(removed.stderr.contains("! bob cannot open"), "{removed}");
+        assert!(!removed.stderr.contains("NOBODY"), "{removed}");
         let shown = robin.run(&["admin", "unseal-method"]).await.ok().unwrap();
-        assert!(shown.stdout.contains("bob cannot open"), "{shown}");
+        assert!(shown.stdout.contains("! bob cannot open"), "{shown}");
         let anew = [
             "admin",
             "unseal-method",

@@ -16,10 +16,11 @@ use proto::{
     ids::{DeviceId, PersonId},
     time::UnixTime,
 };
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// Who signed, as far as a sealed broker can know.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct SignedBy {
     /// Who.
     pub person: PersonId,
@@ -89,6 +90,7 @@ async fn open(
     Ok(())
 }
 
+/// Whether an admin has this device now.
 fn is_admin(desk: &Desk, by: &SignedBy) -> bool {
     let held = desk.person_of_device(&by.device);
     held.is_ok_and(|p| p.is_some_and(|p| p.value.admin && p.value.id == by.person))

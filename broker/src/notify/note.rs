@@ -18,6 +18,8 @@ pub enum About {
     Factor,
     /// An admin wants a package thawed; a second one is needed.
     Thaw,
+    /// What opens the vault is to change.
+    Custody,
     /// Somebody's lost factors are to be replaced.
     Recovery,
     /// A registry token is to be rotated.
@@ -37,6 +39,7 @@ impl About {
             Self::Alarm => "alarm",
             Self::Factor => "factor",
             Self::Thaw => "thaw",
+            Self::Custody => "custody",
             Self::Recovery => "recovery",
             Self::Token => "token",
             Self::Settings => "settings",
@@ -52,6 +55,7 @@ impl About {
             Self::Alarm => "An alarm: look at the inbox.",
             Self::Factor => "A registry asks for its own second factor: look at the inbox.",
             Self::Thaw => "A thaw waits for a second admin.",
+            Self::Custody => "What opens the vault is about to change: look who asks for it.",
             Self::Recovery => "Somebody's lost factors are to be replaced: look who asks for it.",
             Self::Token => "A registry token is to be rotated: look at the list of tokens.",
             Self::Settings => {

@@ -201,7 +201,13 @@ async fn remove_person(context: &Context, person: &PersonId) -> Result<(), Failu
     let value = serde_json::json!({"removed": person});
     context
         .out
-        .result(&value, &format!("removed {person} and all devices"))
+        .result(&value, &format!("removed {person} and all devices"))?;
+    // Whoever went may have held a share of the vault.
+    let held = custody::now(&device).await?;
+    for warning in custody::warnings(&held) {
+        context.out.note(&warning);
+    }
+    Ok(())
 }
 
 async fn freeze(context: &Context, args: FreezeArgs, path: &str) -> Result<(), Failure> {
@@ -286,11 +292,12 @@ async fn status(context: &Context) -> Result<(), Failure> {
     let watch: proto::watch::WatchReport =
         device.broker.get("/v1/admin/watch", device.proof()).await?;
     let alarms = watch::alarms(&watch);
+    let held = custody::now(&device).await?;
     let clock = edge::now().0.abs_diff(status.time.0);
     if context.out.json {
         let value = serde_json::json!({
             "broker": status, "tokens": tokens, "people": people, "clock_difference": clock,
-            "alarms": alarms,
+            "alarms": alarms, "custody": custody::told(&held),
         });
         return context.out.json(&value);
     }
@@ -300,6 +307,9 @@ async fn status(context: &Context) -> Result<(), Failure> {
     for alarm in &alarms {
         let text = format!("! ALARM, frozen: {alarm} (countersign admin watch)");
         context.out.line(&context.out.warning(&text))?;
+    }
+    for warning in custody::warnings(&held) {
+        context.out.line(&context.out.warning(&warning))?;
     }
     let admins = people.iter().filter(|p| p.admin).count();
     context

@@ -33,7 +33,7 @@ pub(crate) fn is_sealed() -> Failure {
     Failure::new(
         Exit::Unreachable,
         "The vault is sealed.",
-        "An admin unseals it with `countersign admin unseal` and the vault's passphrase.",
+        "An admin unseals it with `countersign admin unseal` (the passphrase, or shares of several admins).",
     )
 }
 

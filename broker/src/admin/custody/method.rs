@@ -4,14 +4,15 @@
 //! neither keeps the others out nor lets himself in with a stolen disk (attacks 44, 50).
 
 use super::{
-    file,
+    SignedBy, file, is_admin,
     shares::{genuine, holder},
 };
 use crate::{
     admin::own::{Own, current},
     audit::event::Event,
     desk::{Desk, Fault, people::Versioned},
-    publish::{Refusal, prove::prove_in_terminal},
+    notify::About,
+    publish::{Refusal, prove::prove_in_terminal, ring},
     secret::Secret,
     store::{Batch, Table},
     vault::{
@@ -43,9 +44,9 @@ const PASSPHRASE_MIN: usize = 20;
 struct Stored {
     id: String,
     to: Method,
-    by: PersonId,
+    by: SignedBy,
     expires: UnixTime,
-    confirmed: Vec<PersonId>,
+    confirmed: Vec<SignedBy>,
     /// Everybody confirmed: from here on it is only a matter of the file.
     agreed: bool,
     /// The new key file, sealed under the vault, hex. A copy of the disk is not opened by what one admin just
@@ -95,7 +96,7 @@ pub async fn ask(
     if let Some(held) = under_way(desk, now)? {
         return Err(Refusal::BadRequest(format!(
             "{} asked for another change already; confirm it, or take it back (countersign admin unseal-method cancel)",
-            held.value.by
+            held.value.by.person
         )));
     }
     let (method, opens) = wanted(desk, &given)?;
@@ -110,7 +111,7 @@ pub async fn ask(
     let mut stored = Stored {
         id: hex(&desk.world.random::<ID_BYTES>().map_err(Fault::from)?),
         to: given.to,
-        by: own.person.clone(),
+        by: signed_by(own),
         expires: now.after(LIFE_SECONDS),
         confirmed: Vec::new(),
         agreed: false,
@@ -131,6 +132,8 @@ pub async fn ask(
         None => spent.create(CHANGES, ROW, row),
         Some(old) => spent.replace(CHANGES, ROW, old.version, row),
     };
+    // A change must not go unseen.
+    let batch = ring::notice(desk, batch, About::Custody, "", Some(own.person))?;
     desk.commit(batch, &events, now).await?;
     finish(desk, now).await?;
     state(desk, own, now).await
@@ -144,6 +147,10 @@ pub async fn confirm(
     share: Option<Secret<Vec<u8>>>,
     now: UnixTime,
 ) -> Result<Custody, Refusal> {
+    // One at a time, to the end: the key file has one writer.
+    let Ok(_one) = desk.unsealing.try_acquire() else {
+        return Err(Refusal::Busy);
+    };
     let held = under_way(desk, now)?.filter(|h| h.value.id == given.change);
     let Held { version, mut value } = held.ok_or(Refusal::NotFound)?;
     let by = current(desk, own)?.value;
@@ -151,26 +158,25 @@ pub async fn confirm(
     let no = |why: &str| Err(Refusal::BadRequest(why.to_owned()));
     match &share {
         None if holds => return no("you get a share: open it, so that it is known to open"),
-        None if value.by == *own.person => return no("you asked for it: another admin confirms"),
+        None if value.by.person == *own.person => {
+            return no("you asked for it: another admin confirms");
+        }
         _ => {}
     }
     let mut batch = Batch::new();
     // Who asked gave a factor then.
-    if value.by != *own.person {
+    let asked = value.by.person == *own.person && value.by.device == *own.device;
+    if !asked {
         let object = value.to.object();
         let about = (change::UNSEAL_METHOD, object.as_str());
         batch = prove_in_terminal(desk, &by, own.device, about, &given.factor, now).await?;
     }
     if let Some(share) = share.filter(|_| holds) {
-        let Ok(_one) = desk.unsealing.try_acquire() else {
-            return Err(Refusal::Busy);
-        };
         let next = opened(desk, &value)?;
         genuine(desk, next.expose(), own.person, &share, now).await?;
     }
-    if !value.confirmed.contains(own.person) {
-        value.confirmed.push(own.person.clone());
-    }
+    value.confirmed.retain(|c| c.person != *own.person);
+    value.confirmed.push(signed_by(own));
     let mut events = vec![Event::UnsealMethodConfirmed {
         by: own.person.clone(),
     }];
@@ -179,8 +185,11 @@ pub async fn confirm(
         events.push(agreed(&value));
     }
     let row = desk.authentic(CHANGES, ROW, &value)?;
-    desk.commit(batch.replace(CHANGES, ROW, version, row), &events, now)
-        .await?;
+    batch = batch.replace(CHANGES, ROW, version, row);
+    if value.agreed {
+        batch = ring::notice(desk, batch, About::Custody, "", Some(own.person))?;
+    }
+    desk.commit(batch, &events, now).await?;
     finish(desk, now).await?;
     state(desk, own, now).await
 }
@@ -313,21 +322,36 @@ fn holders(to: &Method) -> &[PersonId] {
 }
 
 /// What is missing: holders who have not opened their share, and whether a second admin has not agreed. None:
-/// nothing. Judged by today's people, like every answer.
+/// nothing. Judged by today's people and keys, like every answer: a share that its holder could not open any more
+/// is none, and who was removed has confirmed nothing, whoever has his name now.
 fn missing(desk: &Desk, stored: &Stored) -> Result<Option<(Vec<PersonId>, bool)>, Refusal> {
+    let confirmed = |person: &PersonId| {
+        let mut own = stored.confirmed.iter().filter(|c| c.person == *person);
+        own.any(|c| is_admin(desk, c))
+    };
+    let next = opened(desk, stored)?;
+    let offer = key_file::offer(next.expose()).map_err(|e| super::refused(&e))?;
+    let mut waits = Vec::new();
+    for dealt in offer.into_iter().flat_map(|o| o.holders) {
+        if !confirmed(&dealt.person) || holder(desk, &dealt.person)?.as_ref() != Some(&dealt) {
+            waits.push(dealt.person);
+        }
+    }
+    let asker = &stored.by.person;
     let people = desk.people()?;
-    let admin = |id: &PersonId| people.iter().any(|p| p.admin && p.id == *id);
-    let confirmed: Vec<_> = stored.confirmed.iter().filter(|p| admin(p)).collect();
-    let holders = holders(&stored.to).iter();
-    let waits: Vec<_> = holders
-        .filter(|h| !confirmed.contains(h))
-        .cloned()
-        .collect();
-    let others = people.iter().any(|p| p.admin && p.id != stored.by);
-    let second = others && !confirmed.iter().any(|p| **p != stored.by);
-    // Who asked is an admin still; what somebody wanted who was removed since is nobody's wish.
-    let nothing = waits.is_empty() && !second && admin(&stored.by);
+    let others = people.iter().any(|p| p.admin && p.id != *asker);
+    let agreed = people.iter().any(|p| p.id != *asker && confirmed(&p.id));
+    let second = others && !agreed;
+    // What somebody wanted who was removed since is nobody's wish.
+    let nothing = waits.is_empty() && !second && is_admin(desk, &stored.by);
     Ok((!nothing).then_some((waits, second)))
+}
+
+fn signed_by(own: Own<'_>) -> SignedBy {
+    SignedBy {
+        person: own.person.clone(),
+        device: own.device.clone(),
+    }
 }
 
 /// The change under way, if there is one.
@@ -352,8 +376,8 @@ fn shown(desk: &Desk, stored: &Stored, person: &PersonId) -> Result<Change, Refu
     Ok(Change {
         id: stored.id.clone(),
         to: stored.to.clone(),
-        by: stored.by.clone(),
-        confirmed: stored.confirmed.clone(),
+        by: stored.by.person.clone(),
+        confirmed: names(stored),
         waits_for,
         second_admin,
         expires: stored.expires,
@@ -379,8 +403,12 @@ fn binding(id: &str) -> Binding<'_> {
 
 fn agreed(stored: &Stored) -> Event {
     Event::UnsealMethodAgreed {
-        by: stored.by.clone(),
-        confirmed: stored.confirmed.clone(),
+        by: stored.by.person.clone(),
+        confirmed: names(stored),
         to: stored.to.object(),
     }
+}
+
+fn names(stored: &Stored) -> Vec<PersonId> {
+    stored.confirmed.iter().map(|c| c.person.clone()).collect()
 }

@@ -68,12 +68,12 @@ pub async fn hand_in(
     share: Secret<Vec<u8>>,
     now: UnixTime,
 ) -> Result<Unsealing, Refusal> {
-    if !desk.vault.is_sealed() {
-        return Err(Refusal::BadRequest("the vault is open".to_owned()));
-    }
     let Ok(_one) = desk.unsealing.try_acquire() else {
         return Err(Refusal::Busy);
     };
+    if !desk.vault.is_sealed() {
+        return Err(Refusal::BadRequest("the vault is open".to_owned()));
+    }
     let file = file::read(desk).await?;
     let offer = key_file::offer(file.expose()).map_err(|e| refused(&e))?;
     genuine(desk, file.expose(), &by.person, &share, now).await?;

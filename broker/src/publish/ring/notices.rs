@@ -140,7 +140,7 @@ impl Told<'_> {
 
 fn concerned(desk: &Desk, notice: &Notice, person: &Person) -> bool {
     match notice.about {
-        About::Thaw | About::Token => person.admin,
+        About::Thaw | About::Token | About::Custody => person.admin,
         About::Recovery => true,
         _ => inbox::answers_for(desk, &notice.package, person),
     }

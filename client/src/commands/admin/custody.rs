@@ -214,16 +214,14 @@ pub(crate) async fn method(context: &Context, args: MethodArgs) -> Result<(), Fa
     let mut passphrase = None;
     let (to, code) = match args.command {
         None => {
-            let custody: Custody = broker.get(METHOD, device.proof()).await?;
-            return show(context, &custody);
+            return show(context, &now(&device).await?);
         }
         Some(MethodCommand::Cancel) => {
             broker.delete(METHOD, device.proof()).await?;
             return context.out.result(&json!({"change": null}), "taken back");
         }
         Some(MethodCommand::Confirm { code }) => {
-            let custody: Custody = broker.get(METHOD, device.proof()).await?;
-            let change = custody.change.ok_or_else(|| {
+            let change = now(&device).await?.change.ok_or_else(|| {
                 Failure::usage(
                     "No change is under way.",
                     "Look: countersign admin unseal-method.",
@@ -297,13 +295,48 @@ async fn confirm(
     show(context, &custody)
 }
 
+/// What opens the vault, and is about to.
+pub(super) async fn now(device: &Device) -> Result<Custody, Failure> {
+    device.broker.get(METHOD, device.proof()).await
+}
+
+/// The same without the own share, which is nobody's to print.
+pub(super) fn told(custody: &Custody) -> Custody {
+    let mut custody = custody.clone();
+    if let Some(change) = &mut custody.change {
+        change.own = None;
+    }
+    custody
+}
+
+/// What an admin should act on.
+pub(super) fn warnings(custody: &Custody) -> Vec<String> {
+    let mut all = Vec::new();
+    if !custody.stale.is_empty() {
+        let able = custody.holders.len() - custody.stale.len();
+        let lost = custody.needed.is_some_and(|needed| able < needed);
+        let then = if lost {
+            "; ONCE IT IS SEALED OR STARTED AGAIN, NOBODY COULD OPEN IT"
+        } else {
+            ""
+        };
+        all.push(format!(
+            "! {} cannot open a share of the vault any more{then}: deal anew (countersign admin unseal-method)",
+            names(&custody.stale)
+        ));
+    }
+    if let Some(change) = &custody.change {
+        all.push(format!(
+            "! what opens the vault is to change: {} (countersign admin unseal-method)",
+            asked_for(change)
+        ));
+    }
+    all
+}
+
 fn show(context: &Context, custody: &Custody) -> Result<(), Failure> {
     if context.out.json {
-        let mut custody = custody.clone();
-        if let Some(change) = &mut custody.change {
-            change.own = None;
-        }
-        return context.out.json(&custody);
+        return context.out.json(&told(custody));
     }
     let methods: Vec<_> = custody.methods.iter().map(|m| harmless(m)).collect();
     let now = match custody.needed {
@@ -313,19 +346,12 @@ fn show(context: &Context, custody: &Custody) -> Result<(), Failure> {
     context
         .out
         .line(&format!("the vault is opened by: {now}"))?;
-    if !custody.stale.is_empty() {
-        let text = format!(
-            "! {} cannot open their share any more: deal anew (countersign admin unseal-method shares)",
-            names(&custody.stale)
-        );
-        context.out.line(&context.out.warning(&text))?;
+    for warning in warnings(custody) {
+        context.out.line(&context.out.warning(&warning))?;
     }
     let Some(change) = &custody.change else {
         return Ok(());
     };
-    context
-        .out
-        .line(&format!("asked for: {}", asked_for(change)))?;
     let mut rest = Vec::new();
     if !change.waits_for.is_empty() {
         rest.push(names(&change.waits_for));
