@@ -185,7 +185,7 @@ async fn attack_50_one_admin_alone_does_not_change_what_opens_the_vault() {
     assert_eq!(told[0].json()["about"], "custody");
 
     // It waits, and what one admin chose opens nothing: not the disk either.
-    assert_eq!(key_file(&office.daemon), before);
+    assert!(key_file(&office.daemon) == before);
     assert!(!office.daemon.dir().join("data/vault.next.json").exists());
     let own = robin.confirm(None).await;
     assert_eq!(own.code(), "bad-request", "{}", own.body);
@@ -201,7 +201,7 @@ async fn attack_50_one_admin_alone_does_not_change_what_opens_the_vault() {
     robin.spent.set(0);
     let second = robin.ask(wish.clone(), Some(PASSPHRASE)).await;
     assert_eq!(second.code(), "bad-request", "{}", second.body);
-    assert_eq!(key_file(&office.daemon), before);
+    assert!(key_file(&office.daemon) == before);
 
     // Any admin takes it back, and nothing is left of it.
     let back = alice.device.call(Method::DELETE, METHOD, None);
@@ -212,7 +212,7 @@ async fn attack_50_one_admin_alone_does_not_change_what_opens_the_vault() {
     assert!(again.success(), "{}", again.body);
     let done = alice.confirm(Some(alice.code().await)).await;
     assert_eq!(done.body["methods"], json!(["passphrase"]), "{}", done.body);
-    assert_ne!(key_file(&office.daemon), before);
+    assert!(key_file(&office.daemon) != before);
     let kinds = kinds(&office).await;
     for kind in ["asked", "cancelled", "confirmed", "agreed", "changed"] {
         let kind = format!("unseal-method-{kind}");
@@ -315,10 +315,10 @@ async fn attack_47_a_change_that_breaks_off_leaves_a_key_file_that_opens() {
     let wish = json!({"method": "passphrase"});
     let asked = robin.ask(wish, Some(PASSPHRASE)).await;
     assert_eq!(asked.status, 500, "{}", asked.body);
-    assert_eq!(key_file(&office.daemon), before);
+    assert!(key_file(&office.daemon) == before);
     // The old one opens, however often it starts.
     office.daemon.restart().await.unwrap();
-    assert_eq!(key_file(&office.daemon), before);
+    assert!(key_file(&office.daemon) == before);
     let live = data.join("live.redb");
     office.daemon.terminate().await.unwrap();
     let agreed = fs::read(&live).unwrap();
@@ -327,7 +327,7 @@ async fn attack_47_a_change_that_breaks_off_leaves_a_key_file_that_opens() {
     fs::remove_dir(&next).unwrap();
     fs::write(&next, b"{\"v\":1,").unwrap();
     office.daemon.restart().await.unwrap();
-    assert_ne!(key_file(&office.daemon), before);
+    assert!(key_file(&office.daemon) != before);
     assert!(!next.exists());
     let custody = robin.get(METHOD).await;
     assert_eq!(custody["methods"], json!(["passphrase"]), "{custody}");
@@ -346,7 +346,7 @@ async fn attack_47_a_change_that_breaks_off_leaves_a_key_file_that_opens() {
     assert!(sealed(&robin).await);
     let open = robin.post(UNSEAL, json!({"passphrase": PASSPHRASE})).await;
     assert_eq!(open.body["sealed"], false, "{}", open.body);
-    assert_eq!(key_file(&office.daemon), after);
+    assert!(key_file(&office.daemon) == after);
     assert_eq!(robin.get(METHOD).await["change"], Value::Null);
 }
 
@@ -417,7 +417,7 @@ async fn a_holder_whose_key_changed_since_has_confirmed_nothing() {
     let done = alice.confirm(Some(alice.code().await)).await;
     assert!(done.success(), "{}", done.body);
     assert_eq!(done.body["change"]["waits_for"], json!(["robin"]));
-    assert_eq!(key_file(&office.daemon), before);
+    assert!(key_file(&office.daemon) == before);
     let back = alice.device.call(Method::DELETE, METHOD, None).await;
     assert!(back.unwrap().success());
 }

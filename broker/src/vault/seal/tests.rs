@@ -306,6 +306,31 @@ fn attack_44_any_m_admins_unseal_and_no_fewer() {
 }
 
 #[test]
+fn a_new_key_file_is_tried_before_it_is_relied_on() {
+    let (vault, other) = (open_vault(), open_vault());
+    let holders: Vec<_> = ["alice", "bob", "carol"].map(|n| holder(n).0).into();
+    let shares = UnsealMethod::Shares { needed: 2, holders };
+    let mut made = vault.rewrap(&[shares]).unwrap();
+    assert_eq!(made.groups().unwrap().len(), 3);
+    assert_eq!(vault.try_out(&made, None), Ok(()));
+    // Of other keys, damaged, or with a share that is not the one inside.
+    assert_eq!(other.try_out(&made, None), Err(UnsealError::OtherVault));
+    made.bytes.pop();
+    assert_eq!(vault.try_out(&made, None), Err(UnsealError::Damaged));
+    made.bytes.push(b'}');
+    let carol = made.shares[2].0.clone();
+    made.shares[2].1 = Secret::new(made.shares[0].1.expose().clone());
+    let wrong = Err(UnsealError::WrongShare(carol));
+    assert_eq!(vault.try_out(&made, None), wrong);
+    let made = vault.rewrap(&[by_passphrase("new")]).unwrap();
+    let typed = |text: &str| vault.try_out(&made, Some(&Unseal::Passphrase(phrase(text))));
+    assert_eq!(typed("new"), Ok(()));
+    assert_eq!(typed("old"), Err(UnsealError::WrongSecret));
+    vault.seal();
+    assert_eq!(typed("new"), Err(UnsealError::OtherVault));
+}
+
+#[test]
 fn shares_that_make_no_sense_are_refused() {
     let world = World::system();
     let (alice, bob) = (holder("alice").0, holder("bob").0);
