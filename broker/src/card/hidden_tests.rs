@@ -449,9 +449,9 @@ fn attack_53_what_a_build_script_starts_is_followed() {
 
 #[test]
 fn attack_53_many_short_hooks_and_long_names_take_no_time() {
-    let big: String = (0..210)
-        .map(|n| format!("import a{n}{}\n", ".b".repeat(145)))
-        .collect();
+    let long = ".b".repeat(145);
+    let big: Vec<_> = (0..210).map(|n| format!("import a{n}{long}")).collect();
+    let big = big.join("\n");
     let names: Vec<_> = (0..600).map(|n| format!("left{n}.pth")).collect();
     let mut files: Vec<_> = names.iter().map(|n| (n.as_str(), "import big\n")).collect();
     files.push(("big.py", &big));
