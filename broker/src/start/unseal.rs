@@ -5,6 +5,7 @@ use broker::{
     admin::custody,
     config::Config,
     desk::Desk,
+    publish::Refusal,
     secret::Secret,
     vault::{Unseal, key_file},
 };
@@ -40,9 +41,17 @@ pub(super) async fn unseal(config: &Config, desk: &Arc<Desk>) -> Result<()> {
         );
         return Ok(());
     }
-    custody::unseal(desk, secret, &[], desk.world.now())
-        .await
-        .context("the vault cannot be unsealed")
+    match custody::unseal(desk, secret, &[], desk.world.now()).await {
+        // Another passphrase or identity since: as above.
+        Err(Refusal::NotAllowed(why)) => {
+            tracing::error!(
+                why,
+                "the vault is sealed: what [unseal] names does not open it; mend it, and start again, or: countersign admin unseal"
+            );
+            Ok(())
+        }
+        done => done.context("the vault cannot be unsealed"),
+    }
 }
 
 /// Where the age identity lies that opens the vault.

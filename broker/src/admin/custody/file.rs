@@ -31,7 +31,8 @@ pub async fn read(desk: &Desk) -> Result<Secret<Vec<u8>>, Fault> {
 pub fn install(folder: &Path, bytes: &[u8]) -> io::Result<()> {
     let (now, next) = (folder.join(KEY_FILE), folder.join(NEXT_FILE));
     if fs::read(&now).is_ok_and(|held| held == bytes) {
-        return Ok(());
+        // The earlier try may have broken off before it was durable.
+        return File::open(folder)?.sync_all();
     }
     // What an earlier try left, whatever it is, is nothing that we write into.
     match fs::remove_file(&next) {

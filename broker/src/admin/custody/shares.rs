@@ -68,15 +68,18 @@ pub async fn hand_in(
     share: Secret<Vec<u8>>,
     now: UnixTime,
 ) -> Result<Unsealing, Refusal> {
-    let Ok(_one) = desk.unsealing.try_acquire() else {
-        return Err(Refusal::Busy);
-    };
+    let is_open = || Refusal::BadRequest("the vault is open".to_owned());
     if !desk.vault.is_sealed() {
-        return Err(Refusal::BadRequest("the vault is open".to_owned()));
+        return Err(is_open());
     }
     let file = file::read(desk).await?;
     let offer = key_file::offer(file.expose()).map_err(|e| refused(&e))?;
+    // Before the one place is taken, and waiting for it: who tries wrong ones all the time holds up nobody else.
     genuine(desk, file.expose(), &by.person, &share, now).await?;
+    let _one = desk.unsealing.acquire().await;
+    if !desk.vault.is_sealed() {
+        return Err(is_open());
+    }
     let offer = offer.ok_or(Fault::Damaged("the key file"))?;
     let event = Event::ShareGiven {
         person: by.person.clone(),
@@ -110,8 +113,8 @@ pub async fn hand_in(
     state(desk, &by.person).await
 }
 
-/// Whether a share is the one that a person was dealt. A wrong one is recorded, and costs a while: guessing
-/// through this door is as slow as through that of the passphrase.
+/// Whether a share is the one that a person was dealt. A wrong one is recorded, and costs its author a while. (It
+/// is no passphrase: nobody guesses it.)
 pub(super) async fn genuine(
     desk: &Desk,
     key_file: &[u8],
