@@ -95,15 +95,17 @@ pub async fn add(
     {
         return known(desk, person, id, &channel);
     }
+    let of = person.as_str().as_bytes();
+    // Read before they are counted: of two that are added at once, one is told to try again, and there are never more.
+    let added = desk.live.get(ADDED, of).map_err(Fault::from)?;
     if desk.channel_ids(person)?.len() >= CHANNELS_MAX {
         return Err(Refusal::BadRequest(format!(
             "a person has {CHANNELS_MAX} channels at most; remove one first"
         )));
     }
     let sealed = desk.seal_channel(&key, &channel)?;
-    let (of, time) = (person.as_str().as_bytes(), now.0.to_be_bytes());
-    // Of two that are added at once, one is told to try again: there are never more than the limit.
-    let batch = match desk.live.get(ADDED, of).map_err(Fault::from)? {
+    let time = now.0.to_be_bytes();
+    let batch = match added {
         None => Batch::new().create(ADDED, of, time),
         Some(row) => Batch::new().replace(ADDED, of, row.version, time),
     };
