@@ -240,13 +240,40 @@ async fn attack_44_a_damaged_row_keeps_no_other_deposit_or_stage_waiting() {
     small.until(&spoilt, "published").await.unwrap();
 }
 
+/// Approves, collects and publishes.
+async fn published(small: &Small, job: &Job, package: &Packed) {
+    small.alice.approve(job).await.unwrap().ok_status().unwrap();
+    let credential = job.credential().await.unwrap();
+    let document = package.document("latest").unwrap();
+    let endpoint = small.endpoint().unwrap();
+    let put = endpoint.put(&package.name, &credential, document).await;
+    let put = put.unwrap();
+    assert_eq!(put.status, 201, "{}", put.text);
+}
+
+/// Waits until a request that eve starts is told as unusual: that of this package was learnt from.
+async fn learnt(small: &Small, name: &str) -> Job {
+    let start = Instant::now();
+    let mut version = 0;
+    loop {
+        version += 1;
+        let (new, job) = eve_is_new(small, name, &format!("1.1.{version}")).await;
+        if new {
+            return job;
+        }
+        assert!(start.elapsed() < Duration::from_secs(30));
+        job.cancel().await.unwrap().ok_status().unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
 /// Whether a request that eve starts is told as unusual.
-async fn eve_is_new(small: &Small, version: &str) -> (bool, Job) {
-    let next = Packed::new("@acme/left", version).unwrap();
+async fn eve_is_new(small: &Small, name: &str, version: &str) -> (bool, Job) {
+    let next = Packed::new(name, version).unwrap();
     let eve = json!({"actor": "eve", "actor_id": "8"});
     let token = small.token_with(&eve).await.unwrap();
     let items = [next.item("latest").unwrap()];
-    let key = format!("key {version}");
+    let key = format!("key {name} {version}");
     let job = Job::open(&small.daemon, &token, &items, &key)
         .await
         .unwrap();
@@ -260,30 +287,8 @@ async fn attack_44_a_request_that_was_made_published_teaches_nothing() {
     let mut small = Small::start(&policy_of_one()).await.unwrap();
     let first = Packed::new("@acme/left", "1.0.0").unwrap();
     let job = small.open(&[first.item("latest").unwrap()]).await.unwrap();
-    small
-        .alice
-        .approve(&job)
-        .await
-        .unwrap()
-        .ok_status()
-        .unwrap();
-    let credential = job.credential().await.unwrap();
-    let endpoint = small.endpoint().unwrap();
-    let document = first.document("latest").unwrap();
-    let put = endpoint.put(&first.name, &credential, document).await;
-    assert_eq!(put.unwrap().status, 201);
-    let start = Instant::now();
-    let mut version = 0;
-    let asked = loop {
-        version += 1;
-        let (new, job) = eve_is_new(&small, &format!("1.1.{version}")).await;
-        if new {
-            break job;
-        }
-        assert!(start.elapsed() < Duration::from_secs(30));
-        job.cancel().await.unwrap().ok_status().unwrap();
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    };
+    published(&small, &job, &first).await;
+    let asked = learnt(&small, &first.name).await;
     // Nobody approved it. Whoever writes the database makes it one that was published long ago.
     small.daemon.kill9();
     let live = small.daemon.dir().join("data/live.redb");
@@ -307,7 +312,7 @@ async fn attack_44_a_request_that_was_made_published_teaches_nothing() {
         assert!(start.elapsed() < Duration::from_secs(20));
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    assert!(eve_is_new(&small, "1.2.0").await.0);
+    assert!(eve_is_new(&small, &first.name, "1.2.0").await.0);
 }
 
 #[tokio::test]
@@ -339,31 +344,9 @@ async fn attack_44_a_damaged_source_keeps_no_release_from_being_remembered() {
 
     // The damaged one ends first, so it is moved and remembered first.
     for (job, package) in jobs.iter().zip([&spoilt, &sound]) {
-        small.alice.approve(job).await.unwrap().ok_status().unwrap();
-        let credential = job.credential().await.unwrap();
-        let document = package.document("latest").unwrap();
-        let endpoint = small.endpoint().unwrap();
-        let put = endpoint.put(&package.name, &credential, document).await;
-        let put = put.unwrap();
-        assert_eq!(put.status, 201, "{}", put.text);
+        published(&small, job, package).await;
     }
     for name in ["@acme/right", "@acme/left"] {
-        let next = Packed::new(name, "1.0.1").unwrap();
-        let start = Instant::now();
-        loop {
-            let eve = json!({"actor": "eve", "actor_id": "8"});
-            let token = small.token_with(&eve).await.unwrap();
-            let key = format!("key {}", start.elapsed().as_nanos());
-            let items = [next.item("latest").unwrap()];
-            let job = Job::open(&small.daemon, &token, &items, &key);
-            let job = job.await.unwrap();
-            let question: Value = small.alice.question(job.id).await.unwrap().ok().unwrap();
-            if question["warnings"].to_string().contains("started by eve") {
-                break;
-            }
-            assert!(start.elapsed() < Duration::from_secs(30), "{question}");
-            job.cancel().await.unwrap().ok_status().unwrap();
-            tokio::time::sleep(Duration::from_millis(300)).await;
-        }
+        learnt(&small, name).await;
     }
 }

@@ -361,25 +361,10 @@ fn a_release_by_a_usual_backend_says_no_more_than_that_its_version_is_another() 
         backend("setuptools.build_meta")
     );
     let uv = backend("uv_build").replace("[]", "[\"uv_build>=0.8\"]");
-    let files = |text: &str, about: &str| {
-        let files = [("pyproject.toml", text), ("src/left/about.py", about)];
-        files.map(|(name, text)| (name.to_owned(), text.to_owned()))
-    };
     let differ = |text: &str, now: &str, before: &str| {
-        let (now, before) = (files(text, now), files(text, before));
-        let all = |files: &[(String, String)]| {
-            files
-                .iter()
-                .map(|(n, t)| (n.clone(), t.clone()))
-                .collect::<Vec<_>>()
-        };
-        let (now, before) = (all(&now), all(&before));
-        let now: Vec<_> = now.iter().map(|(n, t)| (n.as_str(), t.as_str())).collect();
-        let before: Vec<_> = before
-            .iter()
-            .map(|(n, t)| (n.as_str(), t.as_str()))
-            .collect();
-        sdist(&now, &before)
+        let (text, now, before) = (text.to_owned(), now.to_owned(), before.to_owned());
+        let files = |about| [("pyproject.toml", &*text), ("src/left/about.py", about)];
+        sdist(&files(&*now), &files(&*before))
     };
     for text in [&hatch, &pdm, &scm, &attr, &uv] {
         calm(&differ(

@@ -1,5 +1,5 @@
 //! Shares that admins handed in to open the vault: in memory alone, wiped after a quarter of an hour, when enough
-//! are there, and whenever the vault is sealed. A stolen machine that is sealed has none of them (attack 44).
+//! are there, and whenever the vault is opened. A machine that is stolen switched off has none of them (attack 44).
 
 use crate::secret::Secret;
 use proto::ids::{DeviceId, PersonId};

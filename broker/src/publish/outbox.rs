@@ -109,32 +109,26 @@ pub fn channel_removed(
     gone: &str,
     now: UnixTime,
 ) -> Result<Batch, Fault> {
-    for channel in desk.channel_ids(person)? {
-        let key = channel_key(person, &channel);
-        let row = desk.live.get(CHANNELS, &key)?;
-        let mut letter = Letter::new(person, channel, About::Settings, now);
-        letter.last = row
-            .filter(|_| letter.channel == gone)
-            .map(|row| hex(&row.value));
+    batch = told_elsewhere(desk, batch, person, gone, now)?;
+    if let Some(row) = desk.live.get(CHANNELS, &channel_key(person, gone))? {
+        let mut letter = Letter::new(person, gone.to_owned(), About::Settings, now);
+        letter.last = Some(hex(&row.value));
         batch = letter.put(desk, batch, now)?;
     }
     Ok(batch)
 }
 
-/// Tells a person on the other channels that the one of this letter is no more, unless this letter says so itself.
-fn channel_ended(
+/// Tells a person on the other channels that this one is no more.
+fn told_elsewhere(
     desk: &Desk,
     mut batch: Batch,
-    letter: &Letter,
+    person: &PersonId,
+    gone: &str,
     now: UnixTime,
 ) -> Result<Batch, Fault> {
-    if letter.last.is_some() {
-        return Ok(batch);
-    }
-    for channel in desk.channel_ids(&letter.person)? {
-        if channel != letter.channel {
-            let told = Letter::new(&letter.person, channel, About::Settings, now);
-            batch = told.put(desk, batch, now)?;
+    for channel in desk.channel_ids(person)? {
+        if channel != gone {
+            batch = Letter::new(person, channel, About::Settings, now).put(desk, batch, now)?;
         }
     }
     Ok(batch)
@@ -237,7 +231,7 @@ async fn one(desk: &Desk, key: &[u8], row: &Row) -> Result<(), Fault> {
             if before.is_none() || before != version(desk.live.get(CHANNELS, &channel)?) => {}
         Err(Failure::Not(NotSent::Gone)) => {
             // Who ended a subscription by a stolen browser is not to do it unheard, as above.
-            batch = channel_ended(desk, batch, &letter, now)?;
+            batch = told_elsewhere(desk, batch, &letter.person, &letter.channel, now)?;
             batch = desk.forget_channel(batch, &channel)?;
             events.push(Event::ChannelGone {
                 person: letter.person.clone(),

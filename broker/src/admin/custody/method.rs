@@ -17,7 +17,7 @@ use crate::{
     store::{Batch, Table},
     vault::{
         Binding, Unseal, UnsealError, UnsealMethod,
-        key_file::{self, WORK_FACTOR},
+        key_file::{self, Offer, WORK_FACTOR},
     },
 };
 use proto::{
@@ -60,7 +60,7 @@ type Held = Versioned<Stored>;
 pub async fn state(desk: &Desk, own: Own<'_>, now: UnixTime) -> Result<Custody, Refusal> {
     let bytes = file::read(desk).await?;
     let methods = key_file::methods(bytes.expose()).map_err(|e| super::refused(&e))?;
-    let offer = key_file::offer(bytes.expose()).map_err(|e| super::refused(&e))?;
+    let offer = offered(&bytes)?;
     let mut custody = Custody {
         methods: methods.into_iter().map(str::to_owned).collect(),
         needed: offer.as_ref().map(|o| o.needed),
@@ -123,7 +123,7 @@ pub async fn ask(
         by: own.person.clone(),
         to: object,
     }];
-    stored.agreed = missing(desk, &stored)?.is_none();
+    stored.agreed = missing(desk, &stored, offered(&bytes)?.as_ref())?.is_none();
     if stored.agreed {
         events.push(agreed(&stored));
     }
@@ -171,8 +171,8 @@ pub async fn confirm(
         let about = (change::UNSEAL_METHOD, object.as_str());
         batch = prove_in_terminal(desk, &by, own.device, about, &given.factor, now).await?;
     }
+    let next = opened(desk, &value)?;
     if let Some(share) = share.filter(|_| holds) {
-        let next = opened(desk, &value)?;
         genuine(desk, next.expose(), own.person, &share, now).await?;
     }
     value.confirmed.retain(|c| c.person != *own.person);
@@ -180,7 +180,7 @@ pub async fn confirm(
     let mut events = vec![Event::UnsealMethodConfirmed {
         by: own.person.clone(),
     }];
-    value.agreed = missing(desk, &value)?.is_none();
+    value.agreed = missing(desk, &value, offered(&next)?.as_ref())?.is_none();
     if value.agreed {
         events.push(agreed(&value));
     }
@@ -324,17 +324,19 @@ fn holders(to: &Method) -> &[PersonId] {
 /// What is missing: holders who have not opened their share, and whether a second admin has not agreed. None:
 /// nothing. Judged by today's people and keys, like every answer: a share that its holder could not open any more
 /// is none, and who was removed has confirmed nothing, whoever has his name now.
-fn missing(desk: &Desk, stored: &Stored) -> Result<Option<(Vec<PersonId>, bool)>, Refusal> {
+fn missing(
+    desk: &Desk,
+    stored: &Stored,
+    offer: Option<&Offer>,
+) -> Result<Option<(Vec<PersonId>, bool)>, Refusal> {
     let confirmed = |person: &PersonId| {
         let mut own = stored.confirmed.iter().filter(|c| c.person == *person);
         own.any(|c| is_admin(desk, c))
     };
-    let next = opened(desk, stored)?;
-    let offer = key_file::offer(next.expose()).map_err(|e| super::refused(&e))?;
     let mut waits = Vec::new();
-    for dealt in offer.into_iter().flat_map(|o| o.holders) {
-        if !confirmed(&dealt.person) || holder(desk, &dealt.person)?.as_ref() != Some(&dealt) {
-            waits.push(dealt.person);
+    for dealt in offer.into_iter().flat_map(|o| &o.holders) {
+        if !confirmed(&dealt.person) || holder(desk, &dealt.person)?.as_ref() != Some(dealt) {
+            waits.push(dealt.person.clone());
         }
     }
     let asker = &stored.by.person;
@@ -370,9 +372,8 @@ fn under_way(desk: &Desk, now: UnixTime) -> Result<Option<Held>, Fault> {
 }
 
 fn shown(desk: &Desk, stored: &Stored, person: &PersonId) -> Result<Change, Refusal> {
-    let (waits_for, second_admin) = missing(desk, stored)?.unwrap_or_default();
-    let next = opened(desk, stored)?;
-    let offer = key_file::offer(next.expose()).map_err(|e| super::refused(&e))?;
+    let offer = offered(&opened(desk, stored)?)?;
+    let (waits_for, second_admin) = missing(desk, stored, offer.as_ref())?.unwrap_or_default();
     Ok(Change {
         id: stored.id.clone(),
         to: stored.to.clone(),
@@ -383,6 +384,11 @@ fn shown(desk: &Desk, stored: &Stored, person: &PersonId) -> Result<Change, Refu
         expires: stored.expires,
         own: offer.and_then(|o| o.of(person).map(str::to_owned)),
     })
+}
+
+/// The shares of a key file, where shares open it.
+fn offered(key_file: &Secret<Vec<u8>>) -> Result<Option<Offer>, Refusal> {
+    key_file::offer(key_file.expose()).map_err(|e| super::refused(&e))
 }
 
 fn opened(desk: &Desk, stored: &Stored) -> Result<Secret<Vec<u8>>, Fault> {

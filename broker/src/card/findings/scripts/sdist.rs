@@ -38,11 +38,13 @@ pub(super) fn hooks(texts: Texts<'_>) -> BTreeMap<String, Hook> {
         );
     }
     // A script's own folder comes first where Python looks: what lies there runs in place of Python's own modules.
+    let modules = PYTHONS.into_iter();
+    let shadowing: Vec<_> = modules
+        .flat_map(|module| python_files(texts, "", module, Reach::Near))
+        .collect();
     for hook in out.values_mut() {
-        for module in PYTHONS {
-            for file in python_files(texts, "", module, Reach::Near) {
-                hook.runs.file(texts, &file);
-            }
+        for file in &shadowing {
+            hook.runs.file(texts, file);
         }
     }
     // Where the case of names does not count, these are read too.
