@@ -2,9 +2,10 @@
 
 use crate::{api::SecondFactor, ids::PersonId, time::UnixTime};
 use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// `POST /v1/admin/unseal`: the vault's passphrase, or the caller's share. One of them.
-#[derive(Clone, Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 #[serde(deny_unknown_fields)]
 pub struct UnsealRequest {
     /// The passphrase.
@@ -91,14 +92,16 @@ impl Method {
 }
 
 /// `POST /v1/admin/unseal-method`
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 pub struct ChangeMethod {
     /// What shall open the vault from then on, and nothing else.
+    #[zeroize(skip)]
     pub to: Method,
     /// The new passphrase, where it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passphrase: Option<String>,
     /// Proof.
+    #[zeroize(skip)]
     #[serde(flatten)]
     pub factor: SecondFactor,
 }

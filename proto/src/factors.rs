@@ -31,6 +31,14 @@ pub mod change {
     pub const SHARE_KEY: &str = "share-key";
     /// What opens the vault changes, or such a change is confirmed (to what).
     pub const UNSEAL_METHOD: &str = "unseal-method";
+    /// An admin asks for an act (what it does, in words).
+    pub const ACT: &str = "act";
+    /// Another admin agrees to it (its id).
+    pub const CONFIRM_ACT: &str = "confirm-act";
+    /// From a browser: somebody objects to it (its id).
+    pub const VETO_ACT: &str = "veto-act";
+    /// A package is thawed (`registry:package`).
+    pub const THAW: &str = "thaw";
     /// From a browser: a channel goes (its id).
     pub const REMOVE_CHANNEL: &str = "remove-channel";
     /// From a browser: quiet hours change (the hours; empty: none).

@@ -4,6 +4,7 @@
 //! approve, [`bearer`] and [`device`] are the two ways to show who is calling, [`answer`] and [`passkey`] are
 //! what a maintainer signs, [`api`] is what travels, [`log`] is what can be verified afterwards.
 
+pub mod act;
 pub mod answer;
 pub mod api;
 pub mod bearer;

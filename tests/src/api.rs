@@ -17,10 +17,9 @@ use anyhow::{Context as _, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use flate2::read::GzDecoder;
 use proto::{
+    act::Acted,
     answer::{Decision, Statement},
-    api::{
-        AnswerRequest, Collected, EnrollRequest, Enrolled, Invited, Opened, Question, SealedRelease,
-    },
+    api::{AnswerRequest, Collected, EnrollRequest, Enrolled, Opened, Question, SealedRelease},
     bearer::{Bearer, Kind},
     device::{Call, DeviceKey, enrolment_bytes},
     digest::{Algorithm, Digest, hex},
@@ -34,7 +33,7 @@ use serde_json::{Value, json};
 use std::{
     fs,
     io::Read as _,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, PoisonError, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 use totp_rs::Totp;
@@ -389,6 +388,7 @@ pub struct Device {
     /// `otpauth://…`, the second factor.
     pub otpauth: String,
     nonce: Mutex<String>,
+    spent: AtomicU64,
 }
 
 impl Device {
@@ -400,6 +400,7 @@ impl Device {
             key: DeviceKey::from_seed(random()?)?,
             otpauth: String::new(),
             nonce: Mutex::default(),
+            spent: AtomicU64::default(),
         })
     }
 
@@ -562,15 +563,17 @@ impl Device {
         admin: bool,
         actors: &[&str],
     ) -> anyhow::Result<String> {
-        let asked = json!({"person": person, "groups": groups, "admin": admin, "actors": actors});
-        let reply = self.call("POST", "/v1/admin/invites", &asked).await?;
-        Ok(reply.ok::<Invited>()?.invite)
+        let act = json!({
+            "kind": "invite", "person": person, "groups": groups, "admin": admin, "actors": actors,
+        });
+        let acted: Acted = self.act(act, None).await?.ok()?;
+        Ok(acted.invited.context("an invite")?.invite)
     }
 
     /// As an admin: removes a person.
     pub async fn remove_person(&self, person: &str) -> anyhow::Result<Reply> {
-        let path = format!("/v1/admin/people/{person}");
-        self.call("DELETE", &path, &Value::Null).await
+        self.act(json!({"kind": "remove-person", "person": person}), None)
+            .await
     }
 
     /// As an admin: stores a token.
@@ -580,8 +583,8 @@ impl Device {
         scope: &str,
         token: &str,
     ) -> anyhow::Result<Reply> {
-        let asked = json!({"registry": registry, "scope": scope, "token": token});
-        self.call("POST", "/v1/admin/tokens", &asked).await
+        let act = json!({"kind": "add-token", "registry": registry, "scope": scope});
+        self.act(act, Some(token)).await
     }
 
     /// As an admin: registers a client key.
@@ -604,7 +607,37 @@ impl Device {
     /// As an admin: `freeze` or `thaw`.
     pub async fn freezer(&self, what: &str, package: &str) -> anyhow::Result<Reply> {
         let path = format!("/v1/admin/{what}");
-        self.call("POST", &path, &json!({"package": package})).await
+        self.with_code(&path, json!({"package": package})).await
+    }
+
+    /// As an admin: asks for an act.
+    pub async fn act(&self, act: Value, token: Option<&str>) -> anyhow::Result<Reply> {
+        self.with_code("/v1/admin/acts", json!({"act": act, "token": token}))
+            .await
+    }
+
+    /// As an admin: agrees to another one's act.
+    pub async fn confirm(&self, id: &str) -> anyhow::Result<Reply> {
+        let path = format!("/v1/admin/acts/{id}/confirm");
+        self.with_code(&path, json!({})).await
+    }
+
+    async fn with_code(&self, path: &str, body: Value) -> anyhow::Result<Reply> {
+        let totp = Totp::from_url(&self.otpauth).map_err(|e| anyhow::anyhow!("{e:?}"))?;
+        let wants =
+            |reply: &Reply| matches!(reply.code(), Some(Code::FactorMissing | Code::FactorWrong));
+        crate::with_code(&totp, &self.spent, wants, async |code| {
+            let mut body = body.clone();
+            if let Some(code) = code {
+                if path.ends_with("/acts") {
+                    body["factor"] = json!({"totp": code});
+                } else {
+                    body["totp"] = json!(code);
+                }
+            }
+            self.call("POST", path, &body).await
+        })
+        .await
     }
 }
 

@@ -88,6 +88,8 @@ pub struct Builder {
     policy: String,
     extra: String,
     env: Vec<(String, String)>,
+    /// Of `countersignd init` alone.
+    init_env: Vec<(String, String)>,
     sealed: bool,
     tls: Option<[String; 2]>,
     /// Whether people reach it by a name, where browsers have passkeys.
@@ -145,6 +147,13 @@ impl Builder {
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// A variable for `countersignd init` alone.
+    #[must_use]
+    pub fn init_env(mut self, name: &str, value: &str) -> Self {
+        self.init_env.push((name.into(), value.into()));
         self
     }
 
@@ -207,7 +216,9 @@ impl Builder {
             "--invite-file".as_ref(),
             invite.as_os_str(),
         ];
-        let env = daemon.env();
+        let own = daemon.setting.init_env.iter();
+        let own = own.map(|(name, value)| (name.as_str(), value.as_str()));
+        let env: Vec<_> = daemon.env().into_iter().chain(own).collect();
         let output = run(
             &daemon.bins.countersignd,
             &args,

@@ -5,11 +5,12 @@ use age::x25519::Identity;
 use anyhow::{Context as _, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use proto::{
+    act::{Act, Acted, AskAct, TokenPlace},
     answer::{Decision, Statement},
     api::{
         AnswerRequest, Answered, ClientKeyRequest, Collected, EnrollRequest, Enrolled,
-        FreezeRequest, FreezeStatus, InviteRequest, Invited, LogLine, OpenRequest, Opened,
-        SealedRelease, Status, TokenRequest,
+        FreezeRequest, FreezeStatus, InviteRequest, LogLine, OpenRequest, Opened, SealedRelease,
+        SecondFactor, Status, ThawRequest,
     },
     bearer::{Bearer, Kind},
     device::{Call, DeviceKey, enrolment_bytes},
@@ -22,7 +23,7 @@ use proto::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -71,6 +72,8 @@ pub struct Device {
     /// Whose.
     pub person: PersonId,
     key: DeviceKey,
+    otpauth: Mutex<String>,
+    spent: AtomicU64,
 }
 
 /// A broker with an admin, two maintainers (one of them an admin too) and a client key.
@@ -226,6 +229,8 @@ impl Direct {
             Ok(Device {
                 person: person.parse()?,
                 key: DeviceKey::from_seed(seed)?,
+                otpauth: Mutex::default(),
+                spent: AtomicU64::default(),
             })
         };
         let direct = Self {
@@ -245,6 +250,8 @@ impl Direct {
         };
         let invite = std::fs::read_to_string(daemon.invite_path())?;
         direct.enroll(&direct.robin, invite.trim()).await?;
+        let mut invites = Vec::new();
+        // Both are invited first: as soon as there is a second admin, that one must agree.
         for (device, admin) in [(&direct.alice, true), (&direct.bob, false)] {
             let asked = InviteRequest {
                 person: device.person.clone(),
@@ -252,10 +259,11 @@ impl Direct {
                 admin,
                 actors: Vec::new(),
             };
-            let invited: Invited = direct
-                .signed(&direct.robin, "POST", "/v1/admin/invites", Some(&asked))
-                .await?;
-            direct.enroll(device, &invited.invite).await?;
+            let acted = direct.act(Act::Invite(asked), None).await?;
+            invites.push((device, acted.invited.context("an invite")?.invite));
+        }
+        for (device, invite) in invites {
+            direct.enroll(device, &invite).await?;
         }
         Ok(direct)
     }
@@ -274,15 +282,24 @@ impl Direct {
 
     /// Stores a registry's token for all of its packages.
     pub async fn add_token(&self, registry: &str, token: &str) -> anyhow::Result<()> {
-        let asked = TokenRequest {
+        let place = TokenPlace {
             registry: registry.parse()?,
             scope: "*".into(),
-            token: token.into(),
             expires: None,
         };
-        let path = "/v1/admin/tokens";
-        let _: Value = self.signed(&self.robin, "POST", path, Some(&asked)).await?;
+        self.act(Act::AddToken(place), Some(token)).await?;
         Ok(())
+    }
+
+    /// What the admin does without a code: while the broker is set up.
+    async fn act(&self, act: Act, token: Option<&str>) -> anyhow::Result<Acted> {
+        let asked = AskAct {
+            act,
+            token: token.map(str::to_owned),
+            factor: None,
+        };
+        let path = "/v1/admin/acts";
+        Ok(self.signed(&self.robin, "POST", path, Some(&asked)).await?)
     }
 
     async fn enroll(&self, device: &Device, invite: &str) -> anyhow::Result<()> {
@@ -298,10 +315,15 @@ impl Direct {
             passkey: None,
         };
         let first: Enrolled = self.post("/v1/enroll", None, &asked).await?;
-        let totp = totp_rs::Totp::from_url(first.otpauth.unwrap_or_default())
-            .ok()
-            .context("an otpauth address")?;
-        asked.totp = Some(totp.generate(now()?).to_string());
+        let otpauth = first.otpauth.context("an otpauth address")?;
+        let totp = totp_rs::Totp::from_url(&otpauth).ok();
+        // The code of the step before, so that the one of now stays good.
+        let before = now()? - crate::STEP;
+        asked.totp = totp.map(|t| t.generate(before).to_string());
+        *device
+            .otpauth
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = otpauth;
         let last: Enrolled = self.post("/v1/enroll", None, &asked).await?;
         if !last.done {
             bail!("{} is not enrolled", device.person);
@@ -367,7 +389,7 @@ impl Direct {
             signature: hex(&device.key.sign(&statement.canonical())),
             statement,
             match_code: match_code.into(),
-            factor: proto::api::SecondFactor::default(),
+            factor: SecondFactor::default(),
             reason: None,
         };
         let path = format!("/v1/requests/{id}/answer");
@@ -385,8 +407,32 @@ impl Direct {
             package: package.into(),
             reason: String::new(),
         };
+        if act == "thaw" {
+            return self.thaw(device, package).await;
+        }
         let path = format!("/v1/admin/{act}");
         self.signed(device, "POST", &path, Some(&asked)).await
+    }
+
+    async fn thaw(&self, device: &Device, package: &str) -> Result<FreezeStatus, Fail> {
+        let otpauth = device
+            .otpauth
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let totp =
+            totp_rs::Totp::from_url(&otpauth).map_err(|e| Fail::Strange(format!("{e:?}")))?;
+        let strange = |e: anyhow::Error| Fail::Strange(e.to_string());
+        let code = crate::next_code(&totp, &device.spent).await;
+        let asked = ThawRequest {
+            package: package.into(),
+            factor: SecondFactor {
+                totp: Some(code.map_err(strange)?),
+                passkey: None,
+            },
+        };
+        let path = "/v1/admin/thaw";
+        self.signed(device, "POST", path, Some(&asked)).await
     }
 
     /// Uploads a package with a credential, as a registry's client does.

@@ -33,6 +33,7 @@ pub mod transcript;
 use std::{
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -84,4 +85,35 @@ pub fn http() -> anyhow::Result<reqwest::Client> {
         .redirect(reqwest::redirect::Policy::none())
         .timeout(Duration::from_secs(10))
         .build()?)
+}
+
+/// Seconds of a TOTP step.
+const STEP: u64 = 30;
+
+/// Calls without a code, and again with one for as long as the broker wants it: each code is good once. `spent` is
+/// the last step that was used.
+pub async fn with_code<R>(
+    totp: &totp_rs::Totp,
+    spent: &AtomicU64,
+    wants: impl Fn(&R) -> bool,
+    call: impl AsyncFn(Option<String>) -> anyhow::Result<R>,
+) -> anyhow::Result<R> {
+    let mut reply = call(None).await?;
+    for _ in 0..3 {
+        if !wants(&reply) {
+            break;
+        }
+        reply = call(Some(next_code(totp, spent).await?)).await?;
+    }
+    Ok(reply)
+}
+
+/// A code of a step after the last one that was used; waits for it.
+pub async fn next_code(totp: &totp_rs::Totp, spent: &AtomicU64) -> anyhow::Result<String> {
+    let mut step = now()? / STEP;
+    while spent.fetch_max(step, Ordering::Relaxed) >= step {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        step = now()? / STEP;
+    }
+    Ok(totp.generate(step * STEP).to_string())
 }

@@ -356,6 +356,14 @@ impl Clock {
             .env("CLOCK_OFFSET_FILE", &self.offset.display().to_string())
     }
 
+    /// A daemon that goes by it, and whose broker was made so many seconds ago.
+    pub fn made_ago(&self, builder: Builder, seconds: u64) -> anyhow::Result<Builder> {
+        let made = self.offset.with_extension("made");
+        fs::write(&made, format!("-{seconds}"))?;
+        let made = made.display().to_string();
+        Ok(self.env(builder).init_env("CLOCK_OFFSET_FILE", &made))
+    }
+
     /// Lets so much time pass for a broker while it does not run. Its wall clock is right again at once, so that
     /// devices are answered; it goes on in its own time, since a clock that was set back is not believed.
     pub async fn pass(&self, daemon: &mut Daemon, seconds: i64) -> anyhow::Result<()> {

@@ -23,7 +23,7 @@ use proto::{
 };
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, atomic::AtomicU64};
 use totp_rs::Totp;
 
 /// Seconds of a TOTP step.
@@ -84,6 +84,7 @@ pub struct Device {
     pub url: String,
     client: Client,
     nonce: Mutex<String>,
+    spent: AtomicU64,
 }
 
 impl Device {
@@ -118,6 +119,7 @@ impl Device {
             url: url.into(),
             client,
             nonce: Mutex::default(),
+            spent: AtomicU64::default(),
         };
         for _ in 0..2 {
             asked.totp = Some(device.code(1)?);
@@ -139,6 +141,7 @@ impl Device {
             url: url.into(),
             client: http()?,
             nonce: Mutex::default(),
+            spent: AtomicU64::default(),
         })
     }
 
@@ -225,6 +228,40 @@ impl Device {
     /// `POST`.
     pub async fn post(&self, path: &str, body: Value) -> anyhow::Result<Reply> {
         self.call(Method::POST, path, Some(&body)).await
+    }
+
+    /// Asks for an admin's act, with a code where the broker wants one.
+    pub async fn act(&self, act: Value, token: Option<&str>) -> anyhow::Result<Reply> {
+        self.with_code("/v1/admin/acts", json!({"act": act, "token": token}))
+            .await
+    }
+
+    /// Agrees to another admin's act.
+    pub async fn confirm(&self, id: &str) -> anyhow::Result<Reply> {
+        let path = format!("/v1/admin/acts/{id}/confirm");
+        self.with_code(&path, json!({})).await
+    }
+
+    /// Asks for a thaw.
+    pub async fn thaw(&self, package: &str) -> anyhow::Result<Reply> {
+        self.with_code("/v1/admin/thaw", json!({"package": package}))
+            .await
+    }
+
+    async fn with_code(&self, path: &str, body: Value) -> anyhow::Result<Reply> {
+        let wants = |reply: &Reply| matches!(reply.code(), "factor-missing" | "factor-wrong");
+        crate::with_code(&self.totp, &self.spent, wants, async |code| {
+            let mut body = body.clone();
+            if let Some(code) = code {
+                if path.ends_with("/acts") {
+                    body["factor"] = json!({"totp": code});
+                } else {
+                    body["totp"] = json!(code);
+                }
+            }
+            self.post(path, body).await
+        })
+        .await
     }
 
     /// The question, as this person sees it.
@@ -432,6 +469,8 @@ pub struct Office {
     pub daemon: Daemon,
     /// The admin.
     pub admin: Device,
+    /// Admins that were hired since: one of them must agree to the next invite.
+    pub seconds: Mutex<Vec<Device>>,
 }
 
 impl Office {
@@ -455,6 +494,7 @@ impl Office {
             issuer,
             daemon,
             admin,
+            seconds: Mutex::default(),
         })
     }
 
@@ -470,8 +510,13 @@ impl Office {
 
     /// Stores the registry's token.
     pub async fn store(&self, token: &str) -> anyhow::Result<()> {
-        let asked = json!({"registry": "npm", "scope": "@acme/*", "token": token});
-        let stored = self.admin.post("/v1/admin/tokens", asked).await?;
+        self.add_token("npm", "@acme/*", token).await
+    }
+
+    /// Stores a token.
+    pub async fn add_token(&self, registry: &str, scope: &str, token: &str) -> anyhow::Result<()> {
+        let act = json!({"kind": "add-token", "registry": registry, "scope": scope});
+        let stored = self.admin.act(act, Some(token)).await?;
         stored.ok::<Value>().map(drop)
     }
 
@@ -498,7 +543,14 @@ impl Office {
         actors: &[&str],
     ) -> anyhow::Result<Device> {
         let invite = self.invite(name, groups, admin, actors).await?;
-        Device::enroll(&self.daemon.url, &invite).await
+        let device = Device::enroll(&self.daemon.url, &invite).await?;
+        if admin {
+            let key = DeviceKey::from_seed(*device.key.expose_seed())?;
+            let twin = Device::of(key, &device.otpauth, &device.url)?;
+            let mut seconds = self.seconds.lock().unwrap_or_else(PoisonError::into_inner);
+            seconds.push(twin);
+        }
+        Ok(device)
     }
 
     /// An invite.
@@ -509,9 +561,27 @@ impl Office {
         admin: bool,
         actors: &[&str],
     ) -> anyhow::Result<String> {
-        let asked = json!({"person": name, "groups": groups, "admin": admin, "actors": actors});
-        let invited: Value = self.admin.post("/v1/admin/invites", asked).await?.ok()?;
-        Ok(invited["invite"].as_str().context("an invite")?.to_owned())
+        let act = json!({
+            "kind": "invite", "person": name, "groups": groups, "admin": admin, "actors": actors,
+        });
+        let mut acted: Value = self.admin.act(act, None).await?.ok()?;
+        if let Some(id) = acted["act"]["id"].as_str() {
+            let second = self
+                .seconds
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop();
+            let second = second.context("another admin")?;
+            acted = second.confirm(id).await?.ok()?;
+            self.seconds
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(second);
+        }
+        let invite = acted["invited"]["invite"].as_str();
+        Ok(invite
+            .with_context(|| format!("an invite: {acted}"))?
+            .to_owned())
     }
 
     /// Invites a person and enrols a page of his with an authenticator app; gives the app.

@@ -251,6 +251,24 @@ impl<R> Team<R> {
         self.run(&self.admin, args, &[]).await
     }
 
+    /// Runs an admin's command with a code that was not used before.
+    pub async fn admin_with_code(&self, args: &[&str]) -> anyhow::Result<Output> {
+        let mut used = String::new();
+        for _ in 0..40 {
+            let code = self.code(&self.admin).await?;
+            if code == used {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+            let out = self.admin(&[args, &["--totp", &code]].concat()).await?;
+            if !out.stderr.contains("wrong or was used") {
+                return Ok(out);
+            }
+            used = code;
+        }
+        anyhow::bail!("no code is taken")
+    }
+
     async fn enroll(&self, person: &Person, invite: &str) -> anyhow::Result<()> {
         fs::create_dir_all(&person.home)?;
         let totp = person.totp();

@@ -82,9 +82,7 @@ async fn attack_25_what_ended_is_shown_to_those_whom_it_concerns() {
     let registry = Verdaccio::start().await.unwrap();
     let policy = format!("[[package]]\nmatch = [\"npm:@acme/*\"]\nanswers = \"20m\"\n{CALLERS}");
     let office = Office::start(&policy, &registry.url).await.unwrap();
-    let token = json!({"registry": "npm", "scope": "@acme/*", "token": registry.token});
-    let stored = office.admin.post("/v1/admin/tokens", token).await.unwrap();
-    assert!(stored.success(), "{}", stored.body);
+    office.store(&registry.token).await.unwrap();
     let alice = office.hire("alice", &["release"], false, &[]).await;
     let alice = alice.unwrap();
     let mallory = office.hire("mallory", &["others"], false, &[]).await;

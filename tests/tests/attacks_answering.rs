@@ -490,11 +490,8 @@ async fn attack_29_a_person_removed_after_approving_does_not_count_at_collect() 
         assert!(person.approve(&job, None).await.unwrap().success());
     }
     assert_eq!(job.state().await.unwrap(), "approved");
-    let removed = office
-        .admin
-        .call(reqwest::Method::DELETE, "/v1/admin/people/bob", None)
-        .await
-        .unwrap();
+    let remove = json!({"kind": "remove-person", "person": "bob"});
+    let removed = office.admin.act(remove, None).await.unwrap();
     assert!(removed.success(), "{}", removed.body);
     let collected = job.collect().await.unwrap();
     assert_eq!(collected.code(), "not-approved", "{}", collected.body);

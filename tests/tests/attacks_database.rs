@@ -161,17 +161,10 @@ async fn attack_50_a_thaw_that_was_written_into_the_database_is_nobodys() {
         let asked = office.ask("@acme/left", "1.0.0", b"x").await.unwrap().0;
         assert_eq!(asked.code(), "frozen", "{}", asked.body);
         for _ in 0..2 {
-            let one = office
-                .admin
-                .post("/v1/admin/thaw", package.clone())
-                .await
-                .unwrap();
+            let one = office.admin.thaw("npm:@acme/left").await.unwrap();
             assert_eq!(one.body["frozen"], true, "sealed {sealed}: {}", one.body);
         }
-        let two = second
-            .post("/v1/admin/thaw", package.clone())
-            .await
-            .unwrap();
+        let two = second.thaw("npm:@acme/left").await.unwrap();
         assert_eq!(two.body["frozen"], false, "sealed {sealed}: {}", two.body);
     }
 }

@@ -347,7 +347,7 @@ async fn attack_32_a_stolen_session_shows_and_answers_nothing() {
             ["/v1/devices/invite", {{}}],
             ["/v1/devices/remove", {{ device: own.id }}],
             ["/v1/recoveries/ask", {{ person: "robin" }}],
-            ["/v1/admin/invites", {{ person: "mallory" }}],
+            ["/v1/admin/acts", {{ act: {{ kind: "invite", person: "mallory" }} }}],
             ["/v1/admin/freeze", {{ package: "npm:@acme/left" }}],
           ]) tried[path] = await api.signed("POST", path, body).then(() => "done", (why) => why.code);
           return tried;
@@ -386,9 +386,9 @@ async fn attack_32_a_stolen_session_shows_and_answers_nothing() {
       const tried = {};
       tried.looks = await api.signed("GET", "/v1/admin/people").then((all) => all.length, (why) => why.code);
       for (const [method, path, body] of [
-        ["POST", "/v1/admin/invites", { person: "mallory", admin: true }],
-        ["DELETE", "/v1/admin/people/alice", undefined],
-        ["POST", "/v1/admin/tokens", {}],
+        ["POST", "/v1/admin/acts", { act: { kind: "invite", person: "mallory", admin: true } }],
+        ["POST", "/v1/admin/acts", { act: { kind: "remove-person", person: "alice" } }],
+        ["POST", "/v1/admin/acts/00/confirm", {}],
         ["POST", "/v1/admin/freeze", { package: "npm:@acme/left" }],
         ["POST", "/v1/admin/thaw", { package: "npm:@acme/left" }],
         ["POST", "/v1/admin/seal", {}],
@@ -480,8 +480,8 @@ async fn attack_33_no_device_and_no_factor_comes_without_the_strongest_one() {
     let listed: Value = alice.device.get("/v1/devices").await.unwrap().ok().unwrap();
     assert_eq!(listed["devices"].as_array().unwrap().len(), 1);
     // Nobody is enrolled twice by an ordinary invite.
-    let asked = json!({"person": "alice", "groups": ["release"]});
-    let reply = office.admin.post("/v1/admin/invites", asked).await.unwrap();
+    let act = json!({"kind": "invite", "person": "alice", "groups": ["release"]});
+    let reply = office.admin.act(act, None).await.unwrap();
     assert_eq!(reply.code(), "bad-request", "{}", reply.body);
 }
 

@@ -220,9 +220,7 @@ async fn attack_52_approved_then_frozen_then_collected_or_forwarded_is_refused()
         .await
         .unwrap();
     let second = office.hire("sam", &[], true, &[]).await.unwrap();
-    let token = json!({"registry": "npm", "scope": "*", "token": registry.token});
-    let stored = office.admin.post("/v1/admin/tokens", token).await.unwrap();
-    assert!(stored.success(), "{}", stored.body);
+    office.add_token("npm", "*", &registry.token).await.unwrap();
     let uncollected = approved(&office, &alice, "@acme/left").await.unwrap();
     let bytes = archive("@acme/left", "2.0.0").unwrap();
     let collected = office.open("@acme/left", "2.0.0", &bytes).await.unwrap();
@@ -256,16 +254,14 @@ async fn attack_52_approved_then_frozen_then_collected_or_forwarded_is_refused()
     while stand::now().unwrap() == frozen_by {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let late = office.hire("late", &[], true, &[]).await.unwrap();
-    let refused = late.post("/v1/admin/thaw", package.clone()).await.unwrap();
+    let late = hired_by_two(&office, &second, "late").await;
+    let refused = late.thaw("npm:@acme/left").await.unwrap();
     assert_eq!(refused.code(), "not-allowed", "{}", refused.body);
-    // One admin twice is not two, and a maintainer is no admin.
-    for _ in 0..3 {
-        let one = office
-            .admin
-            .post("/v1/admin/thaw", package.clone())
-            .await
-            .unwrap();
+    // The device alone thaws nothing. One admin twice is not two, and a maintainer is no admin.
+    let bare = office.admin.post("/v1/admin/thaw", package.clone());
+    assert_eq!(bare.await.unwrap().code(), "factor-missing");
+    for _ in 0..2 {
+        let one = office.admin.thaw("npm:@acme/left").await.unwrap();
         assert_eq!(one.body["frozen"], true, "{}", one.body);
         let alices = alice.post("/v1/admin/thaw", package.clone()).await.unwrap();
         assert_eq!(alices.status, 403, "{}", alices.body);
@@ -275,16 +271,13 @@ async fn attack_52_approved_then_frozen_then_collected_or_forwarded_is_refused()
         .post("/v1/admin/freeze", package.clone())
         .await
         .unwrap();
-    let one = second
-        .post("/v1/admin/thaw", package.clone())
-        .await
-        .unwrap();
+    let one = second.thaw("npm:@acme/left").await.unwrap();
     assert_eq!(one.body["frozen"], true, "{}", one.body);
     let refused = collected.put(&credential, &bytes).await.unwrap();
     assert_eq!(refused.code(), "frozen", "{}", refused.body);
     assert!(registry.package("@acme/left").await.unwrap().is_none());
 
-    let two = office.admin.post("/v1/admin/thaw", package).await.unwrap();
+    let two = office.admin.thaw("npm:@acme/left").await.unwrap();
     assert_eq!(two.body["frozen"], false, "{}", two.body);
     // What was only waiting stays denied; the credential that was out works again.
     assert_eq!(uncollected.state().await.unwrap(), "denied");
@@ -305,6 +298,16 @@ impl Clock for SetClock {
     fn monotonic_ms(&self) -> u64 {
         self.now_ms()
     }
+}
+
+/// Asked for by the first admin, agreed to by the second one, enrolled.
+async fn hired_by_two(office: &Office, second: &Device, name: &str) -> Device {
+    let act = json!({"kind": "invite", "person": name, "admin": true});
+    let waits = office.admin.act(act, None).await.unwrap();
+    let id = waits.body["act"]["id"].as_str().unwrap();
+    let done = second.confirm(id).await.unwrap();
+    let invite = done.body["invited"]["invite"].as_str().unwrap();
+    Device::enroll(&office.daemon.url, invite).await.unwrap()
 }
 
 struct RealEntropy;
@@ -363,6 +366,8 @@ async fn desk(folder: &Path, clock: Arc<SetClock>, ci: &DeviceKey) -> anyhow::Re
         world,
         issuers: Issuers::new(Vec::new(), PUBLIC.into())?.with_client_keys(Arc::new(keys)),
         policy: Arc::new(policy).into(),
+        given: Arc::new(Policy::nothing()).into(),
+        policing: tokio::sync::Mutex::default(),
         registries: [("vault".parse()?, Registry::Secrets)].into(),
         tree,
         roster: Roster::default(),
@@ -392,6 +397,7 @@ async fn desk(folder: &Path, clock: Arc<SetClock>, ci: &DeviceKey) -> anyhow::Re
             data: folder.into(),
             identity: None,
             token_max_age_days: 90,
+            weakening_wait: 86_400,
             web: std::collections::BTreeMap::new(),
             watch_every: None,
         },
@@ -1029,26 +1035,11 @@ async fn attack_44_the_stolen_data_folder_holds_no_secret() {
         .await
         .unwrap();
     let canary = "npm_Canary0registry0token0never0on0disk";
-    let token = json!({"registry": "npm", "scope": "*", "token": canary});
-    assert!(
-        office
-            .admin
-            .post("/v1/admin/tokens", token)
-            .await
-            .unwrap()
-            .success()
-    );
+    office.add_token("npm", "*", canary).await.unwrap();
     let job = approved(&office, &alice, "@acme/left").await.unwrap();
     let blob = job.collect().await.unwrap();
     let credential = job.open(&blob).unwrap();
-    let invited = json!({"person": "carol", "groups": []});
-    let invited: Value = office
-        .admin
-        .post("/v1/admin/invites", invited)
-        .await
-        .unwrap()
-        .ok()
-        .unwrap();
+    let invite = office.invite("carol", &[], false, &[]).await.unwrap();
     let seed = alice.totp.secret().to_vec();
     let base32 = alice
         .otpauth
@@ -1073,10 +1064,7 @@ async fn attack_44_the_stolen_data_folder_holds_no_secret() {
         ("credential's bytes", raw(&credential)[..32].to_vec()),
         ("ticket", job.opened.ticket.clone().into()),
         ("ticket's bytes", raw(&job.opened.ticket)[..32].to_vec()),
-        (
-            "invite's bytes",
-            raw(invited["invite"].as_str().unwrap())[..32].to_vec(),
-        ),
+        ("invite's bytes", raw(&invite)[..32].to_vec()),
         ("unseal identity", identity.trim().into()),
         ("device key", alice.key.expose_seed().to_vec()),
         (

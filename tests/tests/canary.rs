@@ -266,7 +266,7 @@ async fn attack_41_no_secret_leaves_its_place_in_a_publish_and_many_refusals() {
         ),
         (
             body.clone(),
-            format!("{broker}/v1/admin/tokens"),
+            format!("{broker}/v1/admin/acts"),
             token.clone(),
             json!({"token": token}).to_string(),
         ),

@@ -62,6 +62,7 @@ impl Wrong {
         let admin = Device::enroll(&daemon.url, &invite).await.unwrap();
         Self {
             office: Office {
+                seconds: std::sync::Mutex::default(),
                 issuer,
                 daemon,
                 admin,
@@ -220,21 +221,15 @@ async fn attack_48_a_clock_set_back_while_the_broker_was_down_is_noticed_and_an_
 async fn a_clock_that_is_wrong_is_told_with_both_times() {
     let mut wrong = Wrong::start().await;
     let office = &wrong.office;
-    let invited = json!({"person": "alice", "groups": ["release"], "admin": false, "actors": []});
-    let invited: Value = office
-        .admin
-        .post("/v1/admin/invites", invited)
-        .await
-        .unwrap()
-        .ok()
-        .unwrap();
+    let invite = office.invite("alice", &["release"], false, &[]).await;
+    let invite = invite.unwrap();
     let home = office.daemon.dir().join("alice").display().to_string();
     let totp = office.daemon.dir().join("totp.txt").display().to_string();
     let env = [
         ("COUNTERSIGN_HOME", home.as_str()),
         ("COUNTERSIGN_PASSPHRASE", "of-the-device"),
         ("COUNTERSIGN_BROKER", office.daemon.url.as_str()),
-        ("COUNTERSIGN_INVITE", invited["invite"].as_str().unwrap()),
+        ("COUNTERSIGN_INVITE", invite.as_str()),
     ];
     let run = |args: Vec<String>| {
         let (daemon, env) = (&wrong.office.daemon, &env);

@@ -348,6 +348,50 @@ async fn attack_47_a_change_that_breaks_off_leaves_a_key_file_that_opens() {
     assert_eq!(robin.get(METHOD).await["change"], Value::Null);
 }
 
+/// Who writes the database and kept the row of an agreed change does not put its key file back.
+#[tokio::test]
+async fn attack_44_a_kept_change_of_long_ago_puts_no_key_file_back() {
+    let (mut office, robin) = office().await;
+    let live = office.daemon.dir().join("data/live.redb");
+    let next = office.daemon.dir().join("data/vault.next.json");
+    let wish = || json!({"method": "passphrase"});
+    let before = key_file(&office.daemon);
+    // The disk refuses the file: agreed, and not installed. It can be taken back, and is gone.
+    fs::create_dir(&next).unwrap();
+    assert_eq!(robin.ask(wish(), Some(PASSPHRASE)).await.status, 500);
+    let back = robin.device.call(Method::DELETE, METHOD, None).await;
+    assert!(back.unwrap().success());
+    // Once more, and the row is kept.
+    assert_eq!(robin.ask(wish(), Some(PASSPHRASE)).await.status, 500);
+    office.daemon.terminate().await.unwrap();
+    let kept = stored(&live, b"unseal-change\0next").unwrap();
+    fs::remove_dir(&next).unwrap();
+    assert!(key_file(&office.daemon) == before);
+    office.daemon.restart().await.unwrap();
+    let asked = robin
+        .ask(wish(), Some("another-passphrase-of-it-5678"))
+        .await;
+    assert!(asked.success(), "{}", asked.body);
+    let after = key_file(&office.daemon);
+
+    office.daemon.terminate().await.unwrap();
+    store(&live, b"unseal-change\0next", &kept);
+    office.daemon.restart_sealed().await.unwrap();
+    let open = json!({"passphrase": "another-passphrase-of-it-5678"});
+    let open = robin.post(UNSEAL, open).await;
+    assert_eq!(open.body["sealed"], false, "{}", open.body);
+    assert!(key_file(&office.daemon) == after);
+    assert_eq!(robin.get(METHOD).await["change"], Value::Null);
+    let kinds = kinds(&office).await;
+    assert_eq!(
+        kinds
+            .iter()
+            .filter(|k| *k == "unseal-method-dropped")
+            .count(),
+        1
+    );
+}
+
 /// Who writes the database while the vault is sealed makes a device of his count; when it is open, he is found out.
 #[tokio::test]
 async fn attack_44_a_share_from_a_device_that_was_planted_while_sealed_seals_again() {
@@ -512,6 +556,13 @@ impl<'a> Cli<'a> {
         self.run(&[args, &["--totp", code.trim()]].concat()).await
     }
 
+    /// The id of the change under way.
+    async fn change(&self) -> String {
+        let shown = self.run(&["--json", "admin", "unseal-method"]).await;
+        let shown: Value = serde_json::from_str(&shown.ok().unwrap().stdout).unwrap();
+        shown["change"]["id"].as_str().unwrap().to_owned()
+    }
+
     async fn enroll(&self, args: &[&str]) {
         let all = [&["enroll", "--totp-file", &self.totp], args].concat();
         self.run(&all).await.ok().unwrap();
@@ -547,15 +598,17 @@ async fn two_of_three_admins_open_the_vault_and_a_removed_one_does_not() {
             &old_file,
         ];
         robin.enroll(&first).await;
-        for (name, admin) in [("alice", &alice), ("bob", &bob)] {
-            let file = daemon
-                .dir()
-                .join(format!("{name}.invite"))
-                .display()
-                .to_string();
-            let invite = ["admin", "invite", name, "--admin", "--out", &file];
+        let file = |name: &str| {
+            let path = daemon.dir().join(format!("{name}.invite"));
+            path.display().to_string()
+        };
+        // Both before one of them is an admin, who would have to agree.
+        for name in ["alice", "bob"] {
+            let invite = ["admin", "invite", name, "--admin", "--out", &file(name)];
             robin.run(&invite).await.ok().unwrap();
-            admin.enroll(&["--invite-file", &file]).await;
+        }
+        for (name, admin) in [("alice", &alice), ("bob", &bob)] {
+            admin.enroll(&["--invite-file", &file(name)]).await;
         }
         for admin in [&robin, &alice, &bob] {
             let out = admin.proved(&["admin", "share-key"]).await.ok().unwrap();
@@ -570,7 +623,8 @@ async fn two_of_three_admins_open_the_vault_and_a_removed_one_does_not() {
             .unwrap();
         assert!(asked.stdout.contains("waits for: alice, bob"), "{asked}");
         assert!(asked.stdout.contains("opened by: passphrase"), "{asked}");
-        let confirm = ["admin", "unseal-method", "confirm"];
+        let change = alice.change().await;
+        let confirm = ["admin", "unseal-method", "confirm", change.as_str()];
         let first = alice.proved(&confirm).await.ok().unwrap();
         assert!(
             first
@@ -604,7 +658,13 @@ async fn two_of_three_admins_open_the_vault_and_a_removed_one_does_not() {
         assert!(robin.run(&["status"]).await.success());
 
         // bob goes; until it is dealt anew, his place is told.
-        let removed = robin.run(&["admin", "remove-person", "bob"]).await;
+        robin.spent.set(now().unwrap() / STEP);
+        alice.spent.set(now().unwrap() / STEP);
+        let remove = ["--json", "admin", "remove-person", "bob"];
+        let asked = robin.proved(&remove).await.ok().unwrap();
+        let asked: Value = serde_json::from_str(&asked.stdout).unwrap();
+        let id = asked["waits"]["id"].as_str().unwrap();
+        let removed = alice.proved(&["admin", "confirm", id]).await;
         let removed = removed.ok().unwrap();
         assert!(removed.stderr.contains("! bob cannot open"), "{removed}");
         assert!(!removed.stderr.contains("NOBODY"), "{removed}");
@@ -621,7 +681,9 @@ async fn two_of_three_admins_open_the_vault_and_a_removed_one_does_not() {
         ];
         robin.spent.set(now().unwrap() / STEP);
         robin.proved(&anew).await.ok().unwrap();
-        let done = alice.proved(&["admin", "unseal-method", "confirm"]).await;
+        let change = alice.change().await;
+        let confirm = ["admin", "unseal-method", "confirm", change.as_str()];
+        let done = alice.proved(&confirm).await;
         let done = done.ok().unwrap();
         assert!(
             done.stdout.contains("opened by: any 2 of robin, alice"),

@@ -218,9 +218,8 @@ async fn attack_58_nothing_is_all_clear_while_the_registry_does_not_answer_or_th
     assert_eq!(checkup["asked"], json!([]));
     assert!(checkup["checklist"].as_array().unwrap().len() >= 3);
     // A token that lies elsewhere publishes past the broker: the broker having none is a sign of it.
-    let gone = json!({"registry": "npm", "scope": "*"});
-    let path = "/v1/admin/tokens/remove";
-    let removed = small.robin.call("POST", path, &gone).await.unwrap();
+    let gone = json!({"kind": "remove-token", "registry": "npm", "scope": "*"});
+    let removed = small.robin.act(gone, None).await.unwrap();
     assert!(removed.good(), "{}", removed.text);
     assert!(finds(&doctor(&small).await, "has no token for npm:left"));
 }

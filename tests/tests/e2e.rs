@@ -239,7 +239,7 @@ async fn a_denial_tells_the_job_who_and_why_and_a_freeze_needs_two_to_thaw() {
     // One person twice is not two.
     for _ in 0..2 {
         let out = team
-            .admin(&["--json", "admin", "thaw", "npm:@acme/left"])
+            .admin_with_code(&["--json", "admin", "thaw", "npm:@acme/left"])
             .await
             .unwrap()
             .ok()

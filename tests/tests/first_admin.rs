@@ -215,14 +215,9 @@ async fn attack_26_once_somebody_is_enrolled_no_invite_unseals() {
     let robin = people::Device::enroll_with(&daemon.url, &invite, key)
         .await
         .unwrap();
-    let asked = serde_json::json!({"person": "mallory", "groups": [], "admin": true, "actors": []});
-    let invited: Value = robin
-        .post("/v1/admin/invites", asked)
-        .await
-        .unwrap()
-        .ok()
-        .unwrap();
-    let second = invited["invite"].as_str().unwrap();
+    let act = serde_json::json!({"kind": "invite", "person": "mallory", "admin": true});
+    let acted: Value = robin.act(act, None).await.unwrap().ok().unwrap();
+    let second = acted["invited"]["invite"].as_str().unwrap();
 
     daemon.restart().await.unwrap();
     let other = DeviceKey::from_seed(people::random().unwrap()).unwrap();

@@ -405,6 +405,7 @@ async fn attack_58_admins_see_the_alarm_wherever_they_look_and_two_of_them_thaw(
     assert_eq!(line(&json, "npm:left")["others"], json!(["1.0.1"]));
     let unknown = team.admin(&["admin", "watch", "npm:right"]).await.unwrap();
     assert_eq!(unknown.status, Some(1), "{unknown}");
-    let thaw = team.admin(&["admin", "thaw", "npm:left"]).await.unwrap();
+    let thaw = team.admin_with_code(&["admin", "thaw", "npm:left"]);
+    let thaw = thaw.await.unwrap();
     assert!(thaw.ok().unwrap().stdout.contains("1 of 2"));
 }

@@ -4,6 +4,10 @@ pub mod file;
 pub mod method;
 pub mod shares;
 
+use super::{
+    gate,
+    signed::{SignedBy, is_admin},
+};
 use crate::{
     audit::event::Event,
     desk::{Desk, Fault},
@@ -12,21 +16,8 @@ use crate::{
     vault::{Unseal, UnsealError},
 };
 pub use file::KEY_FILE;
-use proto::{
-    ids::{DeviceId, PersonId},
-    time::UnixTime,
-};
-use serde::{Deserialize, Serialize};
+use proto::time::UnixTime;
 use std::sync::Arc;
-
-/// Who signed, as far as a sealed broker can know.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct SignedBy {
-    /// Who.
-    pub person: PersonId,
-    /// With which device.
-    pub device: DeviceId,
-}
 
 /// Wipes the keys from memory; nothing is released until somebody unseals. Shares that were handed in since stay: one
 /// admin's device, or one that was planted, would keep all others from unsealing.
@@ -83,17 +74,12 @@ async fn open(
             "this device's enrolment was not written by this broker".to_owned(),
         ));
     }
+    gate::policy::settle(desk, now).await?;
     // A change that everybody confirmed, and that a crash kept from its end.
     if let Err(why) = method::finish(desk, now).await {
         tracing::error!(%why, "the key file is still the old one");
     }
     Ok(())
-}
-
-/// Whether an admin has this device now.
-fn is_admin(desk: &Desk, by: &SignedBy) -> bool {
-    let held = desk.person_of_device(&by.device);
-    held.is_ok_and(|p| p.is_some_and(|p| p.value.admin && p.value.id == by.person))
 }
 
 fn refused(why: &UnsealError) -> Refusal {

@@ -1,5 +1,6 @@
 //! Freezing a package takes one person; thawing it takes two.
 
+use super::own::{Own, current};
 use crate::{
     audit::event::Event,
     desk::Desk,
@@ -7,12 +8,14 @@ use crate::{
     publish::{
         Refusal, close,
         ledger::{self, FROZEN, Freeze},
+        prove::prove_in_terminal,
         ring,
     },
     store::Batch,
 };
 use proto::{
-    api::FreezeStatus,
+    api::{FreezeStatus, ThawRequest},
+    factors::change,
     ids::{PackageName, PersonId, RegistryId},
     time::UnixTime,
 };
@@ -71,14 +74,15 @@ pub async fn freeze(
     })
 }
 
-/// Asks for a thaw; the second person's asking does it.
+/// Asks for a thaw, with a second factor; the second person's asking does it.
 pub async fn thaw(
     desk: &Desk,
-    package: &str,
-    by: &PersonId,
+    own: Own<'_>,
+    asked: &ThawRequest,
     now: UnixTime,
 ) -> Result<FreezeStatus, Refusal> {
-    let package = parse(desk, package)?;
+    let package = parse(desk, &asked.package)?;
+    let by = own.person;
     let Some((version, mut freeze)) = ledger::freeze(desk, &package)? else {
         return Ok(FreezeStatus {
             package,
@@ -100,6 +104,9 @@ pub async fn thaw(
             "who was enrolled after the freeze does not thaw it".to_owned(),
         ));
     }
+    let person = current(desk, own)?.value;
+    let about = (change::THAW, package.as_str());
+    let spent = prove_in_terminal(desk, &person, own.device, about, &asked.factor, now).await?;
     if !freeze.thawing.contains(by) {
         freeze.thawing.push(by.clone());
     }
@@ -109,7 +116,7 @@ pub async fn thaw(
             package: package.clone(),
             by: freeze.thawing.clone(),
         };
-        desk.commit(Batch::new().delete(FROZEN, key, version), &[event], now)
+        desk.commit(spent.delete(FROZEN, key, version), &[event], now)
             .await?;
         return Ok(FreezeStatus {
             package,
@@ -122,7 +129,7 @@ pub async fn thaw(
         by: by.clone(),
     };
     let row = ledger::freeze_row(desk, &package, &freeze)?;
-    let batch = Batch::new().replace(FROZEN, key, version, row);
+    let batch = spent.replace(FROZEN, key, version, row);
     let batch = ring::notice(desk, batch, About::Thaw, &package, Some(by))?;
     desk.commit(batch, &[event], now).await?;
     Ok(FreezeStatus {

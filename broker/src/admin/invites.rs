@@ -63,13 +63,24 @@ pub(super) struct Claim {
     pub(super) passkey: Option<serde_json::Value>,
 }
 
-/// Makes an invite. `by` is absent for the first admin's, made when the broker was created.
-pub async fn invite(
+/// An invite that is made by the commit of `batch` and `event`.
+pub struct Made {
+    /// The operations.
+    pub batch: Batch,
+    /// What happened.
+    pub event: Event,
+    /// What is handed over.
+    pub invited: Invited,
+}
+
+/// Prepares an invite. `by` is absent for the first admin's, made when the broker was created.
+pub fn invite(
     desk: &Desk,
     asked: InviteRequest,
     by: Option<&PersonId>,
+    batch: Batch,
     now: UnixTime,
-) -> Result<Invited, Refusal> {
+) -> Result<Made, Refusal> {
     for actor in &asked.actors {
         text::check(actor, 100).map_err(|e| Refusal::BadRequest(format!("an actor {e}")))?;
     }
@@ -84,7 +95,7 @@ pub async fn invite(
         by: by.cloned(),
     };
     let life = (Purpose::Person, INVITE_SECONDS);
-    made(desk, asked, (life, by.cloned()), Batch::new(), event, now).await
+    made(desk, asked, (life, by.cloned()), batch, event, now)
 }
 
 /// An invite for a further device. `spent` is what the proof for it spends.
@@ -99,7 +110,12 @@ pub(super) async fn invite_device(
         by: Some(person.id.clone()),
     };
     let life = (Purpose::Device, DEVICE_INVITE_SECONDS);
-    made(desk, of_person(person), (life, None), spent, event, now).await
+    stored(
+        desk,
+        made(desk, of_person(person), (life, None), spent, event, now)?,
+        now,
+    )
+    .await
 }
 
 /// The invite at the end of a recovery.
@@ -115,7 +131,17 @@ pub(super) async fn invite_recovered(
         by: by.clone(),
     };
     let life = (Purpose::Recovery, INVITE_SECONDS);
-    made(desk, of_person(person), (life, None), spent, event, now).await
+    stored(
+        desk,
+        made(desk, of_person(person), (life, None), spent, event, now)?,
+        now,
+    )
+    .await
+}
+
+async fn stored(desk: &Desk, made: Made, now: UnixTime) -> Result<Invited, Refusal> {
+    desk.commit(made.batch, &[made.event], now).await?;
+    Ok(made.invited)
 }
 
 fn of_person(person: &Person) -> InviteRequest {
@@ -127,14 +153,14 @@ fn of_person(person: &Person) -> InviteRequest {
     }
 }
 
-async fn made(
+fn made(
     desk: &Desk,
     asked: InviteRequest,
     ((purpose, seconds), by): ((Purpose, u64), Option<PersonId>),
     batch: Batch,
     event: Event,
     now: UnixTime,
-) -> Result<Invited, Refusal> {
+) -> Result<Made, Refusal> {
     let bearer = Bearer::from_entropy(Kind::Invite, desk.world.random().map_err(Fault::from)?);
     let key = bearer.hash().0;
     let expires = now.after(seconds);
@@ -148,15 +174,19 @@ async fn made(
     };
     let row = desk.authentic(INVITES, &key, &invite)?;
     let batch = batch.create(INVITES, key.as_slice(), row);
-    desk.commit(batch, &[event], now).await?;
     let invite = bearer.expose();
     // Behind the #, so that no server's log has it.
     let link = format!("{}/enroll#{invite}", desk.place.public_url);
-    Ok(Invited {
+    let invited = Invited {
         qr: super::qr::rows(&link),
         link,
         invite,
         expires,
+    };
+    Ok(Made {
+        batch,
+        event,
+        invited,
     })
 }
 

@@ -11,8 +11,7 @@ use crate::{
 };
 use proto::{
     api::{DeviceLine, Devices, PasskeyLine, PersonLine},
-    ids::{DeviceId, PersonId},
-    time::UnixTime,
+    ids::{DeviceId, GroupName, PersonId},
 };
 use std::sync::Arc;
 
@@ -28,28 +27,18 @@ pub fn list(desk: &Desk) -> Result<Vec<PersonLine>, Refusal> {
     Ok(desk.people()?.iter().map(line).collect())
 }
 
-/// Removes a person. Effective at once: stored answers of his are judged again at release and count
+/// Prepares the removal of a person. Effective with the commit: stored answers of his are judged again at release and count
 /// no more (attack 29).
-pub async fn remove(desk: &Desk, id: &PersonId, by: &Person, now: UnixTime) -> Result<(), Refusal> {
-    let people = desk.people()?;
-    let Some(held) = desk.person(id)? else {
-        return Err(Refusal::NotFound);
-    };
-    if held.value.admin && people.iter().filter(|p| p.admin).count() == 1 {
-        return Err(Refusal::NotAllowed(
-            "the last admin cannot be removed; invite another one first".to_owned(),
-        ));
-    }
-    let mut batch = super::invites::forget_invites(desk, Batch::new(), id)?;
-    // Another admin must still be there when this is stored: two admins who remove each other at
-    // once do not leave none.
+pub fn remove(
+    desk: &Desk,
+    id: &PersonId,
+    by: &PersonId,
+    batch: Batch,
+) -> Result<(Batch, Vec<Event>), Refusal> {
+    let held = desk.person(id)?.ok_or(Refusal::NotFound)?;
+    let mut batch = super::invites::forget_invites(desk, batch, id)?;
     if held.value.admin {
-        let other = people.iter().find(|p| p.admin && p.id != *id);
-        let other = other.map(|p| desk.person(&p.id)).transpose()?.flatten();
-        let Some(other) = other else {
-            return Err(Refusal::NotFound);
-        };
-        batch = batch.require(PEOPLE, other.value.id.as_str().as_bytes(), other.version);
+        batch = another_stays(desk, id, batch)?;
     }
     batch = batch.delete(PEOPLE, id.as_str().as_bytes(), held.version);
     batch = super::enroll::without_factors(desk, batch, &held.value)?;
@@ -58,10 +47,52 @@ pub async fn remove(desk: &Desk, id: &PersonId, by: &Person, now: UnixTime) -> R
     // The TOTP state stays: who is enrolled again later does not get a fresh budget or an old step.
     let event = Event::PersonRemoved {
         person: id.clone(),
-        by: by.id.clone(),
+        by: by.clone(),
     };
-    desk.commit(batch, &[event], now).await?;
-    Ok(())
+    Ok((batch, vec![event]))
+}
+
+/// Prepares that a person has these groups and this role.
+pub(super) fn change(
+    desk: &Desk,
+    id: &PersonId,
+    (groups, admin): (&[GroupName], bool),
+    by: &PersonId,
+    batch: Batch,
+) -> Result<(Batch, Vec<Event>), Refusal> {
+    let held = desk.person(id)?.ok_or(Refusal::NotFound)?;
+    let mut person = Person::clone(&held.value);
+    if person.groups == groups && person.admin == admin {
+        return Err(Refusal::BadRequest(format!(
+            "{id} has these groups and this role already"
+        )));
+    }
+    // What was invited with the rights of before is invited anew.
+    let mut batch = super::invites::forget_invites(desk, batch, id)?;
+    if person.admin && !admin {
+        batch = another_stays(desk, id, batch)?;
+    }
+    person.groups = groups.to_vec();
+    person.admin = admin;
+    let event = Event::PersonChanged {
+        person: id.clone(),
+        groups: person.groups.clone(),
+        admin,
+        by: by.clone(),
+    };
+    let batch = super::own::replaced(desk, batch, held.version, &person)?;
+    Ok((batch, vec![event]))
+}
+
+/// Another admin must still be there when this is stored: two admins who remove each other at once do not leave none.
+fn another_stays(desk: &Desk, id: &PersonId, batch: Batch) -> Result<Batch, Refusal> {
+    let people = desk.people()?;
+    let other = people.iter().find(|p| p.admin && p.id != *id);
+    let other = other.map(|p| desk.person(&p.id)).transpose()?.flatten();
+    let other = other.ok_or_else(|| {
+        Refusal::NotAllowed("the last admin stays one; invite another one first".to_owned())
+    })?;
+    Ok(batch.require(PEOPLE, other.value.id.as_str().as_bytes(), other.version))
 }
 
 /// A person's own devices and factors.

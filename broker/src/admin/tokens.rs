@@ -13,53 +13,83 @@ use crate::{
     },
 };
 use proto::{
-    api::{Rotation, TokenChecked, TokenLine, TokenName, TokenRequest},
-    ids::PersonId,
+    act::TokenPlace,
+    api::{Rotation, TokenChecked, TokenLine, TokenName},
+    ids::{PersonId, RegistryId},
     time::UnixTime,
 };
 
-/// Stores a first token for a registry and scope.
-pub async fn add(
-    desk: &Desk,
-    given: TokenRequest,
-    by: &PersonId,
-    now: UnixTime,
-) -> Result<TokenLine, Refusal> {
-    let (scope, token) = parse(desk, &given)?;
-    let wanted = wanted(&given, &scope, &token);
-    let (batch, record) =
-        tokens::add(&desk.vault, &*desk.live, Batch::new(), &wanted, now).map_err(refusal)?;
-    desk.commit(batch, &[Event::TokenStored(facts(&record, by))], now)
-        .await?;
-    Ok(line(desk, &record, now))
+/// A token that is to be stored.
+pub(super) struct Put<'a> {
+    /// Where.
+    pub(super) at: &'a TokenPlace,
+    /// The token.
+    pub(super) token: &'a Secret<String>,
+    /// Whether it is the next version of one.
+    pub(super) rotates: bool,
 }
 
-/// Stores the next version beside the old one, which serves requests in flight for a while. The new
-/// one is proved with the registry first: a mistyped token must not replace one that works.
-pub async fn rotate(
+/// Prepares a token's first or next version. The old one serves requests in flight for a while; the new one is proved
+/// with the registry first, since a mistyped token must not replace one that works.
+pub(super) async fn put(
     desk: &Desk,
-    given: TokenRequest,
+    put: Put<'_>,
     by: &PersonId,
+    batch: Batch,
     now: UnixTime,
-) -> Result<TokenLine, Refusal> {
-    let (scope, token) = parse(desk, &given)?;
-    if let Some(upstream) = desk.upstream(&given.registry) {
-        match upstream.whoami(&token).await {
-            Ok(Account::Named(_) | Account::CannotAsk) => {}
-            Ok(Account::Unknown) => {
-                return Err(Refusal::BadRequest(
-                    "the registry does not know this token; the old one stays".to_owned(),
-                ));
-            }
-            Err(why) => return Err(Refusal::RegistryDown(why.to_string())),
-        }
+) -> Result<(Batch, Event, TokenLine), Refusal> {
+    let Put { at, token, rotates } = put;
+    if !desk.registries.contains_key(&at.registry) {
+        return Err(Refusal::BadRequest(format!(
+            "this broker has no registry '{}'",
+            at.registry
+        )));
     }
-    let wanted = wanted(&given, &scope, &token);
-    let (batch, record) =
-        tokens::rotate(&desk.vault, &*desk.live, Batch::new(), &wanted, now).map_err(refusal)?;
-    desk.commit(batch, &[Event::TokenRotated(facts(&record, by))], now)
-        .await?;
-    Ok(line(desk, &record, now))
+    let scope = scope(&at.scope)?;
+    if rotates {
+        prove(desk, &at.registry, token).await?;
+    }
+    let wanted = NewToken {
+        registry: &at.registry,
+        scope: &scope,
+        token,
+        expires: at.expires,
+    };
+    let (vault, live) = (&desk.vault, &*desk.live);
+    let put = if rotates {
+        tokens::rotate(vault, live, batch, &wanted, now)
+    } else {
+        tokens::add(vault, live, batch, &wanted, now)
+    };
+    let (batch, record) = put.map_err(refusal)?;
+    let event = if rotates {
+        Event::TokenRotated(facts(&record, by))
+    } else {
+        Event::TokenStored(facts(&record, by))
+    };
+    Ok((batch, event, line(desk, &record, now)))
+}
+
+async fn prove(desk: &Desk, registry: &RegistryId, token: &Secret<String>) -> Result<(), Refusal> {
+    let Some(upstream) = desk.upstream(registry) else {
+        return Ok(());
+    };
+    match upstream.whoami(token).await {
+        Ok(Account::Named(_) | Account::CannotAsk) => Ok(()),
+        Ok(Account::Unknown) => Err(Refusal::BadRequest(
+            "the registry does not know this token; the old one stays".to_owned(),
+        )),
+        Err(why) => Err(Refusal::RegistryDown(why.to_string())),
+    }
+}
+
+/// Whether a token that is stored already is for some of what one at this place would be for: the new one would take
+/// its place there.
+pub(super) fn is_covered(desk: &Desk, at: &TokenPlace) -> Result<bool, Refusal> {
+    let wanted = scope(&at.scope)?;
+    let all = tokens::list(&desk.vault, &*desk.live).map_err(refusal)?;
+    let here = all.iter().filter(|t| t.record.registry == at.registry);
+    Ok(here.into_iter().any(|t| t.record.scope.overlaps(&wanted)))
 }
 
 /// All tokens, without their secrets.
@@ -112,28 +142,21 @@ pub async fn check(
     })
 }
 
-/// Destroys all versions of a token.
-pub async fn remove(
+/// Prepares the destruction of all versions of a token.
+pub(super) fn remove(
     desk: &Desk,
     name: &TokenName,
     by: &PersonId,
-    now: UnixTime,
-) -> Result<(), Refusal> {
+    batch: Batch,
+) -> Result<(Batch, Vec<Event>), Refusal> {
     let scope = scope(&name.scope)?;
-    let (batch, records) = tokens::remove(
-        &desk.vault,
-        &*desk.live,
-        Batch::new(),
-        &name.registry,
-        &scope,
-    )
-    .map_err(refusal)?;
-    let events: Vec<_> = records
+    let (batch, records) =
+        tokens::remove(&desk.vault, &*desk.live, batch, &name.registry, &scope).map_err(refusal)?;
+    let events = records
         .iter()
         .map(|r| Event::TokenRemoved(facts(r, by)))
         .collect();
-    desk.commit(batch, &events, now).await?;
-    Ok(())
+    Ok((batch, events))
 }
 
 /// Destroys rotated tokens whose window is over.
@@ -151,29 +174,6 @@ pub async fn destroy_expired(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
         desk.commit(batch, &[], now).await?;
     }
     Ok(())
-}
-
-fn parse(desk: &Desk, given: &TokenRequest) -> Result<(Scope, Secret<String>), Refusal> {
-    if !desk.registries.contains_key(&given.registry) {
-        return Err(Refusal::BadRequest(format!(
-            "this broker has no registry '{}'",
-            given.registry
-        )));
-    }
-    Ok((scope(&given.scope)?, Secret::new(given.token.clone())))
-}
-
-fn wanted<'a>(
-    given: &'a TokenRequest,
-    scope: &'a Scope,
-    token: &'a Secret<String>,
-) -> NewToken<'a> {
-    NewToken {
-        registry: &given.registry,
-        scope,
-        token,
-        expires: given.expires,
-    }
 }
 
 fn scope(text: &str) -> Result<Scope, Refusal> {

@@ -6,7 +6,9 @@ use proto::{
     answer::{Decision, Factor},
     api::{Mode, Rotation},
     digest::Digest,
-    ids::{ClientKeyId, DeviceId, IntentId, PersonId, RegistryId, RequestId, VersionText},
+    ids::{
+        ClientKeyId, DeviceId, GroupName, IntentId, PersonId, RegistryId, RequestId, VersionText,
+    },
     intent::Names,
     log::receipt::{LEAF_VERSION, PublishedItem},
     request::RequestDigest,
@@ -77,11 +79,42 @@ pub enum Event {
         /// By whom.
         by: PersonId,
     },
+    /// It was agreed to, and came to nothing: the key file, or the people, were others by then.
+    UnsealMethodDropped,
     /// Something else opens the vault now, and what opened it before does not.
     UnsealMethodChanged {
         /// What.
         #[serde(serialize_with = "plain")]
         to: String,
+    },
+    /// An admin asked for what another one must agree to, or the broker read a policy that allows more.
+    ActAsked {
+        /// Names it.
+        id: String,
+        /// Who; nobody for a policy.
+        by: Option<PersonId>,
+        /// What: `remove bob`, `rotate token npm:@acme/*`, `policy sha256:…`.
+        #[serde(serialize_with = "plain")]
+        what: String,
+    },
+    /// Another admin agreed to it.
+    ActConfirmed {
+        /// Names it.
+        id: String,
+        /// Who.
+        by: PersonId,
+    },
+    /// Somebody objected, or took it back.
+    ActVetoed {
+        /// Names it.
+        id: String,
+        /// Who.
+        by: PersonId,
+    },
+    /// Nobody agreed in time, or who asked for it is no admin any more.
+    ActExpired {
+        /// Names it.
+        id: String,
     },
     /// A job asked.
     RequestOpened {
@@ -589,6 +622,17 @@ pub enum Event {
     PersonRemoved {
         /// Who.
         person: PersonId,
+        /// By whom.
+        by: PersonId,
+    },
+    /// A person has other groups, or another role.
+    PersonChanged {
+        /// Who.
+        person: PersonId,
+        /// All groups from then on.
+        groups: Vec<GroupName>,
+        /// Whether an admin from then on.
+        admin: bool,
         /// By whom.
         by: PersonId,
     },

@@ -60,6 +60,9 @@ pub struct Config {
     /// Where packages go.
     #[serde(default, rename = "registry")]
     pub registries: Vec<RegistryEntry>,
+    /// Seconds that a policy which allows more waits, after two admins agreed, for objections: a day or longer.
+    #[serde(default = "a_day", deserialize_with = "days")]
+    pub weakening_wait: u64,
     /// Days that a registry token may live.
     #[serde(default = "ninety")]
     pub token_max_age_days: u64,
@@ -251,6 +254,28 @@ fn interval<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Er
         .filter(|s| (60..=86_400).contains(s))
         .map(Some)
         .ok_or_else(|| serde::de::Error::custom("is \"1m\" to \"24h\", like \"10m\", or \"off\""))
+}
+
+/// `24h` or `3d`; never less than a day.
+fn days<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
+    let text = String::deserialize(d)?;
+    let number = |unit: char, seconds: u64| {
+        let digits = text.strip_suffix(unit)?;
+        let plain = digits.bytes().all(|b| b.is_ascii_digit());
+        digits
+            .parse::<u64>()
+            .ok()
+            .filter(|_| plain)?
+            .checked_mul(seconds)
+    };
+    number('h', 3600)
+        .or_else(|| number('d', 86_400))
+        .filter(|s| (a_day()..=30 * a_day()).contains(s))
+        .ok_or_else(|| serde::de::Error::custom("is \"24h\" to \"30d\", like \"48h\""))
+}
+
+const fn a_day() -> u64 {
+    86_400
 }
 
 fn ninety() -> u64 {

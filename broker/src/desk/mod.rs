@@ -54,8 +54,12 @@ pub struct Desk {
     pub world: World,
     /// Who may ask.
     pub issuers: Issuers,
-    /// What is allowed; replaced on reload.
+    /// What is allowed: nothing until the vault was open once.
     pub policy: ArcSwap<Policy>,
+    /// What the policy file says, as it was read last.
+    pub given: ArcSwap<Policy>,
+    /// Held while the policy in force changes.
+    pub policing: tokio::sync::Mutex<()>,
     /// Where packages go.
     pub registries: BTreeMap<RegistryId, Registry>,
     /// The log's tree.
@@ -169,6 +173,8 @@ pub struct Place {
     pub token_max_age_days: u64,
     /// Registries' web pages, where people look.
     pub web: BTreeMap<RegistryId, url::Url>,
+    /// Seconds that a policy which allows more waits for objections.
+    pub weakening_wait: u64,
     /// Seconds between two rounds of the watch; absent: there are none.
     pub watch_every: Option<u64>,
 }

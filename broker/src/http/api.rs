@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     admin::{
-        client_keys as keys, clock, enroll as enrolment, freeze as freezer, invites as invitations,
-        log, people as persons, tokens as custody_tokens,
+        client_keys as keys, clock, enroll as enrolment, freeze as freezer, log, people as persons,
+        tokens as custody_tokens,
     },
     desk::{Fault, people::Person},
     publish::{
@@ -26,9 +26,9 @@ use http::header;
 use proto::{
     api::{
         AnswerRequest, BrokerStatus, ChallengeRequest, ClientKeyRequest, EnrollRequest,
-        FreezeRequest, InviteRequest, OpenRequest, TokenName, TokenRequest, UnsealFirst,
+        FreezeRequest, OpenRequest, ThawRequest, TokenName, UnsealFirst,
     },
-    ids::{ClientKeyId, IntentId, PersonId, RequestId},
+    ids::{ClientKeyId, IntentId, RequestId},
     intent::IntentRequest,
     log::checkpoint::LogKey,
     problem::Code,
@@ -252,26 +252,9 @@ pub async fn export(call: Call) -> Done {
     Ok(([(header::CONTENT_TYPE, "application/jsonl")], text).into_response())
 }
 
-/// Invites a person.
-pub async fn invite(call: Call) -> Done {
-    let asked: InviteRequest = call.json()?;
-    let by = call.person()?.id.clone();
-    encode(invitations::invite(&call.desk, asked, Some(&by), call.now).await)
-}
-
 /// Everybody.
 pub async fn people(call: Call) -> Done {
     encode(persons::list(&call.desk))
-}
-
-/// Removes a person.
-pub async fn remove_person(call: Call) -> Done {
-    let id: PersonId = call.named("person")?;
-    encode(
-        persons::remove(&call.desk, &id, call.person()?, call.now)
-            .await
-            .map(|()| Empty {}),
-    )
 }
 
 /// Stored tokens, without their secrets.
@@ -284,29 +267,10 @@ pub async fn stages(call: Call) -> Done {
     encode(staged::all(&call.desk).await)
 }
 
-/// Stores a token.
-pub async fn add_token(call: Call) -> Done {
-    let given: TokenRequest = call.json()?;
-    encode(custody_tokens::add(&call.desk, given, &call.person()?.id, call.now).await)
-}
-
-/// Rotates a token.
-pub async fn rotate_token(call: Call) -> Done {
-    let given: TokenRequest = call.json()?;
-    encode(custody_tokens::rotate(&call.desk, given, &call.person()?.id, call.now).await)
-}
-
 /// Asks the registry whose a token is.
 pub async fn check_token(call: Call) -> Done {
     let name: TokenName = call.json()?;
     encode(custody_tokens::check(&call.desk, &name, &call.person()?.id, call.now).await)
-}
-
-/// Removes a token.
-pub async fn remove_token(call: Call) -> Done {
-    let name: TokenName = call.json()?;
-    let done = custody_tokens::remove(&call.desk, &name, &call.person()?.id, call.now).await;
-    encode(done.map(|()| Empty {}))
 }
 
 /// Client keys.
@@ -342,8 +306,8 @@ pub async fn freeze(call: Call) -> Done {
 
 /// Asks for a thaw.
 pub async fn thaw(call: Call) -> Done {
-    let asked: FreezeRequest = call.json()?;
-    encode(freezer::thaw(&call.desk, &asked.package, &call.person()?.id, call.now).await)
+    let asked: ThawRequest = call.json()?;
+    encode(freezer::thaw(&call.desk, call.signer()?.own(), &asked, call.now).await)
 }
 
 /// Trusts the broker's clock again.

@@ -7,8 +7,9 @@ use super::{
 };
 use crate::{
     admin::{
-        custody::{self, SignedBy, method, shares},
+        custody::{self, method, shares},
         own::Own,
+        signed::SignedBy,
     },
     publish::Refusal,
     secret::Secret,
@@ -29,14 +30,14 @@ pub(super) async fn unsealing(call: Call) -> Done {
 
 /// Opens the vault with its passphrase, or takes the caller's share.
 pub(super) async fn unseal(call: Call) -> Done {
-    let asked: UnsealRequest = call.json()?;
+    let mut asked: UnsealRequest = call.json()?;
     let signer = call.signer.ok_or_else(unsigned)?;
     let by = SignedBy {
         person: signer.person.id.clone(),
         device: signer.device,
     };
     let (desk, now) = (call.desk, call.now);
-    let work = match (asked.passphrase, asked.share) {
+    let work = match (asked.passphrase.take(), asked.share.take()) {
         (Some(passphrase), None) => {
             let secret = Unseal::Passphrase(Secret::new(passphrase));
             whole(async move {

@@ -3,6 +3,7 @@
 //! Three origins, three listeners: people and API, registry endpoints, operations. They share no
 //! route, since registry clients derive URLs from their host's root.
 
+mod acts;
 pub mod api;
 mod app;
 pub mod auth;

@@ -2,7 +2,7 @@
 //! `/v1/openapi.json` is made from it.
 
 use super::{
-    api, app,
+    acts, api, app,
     auth::{Arrived, Signatures, Signer},
     channels, custody, inspected, own, past,
     reply::Failed,
@@ -182,22 +182,20 @@ routes! {
         "The log's signed checkpoint (C2SP tlog-checkpoint), as text.";
     GET    "/v1/log/export" ["from", "limit"] Admin api::export:
         "Entries of the log from an index on, as JSON lines.";
-    POST   "/v1/admin/invites" Admin api::invite:
-        "Invites a `person`.";
+    GET    "/v1/acts" Person acts::list:
+        "What admins asked for and waits, and policies that allow more.";
+    POST   "/v1/acts/{id}/veto" Person acts::veto:
+        "Objects to it, or takes it back; from a browser with a second factor.";
+    POST   "/v1/admin/acts" Admin acts::ask:
+        "Asks for an `act`, with a second factor: an invite, a person's rights, a `token`.";
+    POST   "/v1/admin/acts/{id}/confirm" Admin acts::confirm:
+        "Another admin agrees, with a second factor.";
     GET    "/v1/admin/people" Admin api::people:
         "Everybody who is enrolled.";
-    DELETE "/v1/admin/people/{person}" Admin api::remove_person:
-        "Removes a person with all devices.";
     GET    "/v1/admin/tokens" Admin api::tokens:
         "Stored registry tokens, without their secrets.";
-    POST   "/v1/admin/tokens" Admin api::add_token:
-        "Stores a registry token; it never comes out.";
-    POST   "/v1/admin/tokens/rotate" Admin api::rotate_token:
-        "Stores a token's next version, proved with the registry.";
     POST   "/v1/admin/tokens/check" Admin api::check_token:
         "Asks the registry whose a token is.";
-    POST   "/v1/admin/tokens/remove" Admin api::remove_token:
-        "Destroys all versions of a token.";
     GET    "/v1/admin/stages" Admin api::stages:
         "What registries keep aside, unpublished; without `request`: not made by this broker.";
     GET    "/v1/admin/client-keys" Admin api::client_keys:
@@ -209,7 +207,7 @@ routes! {
     POST   "/v1/admin/freeze" AdminSealed api::freeze:
         "Freezes a `package`: nothing of it is released.";
     POST   "/v1/admin/thaw" Admin api::thaw:
-        "Asks for a thaw; the second admin's asking does it.";
+        "Asks for a thaw, with a second factor; the second admin's asking does it.";
     GET    "/v1/admin/watch" Admin watched::report:
         "What registries serve, against what was published here.";
     POST   "/v1/admin/watch" Admin watched::now:

@@ -20,6 +20,10 @@ pub enum About {
     Thaw,
     /// What opens the vault is to change.
     Custody,
+    /// An admin asks for what a second one must agree to.
+    Act,
+    /// The policy is to allow more.
+    Policy,
     /// Somebody's lost factors are to be replaced.
     Recovery,
     /// A registry token is to be rotated.
@@ -40,6 +44,8 @@ impl About {
             Self::Factor => "factor",
             Self::Thaw => "thaw",
             Self::Custody => "custody",
+            Self::Act => "act",
+            Self::Policy => "policy",
             Self::Recovery => "recovery",
             Self::Token => "token",
             Self::Settings => "settings",
@@ -56,6 +62,10 @@ impl About {
             Self::Factor => "A registry asks for its own second factor: look at the inbox.",
             Self::Thaw => "A thaw waits for a second admin.",
             Self::Custody => "What opens the vault is about to change: look who asks for it.",
+            Self::Act => "An admin asks for something that a second one must agree to: look at it.",
+            Self::Policy => {
+                "The policy is to allow more: look at what changes, and object if it should not."
+            }
             Self::Recovery => "Somebody's lost factors are to be replaced: look who asks for it.",
             Self::Token => "A registry token is to be rotated: look at the list of tokens.",
             Self::Settings => {

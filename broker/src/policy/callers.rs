@@ -123,6 +123,35 @@ impl CallerEntry {
         Ok(Self { issuer, claims })
     }
 
+    /// In words: the issuer, and what must hold.
+    pub fn words(&self) -> String {
+        let claims = self.claims.iter().map(|(key, patterns)| {
+            let all: Vec<_> = patterns.iter().map(ClaimPattern::as_str).collect();
+            format!("{key} {}", all.join(" or "))
+        });
+        let claims: Vec<_> = claims.collect();
+        format!("{} ({})", self.issuer, claims.join(", "))
+    }
+
+    /// Whether everybody whom this entry admits is admitted by the other one too. A yes is certain, a no is not.
+    pub fn within(&self, other: &Self) -> bool {
+        let of = |entry: &Self, key: &str| {
+            let found = entry.claims.iter().find(|(k, _)| k == key);
+            found.map(|(_, patterns)| patterns.clone())
+        };
+        let narrower = |key: &str, theirs: &[ClaimPattern]| {
+            let own = of(self, key);
+            own.is_some_and(|own| own.iter().all(|o| theirs.iter().any(|t| t.covers(o))))
+        };
+        // To name these admits more than not to name them.
+        let widening = ["event", "entry_workflow"];
+        let named = widening
+            .iter()
+            .all(|key| of(self, key).is_some() == of(other, key).is_some());
+        let claims = other.claims.iter();
+        self.issuer == other.issuer && named && claims.clone().all(|(k, p)| narrower(k, p))
+    }
+
     /// Whether this caller may ask.
     pub fn matches(&self, caller: &CallerFacts) -> Match {
         if self.issuer != caller.issuer {

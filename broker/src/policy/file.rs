@@ -45,6 +45,7 @@ const LATER: [&str; 2] = ["require", "totp_digits"];
 #[derive(Debug)]
 pub struct Policy {
     digest: Digest,
+    document: String,
     entries: Vec<Entry>,
 }
 
@@ -155,8 +156,23 @@ impl Policy {
         }
         Ok(Self {
             digest: Digest::of(Algorithm::Sha256, text.as_bytes()),
+            document: text.to_owned(),
             entries,
         })
+    }
+
+    /// The policy that allows nothing.
+    pub fn nothing() -> Self {
+        Self {
+            digest: Digest::of(Algorithm::Sha256, b""),
+            document: String::new(),
+            entries: Vec::new(),
+        }
+    }
+
+    /// The document's exact text.
+    pub fn document(&self) -> &str {
+        &self.document
     }
 
     /// SHA-256 of the document's exact text.

@@ -64,6 +64,36 @@ impl PackagePattern {
     pub fn as_str(&self) -> &str {
         &self.text
     }
+
+    /// The one package that it names; none where it is a glob.
+    pub fn exact(&self) -> Option<PackageName> {
+        match &self.name {
+            Text::Exact(name) => name.parse().ok(),
+            Text::Glob { .. } => None,
+        }
+    }
+
+    /// Whether it names all that the other one names.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.registry == other.registry && self.name.covers(&other.name)
+    }
+
+    /// Whether some package could be named by both. A yes may be wrong, a no never is.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.registry == other.registry
+            && match (&self.name, &other.name) {
+                (Text::Exact(a), b) | (b, Text::Exact(a)) => b.matches(a),
+                (Text::Glob { source: a, .. }, Text::Glob { source: b, .. }) => {
+                    let short = self.name.literal_prefix().min(other.name.literal_prefix());
+                    a.as_bytes().get(..short) == b.as_bytes().get(..short)
+                }
+            }
+    }
+
+    /// Whether it and the other one name a package equally closely.
+    pub fn as_close_as(&self, other: &Self) -> bool {
+        self.name.literal_prefix() == other.name.literal_prefix()
+    }
 }
 
 /// What a claim must be: exactly a text or, where [`ClaimPattern::with_star`] made it, a pattern in
@@ -88,6 +118,19 @@ impl ClaimPattern {
     /// The claim's absence, written as `""`.
     pub fn absent() -> Self {
         Self(Text::Exact(String::new()))
+    }
+
+    /// As written.
+    pub fn as_str(&self) -> &str {
+        match &self.0 {
+            Text::Exact(text) => text,
+            Text::Glob { source, .. } => source,
+        }
+    }
+
+    /// Whether every claim that the other one matches is matched by this one.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.0.covers(&other.0)
     }
 
     /// Whether it matches. A claim that is missing matches nothing but [`ClaimPattern::absent`].
@@ -141,6 +184,18 @@ impl Text {
         match self {
             Self::Exact(exact) => exact == text,
             Self::Glob { matcher, .. } => matcher.is_match(text),
+        }
+    }
+
+    /// Whether it matches all that the other one matches. A `*` of the other one can only be taken by one of this
+    /// one's, since no text that is not a pattern holds one: whatever stands in its place is taken as well.
+    fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Exact(own), Self::Exact(other)) => own == other,
+            (Self::Exact(_), Self::Glob { .. }) => false,
+            // The absent claim is nothing that a glob matches.
+            (Self::Glob { .. }, Self::Exact(other)) => !other.is_empty() && self.matches(other),
+            (Self::Glob { .. }, Self::Glob { source, .. }) => self.matches(source),
         }
     }
 

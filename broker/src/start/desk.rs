@@ -90,7 +90,9 @@ pub(super) fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk
         vault,
         world,
         issuers,
-        policy: ArcSwap::from_pointee(policy),
+        policy: ArcSwap::from_pointee(Policy::nothing()),
+        given: ArcSwap::from_pointee(policy),
+        policing: tokio::sync::Mutex::default(),
         registries,
         tree,
         roster: Roster::default(),
@@ -119,6 +121,7 @@ pub(super) fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk
             identity: identity_path(config).ok(),
             token_max_age_days: config.token_max_age_days,
             web: web(config),
+            weakening_wait: config.weakening_wait,
             watch_every: config.watch.every,
         },
     })

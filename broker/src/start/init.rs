@@ -8,10 +8,13 @@ use super::{
 use age::secrecy::ExposeSecret as _;
 use anyhow::{Context as _, Result, bail};
 use broker::{
-    admin::{custody, invites},
+    admin::{custody, gate, invites},
     config::Config,
     secret::Secret,
-    store::redb::{Options, Redb},
+    store::{
+        Batch,
+        redb::{Options, Redb},
+    },
     vault::{Unseal, UnsealMethod, Vault, key_file},
     world::World,
 };
@@ -70,7 +73,11 @@ pub(crate) async fn init(
         admin: true,
         actors: Vec::new(),
     };
-    let invited = invites::invite(&desk, asked, None, now).await?;
+    let made = invites::invite(&desk, asked, None, Batch::new(), now)?;
+    let given = desk.given.load_full();
+    let batch = gate::policy::first(&desk, made.batch, &given, now)?;
+    desk.commit(batch, &[made.event], now).await?;
+    let invited = made.invited;
     if let Some(passphrase) = told {
         println!(
             "The vault's passphrase (shown once; without it nothing can be released):\n\n  {passphrase}\n"

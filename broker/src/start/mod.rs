@@ -7,7 +7,10 @@ mod unseal;
 
 use anyhow::{Context as _, Result, bail};
 use broker::{
-    admin::clock,
+    admin::{
+        clock,
+        gate::{self, policy::Settled},
+    },
     audit::event::Event,
     challenge::passkey::Passkeys,
     config::{self, Config},
@@ -65,10 +68,7 @@ pub(crate) async fn serve(config: Config, path: PathBuf) -> Result<()> {
     };
     unseal::unseal(&config, &desk).await?;
     let now = desk.world.now();
-    let loaded = Event::PolicyLoaded {
-        digest: desk.policy.load().digest().clone(),
-    };
-    desk.commit(Batch::new(), &[Event::BrokerStarted, loaded], now)
+    desk.commit(Batch::new(), &[Event::BrokerStarted], now)
         .await?;
 
     deposit::remove_strays(&desk)?;
@@ -142,16 +142,15 @@ async fn reload_all(desk: &Arc<Desk>, path: &Path, certificate: Option<&listen::
     match fresh {
         Err(why) => tracing::error!(%why, "the policy was not reloaded"),
         Ok(fresh) => {
-            let event = Event::PolicyLoaded {
-                digest: fresh.digest().clone(),
-            };
-            if desk
-                .commit(Batch::new(), &[event], desk.world.now())
-                .await
-                .is_ok()
-            {
-                desk.policy.store(Arc::new(fresh));
-                tracing::info!("policy reloaded");
+            desk.given.store(Arc::new(fresh));
+            if desk.vault.is_sealed() {
+                tracing::info!("the policy was read; it is looked at when the vault is open");
+                return;
+            }
+            match gate::policy::settle(desk, desk.world.now()).await {
+                Ok(Settled::InForce) => tracing::info!("policy reloaded"),
+                Ok(Settled::Waits) => {}
+                Err(why) => tracing::error!(%why, "the policy was not reloaded"),
             }
         }
     }

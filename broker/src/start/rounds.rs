@@ -1,7 +1,7 @@
 //! What the broker does again and again by itself.
 
 use broker::{
-    admin::{clock, invites, reminders, tokens},
+    admin::{clock, gate, invites, reminders, tokens},
     desk::Desk,
     publish::{archive, close, confirm, deposit, fetch, outbox, pushes, ring, settle, unseen},
     watch::round,
@@ -116,6 +116,7 @@ pub(super) async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>)
         let told = unseen::sweep(&desk, now).await;
         let deposited = deposit::sweep(&desk).await;
         let confirmed = confirm::sweep(&desk).await;
+        let acted = gate::sweep(&desk, now).await;
         let pushed = pushes::sweep(&desk);
         let (mut invited, mut reminded) = (Ok(()), Ok(()));
         if now.since(slowly_swept) >= SLOW_SWEEP && !desk.vault.is_sealed() {
@@ -132,6 +133,7 @@ pub(super) async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>)
             watched.err(),
             deposited.err(),
             confirmed.err(),
+            acted.err(),
             pushed.err(),
             invited.err(),
             reminded.err(),

@@ -1,10 +1,15 @@
-//! `admin`: tokens, people, client keys, registries, freezes, the seal, the log. Every call is signed by the
+//! `admin`: tokens, people, what needs a second admin, client keys, registries, freezes, the seal, the log. Every call is signed by the
 //! admin's own device.
 
-use crate::{context::Context, edge, fail::Failure, http::Proof, out::span, profile::ask_secret};
+use crate::{
+    commands::devices::Code, context::Context, edge, fail::Failure, http::Proof, out::span,
+    profile::ask_secret,
+};
 use proto::{
+    act::Act,
     api::{
-        BrokerStatus, FreezeRequest, FreezeStatus, InviteRequest, Invited, PersonLine, TokenLine,
+        BrokerStatus, FreezeRequest, FreezeStatus, InviteRequest, PersonLine, ThawRequest,
+        TokenLine,
     },
     ids::{GroupName, PersonId},
     text::harmless,
@@ -12,6 +17,7 @@ use proto::{
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
+mod acts;
 mod audit;
 mod client_key;
 mod custody;
@@ -31,11 +37,22 @@ pub(crate) enum Command {
     Invite(InviteArgs),
     /// Who is enrolled
     People,
+    /// Give a person other groups, or another role
+    ChangePerson(ChangeArgs),
     /// Remove a person and all devices
-    RemovePerson {
-        /// Who
-        person: PersonId,
-    },
+    RemovePerson(RemoveArgs),
+    /// What waits for another admin's word, and policies that allow more
+    #[command(after_help = "\
+Examples:
+  countersign admin acts
+  countersign admin acts --json
+
+What changes who may do what needs a second admin, where there is one: countersign admin confirm ID.")]
+    Acts,
+    /// Agree to what another admin asked for
+    Confirm(acts::ConfirmArgs),
+    /// Object to what waits, or take back what you asked for
+    Veto(acts::VetoArgs),
     /// Keys for CI without OIDC
     #[command(subcommand)]
     ClientKey(client_key::Command),
@@ -53,7 +70,7 @@ Your own login at the registry rejects one: npm stage reject <STAGE>.")]
     /// Stop every release of a package at once
     Freeze(FreezeArgs),
     /// Ask to thaw a package; two admins must
-    Thaw(FreezeArgs),
+    Thaw(ThawArgs),
     /// What registries serve, against what was published through the broker
     Watch(watch::WatchArgs),
     /// Other ways to publish a package than through the broker
@@ -97,9 +114,60 @@ pub(crate) struct InviteArgs {
     /// Write the invite to this file (mode 0600) instead of printing it
     #[arg(long)]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    code: Code,
 }
 
-/// Freeze or thaw.
+/// Give a person other groups, or another role. What is given is all that the person has afterwards.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  countersign admin change-person bob --group release --group docs
+  countersign admin change-person bob --group release --admin
+  countersign admin change-person bob             # no group, no admin: nothing can be approved by bob")]
+pub(crate) struct ChangeArgs {
+    /// Who
+    person: PersonId,
+    /// A group of the person; may be given again
+    #[arg(long = "group", value_name = "GROUP")]
+    groups: Vec<GroupName>,
+    /// An admin
+    #[arg(long)]
+    admin: bool,
+    #[command(flatten)]
+    code: Code,
+}
+
+/// Remove a person.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Example:
+  countersign admin remove-person bob
+
+Where there is another admin, that one must agree (countersign admin confirm). An admin whom nobody else can speak
+for is removed after 14 days, if he does not object.")]
+pub(crate) struct RemoveArgs {
+    /// Who
+    person: PersonId,
+    #[command(flatten)]
+    code: Code,
+}
+
+/// Thaw.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Example:
+  countersign admin thaw npm:@acme/left
+
+Two admins ask, each with a code; who was enrolled after the freeze does not count.")]
+pub(crate) struct ThawArgs {
+    /// REGISTRY:PACKAGE
+    package: String,
+    #[command(flatten)]
+    code: Code,
+}
+
+/// Freeze.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Example:
@@ -118,12 +186,16 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         Command::Token(command) => token::run(context, command).await,
         Command::Invite(args) => invite(context, args).await,
         Command::People => people(context).await,
-        Command::RemovePerson { person } => remove_person(context, &person).await,
+        Command::ChangePerson(args) => change_person(context, args).await,
+        Command::RemovePerson(args) => remove_person(context, args).await,
+        Command::Acts => acts::list(context).await,
+        Command::Confirm(args) => acts::confirm(context, args).await,
+        Command::Veto(args) => acts::veto(context, args).await,
         Command::ClientKey(command) => client_key::run(context, command).await,
         Command::Registry(command) => registry::run(context, &command).await,
         Command::Stages => stages::run(context).await,
-        Command::Freeze(args) => freeze(context, args, "/v1/admin/freeze").await,
-        Command::Thaw(args) => freeze(context, args, "/v1/admin/thaw").await,
+        Command::Freeze(args) => freeze(context, args).await,
+        Command::Thaw(args) => thaw(context, args).await,
         Command::Watch(args) => watch::run(context, args).await,
         Command::Doctor(args) => doctor::run(context, args).await,
         Command::Seal => seal(context).await,
@@ -144,10 +216,11 @@ async fn invite(context: &Context, args: InviteArgs) -> Result<(), Failure> {
         admin: args.admin,
         actors: args.actors,
     };
-    let invited: Invited = device
-        .broker
-        .post("/v1/admin/invites", &request, device.proof())
-        .await?;
+    let acted = acts::ask(&device, Act::Invite(request), None, &args.code).await?;
+    let Some(invited) = &acted.invited else {
+        let value = serde_json::json!({"person": args.person});
+        return acts::told(context, &acted, &value, "asked for");
+    };
     let until = invited.expires.rfc3339();
     if let Some(path) = &args.out {
         edge::write_private(path, format!("{}\n", invited.invite).as_bytes())?;
@@ -165,7 +238,7 @@ async fn invite(context: &Context, args: InviteArgs) -> Result<(), Failure> {
         args.person
     ));
     let text = format!("{}\n{}", harmless(&invited.invite), harmless(&invited.link));
-    context.out.result(&invited, &text)
+    context.out.result(invited, &text)
 }
 
 async fn people(context: &Context) -> Result<(), Failure> {
@@ -194,47 +267,74 @@ async fn people(context: &Context) -> Result<(), Failure> {
     })
 }
 
-async fn remove_person(context: &Context, person: &PersonId) -> Result<(), Failure> {
+async fn change_person(context: &Context, args: ChangeArgs) -> Result<(), Failure> {
     let device = context.device()?;
-    let path = format!("/v1/admin/people/{person}");
-    device.broker.delete(&path, device.proof()).await?;
-    let value = serde_json::json!({"removed": person});
-    context
-        .out
-        .result(&value, &format!("removed {person} and all devices"))?;
-    // Whoever went may have held a share of the vault. That the person is gone is true all the same.
-    match custody::now(&device).await {
-        Ok(held) => custody::warnings(&held)
-            .iter()
-            .for_each(|warning| context.out.note(warning)),
-        Err(_) => context.out.note(
-            "Whether enough people can still open the vault could not be asked: countersign admin unseal-method",
-        ),
+    let act = Act::ChangePerson {
+        person: args.person.clone(),
+        groups: args.groups,
+        admin: args.admin,
+    };
+    let done = format!("done: {}", act.object());
+    let value = serde_json::json!({"person": args.person});
+    let acted = acts::ask(&device, act, None, &args.code).await?;
+    acts::told(context, &acted, &value, &done)
+}
+
+async fn remove_person(context: &Context, args: RemoveArgs) -> Result<(), Failure> {
+    let device = context.device()?;
+    let person = args.person;
+    let act = Act::RemovePerson {
+        person: person.clone(),
+    };
+    let acted = acts::ask(&device, act, None, &args.code).await?;
+    let word = if acted.done { "removed" } else { "to-remove" };
+    let value = serde_json::json!({word: person});
+    let done = format!("removed {person} and all devices");
+    acts::told(context, &acted, &value, &done)?;
+    if acted.done {
+        custody::told_after_removal(context, &device).await;
     }
     Ok(())
 }
 
-async fn freeze(context: &Context, args: FreezeArgs, path: &str) -> Result<(), Failure> {
+async fn thaw(context: &Context, args: ThawArgs) -> Result<(), Failure> {
+    check_package(&args.package)?;
+    let device = context.device()?;
+    let request = ThawRequest {
+        package: args.package,
+        factor: args.code.factor()?,
+    };
+    let path = "/v1/admin/thaw";
+    let status: FreezeStatus = device.broker.post(path, &request, device.proof()).await?;
+    frozen(context, &status)
+}
+
+async fn freeze(context: &Context, args: FreezeArgs) -> Result<(), Failure> {
     check_package(&args.package)?;
     let device = context.device()?;
     let request = FreezeRequest {
         package: args.package,
         reason: args.reason,
     };
+    let path = "/v1/admin/freeze";
     let status: FreezeStatus = device.broker.post(path, &request, device.proof()).await?;
-    let package = harmless(&status.package);
-    if path.ends_with("/freeze") && (!status.frozen || status.package != request.package) {
+    if !status.frozen || status.package != request.package {
         return Err(Failure::refused(
             format!("The broker did not freeze {}.", harmless(&request.package)),
             "Run the command again, and tell the broker's admin.",
         ));
     }
+    frozen(context, &status)
+}
+
+fn frozen(context: &Context, status: &FreezeStatus) -> Result<(), Failure> {
+    let package = harmless(&status.package);
     let text = match (status.frozen, status.thawing.len()) {
         (false, _) => format!("{package} is not frozen"),
         (true, 0) => format!("{package} is frozen"),
         (true, n) => format!("{package} is frozen; {n} of 2 people asked for the thaw"),
     };
-    context.out.result(&status, &text)
+    context.out.result(status, &text)
 }
 
 /// `npm:@acme/left`
@@ -297,11 +397,12 @@ async fn status(context: &Context) -> Result<(), Failure> {
         device.broker.get("/v1/admin/watch", device.proof()).await?;
     let alarms = watch::alarms(&watch);
     let held = custody::now(&device).await?;
+    let waiting = acts::now(&device).await?;
     let clock = edge::now().0.abs_diff(status.time.0);
     if context.out.json {
         let value = serde_json::json!({
             "broker": status, "tokens": tokens, "people": people, "clock_difference": clock,
-            "alarms": alarms, "custody": custody::told(&held),
+            "alarms": alarms, "custody": custody::told(&held), "acts": waiting,
         });
         return context.out.json(&value);
     }
@@ -312,7 +413,10 @@ async fn status(context: &Context) -> Result<(), Failure> {
         let text = format!("! ALARM, frozen: {alarm} (countersign admin watch)");
         context.out.line(&context.out.warning(&text))?;
     }
-    for warning in custody::warnings(&held) {
+    for warning in custody::warnings(&held)
+        .into_iter()
+        .chain(acts::warnings(&waiting))
+    {
         context.out.line(&context.out.warning(&warning))?;
     }
     let admins = people.iter().filter(|p| p.admin).count();

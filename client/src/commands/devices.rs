@@ -101,6 +101,11 @@ pub(super) struct Code {
 }
 
 impl Code {
+    /// Whether one was given, so that nobody is asked.
+    pub(super) const fn given(&self) -> bool {
+        self.totp.is_some()
+    }
+
     pub(super) fn factor(&self) -> Result<SecondFactor, Failure> {
         let code = match &self.totp {
             Some(code) => code.trim().to_owned(),

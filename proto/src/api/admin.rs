@@ -1,6 +1,7 @@
 //! What an admin does.
 
 use crate::{
+    api::SecondFactor,
     device::DevicePublic,
     ids::{ClientKeyId, GroupName, PersonId, RegistryId, RequestId},
     time::UnixTime,
@@ -22,23 +23,8 @@ pub struct PersonLine {
     pub actors: Vec<String>,
 }
 
-/// `POST /v1/admin/tokens` (add) and `POST /v1/admin/tokens/rotate`.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TokenRequest {
-    /// The registry.
-    pub registry: RegistryId,
-    /// What the token covers: a package name or a pattern like `@acme/*` or `*`.
-    pub scope: String,
-    /// The secret; it goes in and never comes out.
-    pub token: String,
-    /// When the registry lets it expire, if known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires: Option<UnixTime>,
-}
-
-/// Names a token: `POST /v1/admin/tokens/check` and `…/remove`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// Names a token, as in `POST /v1/admin/tokens/check`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenName {
     /// The registry.
@@ -183,7 +169,7 @@ pub struct ClientKeyLine {
     pub added: UnixTime,
 }
 
-/// `POST /v1/admin/freeze` and `…/thaw`.
+/// `POST /v1/admin/freeze`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FreezeRequest {
@@ -192,6 +178,16 @@ pub struct FreezeRequest {
     /// Why, for the log of people.
     #[serde(default)]
     pub reason: String,
+}
+
+/// `POST /v1/admin/thaw`
+#[derive(Clone, Serialize, Deserialize)]
+pub struct ThawRequest {
+    /// `npm:@acme/left`
+    pub package: String,
+    /// Proof.
+    #[serde(flatten)]
+    pub factor: SecondFactor,
 }
 
 /// Reply to freeze and thaw.

@@ -130,8 +130,8 @@ pub struct BrokerStatus {
     pub audience: String,
 }
 
-/// `POST /v1/admin/invites`
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// Whom an invite is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InviteRequest {
     /// Who.

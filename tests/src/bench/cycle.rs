@@ -388,24 +388,21 @@ impl Client {
 pub(crate) async fn team(broker: &Broker) -> anyhow::Result<Arc<Person>> {
     let admin = Person::enroll(&broker.url, &broker.invite()?, 1).await?;
     let mut connection = Connection::open(&broker.url).await?;
-    let invite = json!({"person": "alice", "groups": ["release"]}).to_string();
+    let invite = json!({"kind": "invite", "person": "alice", "groups": ["release"]});
+    let invite = json!({"act": invite}).to_string();
     let invited = admin
-        .call(
-            &mut connection,
-            "POST",
-            "/v1/admin/invites",
-            invite.as_bytes(),
-        )
+        .call(&mut connection, "POST", "/v1/admin/acts", invite.as_bytes())
         .await?;
     let invited: Value = serde_json::from_slice(&invited)?;
-    let alice = invited["invite"].as_str().context("an invite")?;
+    let alice = invited["invited"]["invite"].as_str().context("an invite")?;
     let alice = Person::enroll(&broker.url, alice, 2).await?;
-    let token = json!({"registry": "npm", "scope": "*", "token": "null-registry-token"});
+    let token = json!({"kind": "add-token", "registry": "npm", "scope": "*"});
+    let token = json!({"act": token, "token": "null-registry-token"});
     admin
         .call(
             &mut connection,
             "POST",
-            "/v1/admin/tokens",
+            "/v1/admin/acts",
             token.to_string().as_bytes(),
         )
         .await?;

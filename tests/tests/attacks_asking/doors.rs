@@ -312,16 +312,11 @@ fn body_of(path: &str, job: &Job, as_if: &Device) -> Value {
             );
             serde_json::to_value(answer.unwrap()).unwrap()
         }
-        "/v1/admin/invites" => json!({"person": "mallory", "groups": ["release"], "admin": true}),
-        "/v1/admin/tokens" => {
-            json!({"registry": "npm", "scope": "@evil/*", "token": "canary-evil"})
+        "/v1/admin/acts" => {
+            let act = json!({"kind": "add-token", "registry": "npm", "scope": "@evil/*"});
+            json!({"act": act, "token": "canary-evil"})
         }
-        "/v1/admin/tokens/rotate" => {
-            json!({"registry": "npm", "scope": "*", "token": "canary-evil"})
-        }
-        "/v1/admin/tokens/check" | "/v1/admin/tokens/remove" => {
-            json!({"registry": "npm", "scope": "*"})
-        }
+        "/v1/admin/tokens/check" => json!({"registry": "npm", "scope": "*"}),
         "/v1/admin/client-keys" => {
             json!({"name": "evil", "public_key": key.public(), "packages": ["npm:@acme/left"]})
         }

@@ -2,7 +2,7 @@
 
 use crate::{SetClock, approved_case, desk, reveals};
 use broker::{
-    admin::{enroll, freeze, invites, people, recovery},
+    admin::{enroll, freeze, invites, own::Own, people, recovery},
     challenge::totp::{TotpState, otpauth},
     desk::{
         Desk,
@@ -15,7 +15,7 @@ use broker::{
     store::{Batch, Table},
 };
 use proto::{
-    api::{EnrollRequest, InviteRequest, SecondFactor},
+    api::{EnrollRequest, InviteRequest, SecondFactor, ThawRequest},
     bearer::{Bearer, Kind},
     device::{DeviceKey, DeviceKind, enrolment_bytes},
     digest::hex,
@@ -121,11 +121,45 @@ impl Stage {
     fn recover(&self, by: &Totp) -> Recover {
         Recover {
             person: "alice".parse().unwrap(),
-            factor: SecondFactor {
-                totp: Some(by.generate(self.now().0).to_string()),
-                passkey: None,
-            },
+            factor: self.code(by),
         }
+    }
+
+    fn code(&self, of: &Totp) -> SecondFactor {
+        SecondFactor {
+            totp: Some(of.generate(self.now().0).to_string()),
+            passkey: None,
+        }
+    }
+
+    /// Asks for the thaw of the package; whether it is frozen still.
+    async fn thaw(&self, name: &str, totp: &Totp) -> Result<bool, Refusal> {
+        let person = self.person(name);
+        let own = Own {
+            person: &person.id,
+            device: device_of(&person),
+        };
+        let asked = ThawRequest {
+            package: PACKAGE.to_owned(),
+            factor: self.code(totp),
+        };
+        let thawed = freeze::thaw(&self.desk, own, &asked, self.now()).await;
+        thawed.map(|status| status.frozen)
+    }
+
+    async fn invite(&self, name: &str, by: &str) {
+        let asked = InviteRequest {
+            person: name.parse().unwrap(),
+            groups: Vec::new(),
+            admin: false,
+            actors: Vec::new(),
+        };
+        let by = by.parse().unwrap();
+        let made = invites::invite(&self.desk, asked, Some(&by), Batch::new(), self.now());
+        let made = made.unwrap();
+        let events = [made.event];
+        let done = self.desk.commit(made.batch, &events, self.now()).await;
+        done.unwrap();
     }
 }
 
@@ -140,30 +174,18 @@ async fn attack_52_who_is_enrolled_after_a_freeze_does_not_thaw_it_and_a_new_pho
     let desk = &stage.desk;
     let now = stage.now();
     let (before, after) = (now.before(60), now.after(60));
-    stage.hire("robin", true, before, before).await;
+    let robin = stage.hire("robin", true, before, before).await;
     // This one lost the phone, and has a new one; that one is new.
-    stage.hire("second", true, before, after).await;
-    stage.hire("late", true, after, after).await;
-    let id = |name: &str| name.parse::<PersonId>().unwrap();
-    freeze::freeze(desk, PACKAGE, &id("robin"), now)
+    let second = stage.hire("second", true, before, after).await;
+    let third = stage.hire("late", true, after, after).await;
+    freeze::freeze(desk, PACKAGE, &"robin".parse().unwrap(), now)
         .await
         .unwrap();
     stage.at(120);
-    let now = stage.now();
-    let late = freeze::thaw(desk, PACKAGE, &id("late"), now).await;
+    let late = stage.thaw("late", &third).await;
     assert!(matches!(late, Err(Refusal::NotAllowed(_))), "{late:?}");
-    assert!(
-        freeze::thaw(desk, PACKAGE, &id("robin"), now)
-            .await
-            .unwrap()
-            .frozen
-    );
-    assert!(
-        !freeze::thaw(desk, PACKAGE, &id("second"), now)
-            .await
-            .unwrap()
-            .frozen
-    );
+    assert!(stage.thaw("robin", &robin).await.unwrap());
+    assert!(!stage.thaw("second", &second).await.unwrap());
 }
 
 #[tokio::test]
@@ -213,16 +235,7 @@ async fn attack_33_a_recoverys_invite_and_its_end_are_told_and_leftover_invites_
     // Two invites that nobody used: one that is over, and one that is not.
     for (name, wait) in [("carol", 0), ("dave", DAY - 1)] {
         stage.at(DAY + wait);
-        let asked = InviteRequest {
-            person: name.parse().unwrap(),
-            groups: Vec::new(),
-            admin: false,
-            actors: Vec::new(),
-        };
-        let robin = "robin".parse().unwrap();
-        invites::invite(desk, asked, Some(&robin), stage.now())
-            .await
-            .unwrap();
+        stage.invite(name, "robin").await;
     }
     assert_eq!(stage.rows("invite").len(), 2);
     stage.at(2 * DAY);
@@ -265,21 +278,13 @@ async fn attack_44_a_damaged_freeze_invite_or_recovery_freezes_nobody_else() {
     let desk = &stage.desk;
     let since = stage.now().before(60);
     let robins = stage.hire("robin", true, since, since).await;
-    stage.hire("second", true, since, since).await;
+    let seconds = stage.hire("second", true, since, since).await;
     stage.hire("alice", false, since, since).await;
     let robin = stage.person("robin");
     freeze::freeze(desk, PACKAGE, &robin.id, stage.now())
         .await
         .unwrap();
-    let asked = InviteRequest {
-        person: "carol".parse().unwrap(),
-        groups: Vec::new(),
-        admin: false,
-        actors: Vec::new(),
-    };
-    invites::invite(desk, asked, Some(&robin.id), stage.now())
-        .await
-        .unwrap();
+    stage.invite("carol", "robin").await;
     let given = stage.recover(&robins);
     let asked = recovery::ask(desk, &robin, device_of(&robin), &given, stage.now());
     assert_eq!(asked.await.unwrap().recoveries.len(), 1);
@@ -302,18 +307,13 @@ async fn attack_44_a_damaged_freeze_invite_or_recovery_freezes_nobody_else() {
     let given = stage.recover(&robins);
     let again = recovery::ask(desk, &robin, device_of(&robin), &given, stage.now());
     assert_eq!(again.await.unwrap().recoveries[0].ready, None);
-    people::remove(desk, &"alice".parse().unwrap(), &robin, stage.now())
-        .await
-        .unwrap();
-    let thaw = async |name: &str| {
-        let by = name.parse().unwrap();
-        freeze::thaw(desk, PACKAGE, &by, stage.now())
-            .await
-            .unwrap()
-            .frozen
-    };
-    assert!(thaw("robin").await);
-    assert!(!thaw("second").await);
+    let alice = "alice".parse().unwrap();
+    let gone = people::remove(desk, &alice, &robin.id, Batch::new());
+    let (batch, events) = gone.unwrap();
+    desk.commit(batch, &events, stage.now()).await.unwrap();
+    stage.at(60);
+    assert!(stage.thaw("robin", &robins).await.unwrap());
+    assert!(!stage.thaw("second", &seconds).await.unwrap());
 }
 
 #[tokio::test]

@@ -4,13 +4,19 @@
 //! neither keeps the others out nor lets himself in with a stolen disk (attacks 44, 50).
 
 use super::{
-    SignedBy, file, is_admin,
+    file,
     shares::{genuine, holder},
 };
 use crate::{
-    admin::own::{Own, current},
+    admin::{
+        own::{Own, current},
+        signed::{SignedBy, is_admin},
+    },
     audit::event::Event,
-    desk::{Desk, Fault, people::Versioned},
+    desk::{
+        Desk, Fault,
+        people::{Person, Versioned},
+    },
     notify::About,
     publish::{Refusal, prove::prove_in_terminal, ring},
     secret::Secret,
@@ -22,7 +28,7 @@ use crate::{
 };
 use proto::{
     custody::{Change, ChangeMethod, ConfirmMethod, Custody, Method},
-    digest::{hex, unhex},
+    digest::{Algorithm, Digest, hex, unhex},
     factors::change,
     ids::PersonId,
     time::UnixTime,
@@ -36,7 +42,7 @@ const ROW: &[u8] = b"next";
 /// Seconds until a change that not everybody confirmed is over.
 const LIFE_SECONDS: u64 = 3 * 24 * 3600;
 /// Random bytes that name a change.
-const ID_BYTES: usize = 16;
+const ID_BYTES: usize = 6;
 /// Shortest passphrase, in characters. Whoever steals the disk guesses it there.
 const PASSPHRASE_MIN: usize = 20;
 
@@ -45,7 +51,10 @@ struct Stored {
     id: String,
     to: Method,
     by: SignedBy,
+    asked: UnixTime,
     expires: UnixTime,
+    /// SHA-256 of the key file that it replaces, hex: kept for later, this row puts nothing back.
+    replaces: String,
     confirmed: Vec<SignedBy>,
     /// Everybody confirmed: from here on it is only a matter of the file.
     agreed: bool,
@@ -110,9 +119,11 @@ pub async fn ask(
     let bytes = made(desk, method, opens).await?;
     let mut stored = Stored {
         id: hex(&desk.world.random::<ID_BYTES>().map_err(Fault::from)?),
-        to: given.to,
-        by: signed_by(own),
+        to: given.to.clone(),
+        by: own.into(),
+        asked: now,
         expires: now.after(LIFE_SECONDS),
+        replaces: print(&file::read(desk).await?),
         confirmed: Vec::new(),
         agreed: false,
         file: String::new(),
@@ -176,7 +187,7 @@ pub async fn confirm(
         genuine(desk, next.expose(), own.person, &share, now).await?;
     }
     value.confirmed.retain(|c| c.person != *own.person);
-    value.confirmed.push(signed_by(own));
+    value.confirmed.push(own.into());
     let mut events = vec![Event::UnsealMethodConfirmed {
         by: own.person.clone(),
     }];
@@ -194,12 +205,16 @@ pub async fn confirm(
     state(desk, own, now).await
 }
 
-/// Takes a change back: any admin, since what opened the vault goes on opening it.
+/// Takes a change back: any admin, since what opened the vault goes on opening it, until the new key file is there.
 pub async fn cancel(desk: &Desk, own: Own<'_>, now: UnixTime) -> Result<Custody, Refusal> {
+    // Not while the file is replaced.
+    let Ok(_one) = desk.unsealing.try_acquire() else {
+        return Err(Refusal::Busy);
+    };
     let held = under_way(desk, now)?.ok_or(Refusal::NotFound)?;
-    if held.value.agreed {
+    if held.value.agreed && is_installed(desk, &held.value).await? {
         return Err(Refusal::BadRequest(
-            "everybody confirmed it already; ask for another change".to_owned(),
+            "it holds already; ask for another change".to_owned(),
         ));
     }
     let event = Event::UnsealMethodCancelled {
@@ -217,6 +232,19 @@ pub async fn finish(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
         return Ok(());
     };
     let bytes = opened(desk, &held.value)?;
+    // Its file may be in its place already, and only the record be missing.
+    if !is_installed(desk, &held.value).await?
+        && let Some(why) = obsolete(desk, &held.value, &bytes).await?
+    {
+        tracing::error!(
+            why,
+            "ALARM: a change of what opens the vault is dropped; what opened it opens it still"
+        );
+        let batch = Batch::new().delete(CHANGES, ROW, held.version);
+        desk.commit(batch, &[Event::UnsealMethodDropped], now)
+            .await?;
+        return Ok(());
+    }
     let folder = desk.place.data.clone();
     // The very bytes that were tried when it was asked for.
     let work = move || file::install(&folder, bytes.expose());
@@ -240,6 +268,36 @@ pub async fn finish(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
         Ok(_) | Err(Fault::Conflict(..)) => Ok(()),
         Err(fault) => Err(fault),
     }
+}
+
+/// Whether its key file is in its place, and only the record is missing.
+async fn is_installed(desk: &Desk, stored: &Stored) -> Result<bool, Fault> {
+    let (now, next) = (file::read(desk).await?, opened(desk, stored)?);
+    Ok(now.expose() == next.expose())
+}
+
+/// Why an agreed change must not come to its end any more. A disk that was full may have kept it for long.
+async fn obsolete(
+    desk: &Desk,
+    stored: &Stored,
+    next: &Secret<Vec<u8>>,
+) -> Result<Option<&'static str>, Fault> {
+    if print(&file::read(desk).await?) != stored.replaces {
+        return Ok(Some("the key file is not the one that it replaces"));
+    }
+    let judged = offered(next).and_then(|offer| missing(desk, stored, offer.as_ref()));
+    match judged {
+        Ok(None) => Ok(None),
+        Ok(Some(_)) => Ok(Some(
+            "who confirmed it is no admin now, or has another share key",
+        )),
+        Err(Refusal::Fault(fault)) => Err(fault),
+        Err(_) => Ok(Some("it cannot be read")),
+    }
+}
+
+fn print(key_file: &Secret<Vec<u8>>) -> String {
+    Digest::of(Algorithm::Sha256, key_file.expose()).to_string()
 }
 
 /// What is wanted, for the vault, and what must open it then.
@@ -341,19 +399,15 @@ fn missing(
     }
     let asker = &stored.by.person;
     let people = desk.people()?;
-    let others = people.iter().any(|p| p.admin && p.id != *asker);
-    let agreed = people.iter().any(|p| p.id != *asker && confirmed(&p.id));
+    // Who was enrolled since is no second one: the asker may have invited him.
+    let there = |p: &Arc<Person>| p.since().is_some_and(|since| since <= stored.asked);
+    let mut others = people.iter().filter(|p| p.id != *asker && there(p));
+    let agreed = others.clone().any(|p| confirmed(&p.id));
+    let others = others.any(|p| p.admin);
     let second = others && !agreed;
     // What somebody wanted who was removed since is nobody's wish.
     let nothing = waits.is_empty() && !second && is_admin(desk, &stored.by);
     Ok((!nothing).then_some((waits, second)))
-}
-
-fn signed_by(own: Own<'_>) -> SignedBy {
-    SignedBy {
-        person: own.person.clone(),
-        device: own.device.clone(),
-    }
 }
 
 /// The change under way, if there is one.

@@ -5,9 +5,12 @@
 //! hands in what the key file's own checks know to be wrong. Once the vault is open, everybody who handed in is
 //! authenticated, and it is sealed again if one of them is nobody.
 
-use super::{SignedBy, file, open, refused};
+use super::{file, open, refused};
 use crate::{
-    admin::own::{Own, current},
+    admin::{
+        own::{Own, current},
+        signed::SignedBy,
+    },
     audit::event::Event,
     desk::{
         Desk, Fault,

@@ -140,8 +140,8 @@ impl Told<'_> {
 
 fn concerned(desk: &Desk, notice: &Notice, person: &Person) -> bool {
     match notice.about {
-        About::Thaw | About::Token | About::Custody => person.admin,
-        About::Recovery => true,
+        About::Thaw | About::Token | About::Custody | About::Act => person.admin,
+        About::Recovery | About::Policy => true,
         _ => inbox::answers_for(desk, &notice.package, person),
     }
 }

@@ -55,6 +55,15 @@ impl Scope {
         &self.0
     }
 
+    /// Whether some package is in both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let holds = |wide: &Self, narrow: &Self| match wide.0.strip_suffix('*') {
+            Some(head) => narrow.0.starts_with(head),
+            None => wide.0 == narrow.0,
+        };
+        holds(self, other) || holds(other, self)
+    }
+
     /// The scopes that hold the package, narrowest first.
     pub(super) fn candidates(package: &PackageName) -> Vec<Self> {
         let name = package.as_str();

@@ -38,7 +38,7 @@ pub(crate) struct UnsealArgs {
 }
 
 /// Make the key that your shares of the vault are encrypted to. It is made here, lies beside the device's key and
-/// never leaves this machine; the broker keeps its public half. Made again, it is for the next deal of shares.
+/// never leaves this machine; the broker keeps its public half. Run again, it registers the same key again.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Example:
@@ -57,7 +57,7 @@ Examples:
   countersign admin unseal-method shares --threshold 2 alice bob carol   # any two of the three
   countersign admin unseal-method passphrase                             # a new passphrase, made and shown once
   countersign admin unseal-method identity                               # what [unseal] of the configuration names
-  countersign admin unseal-method confirm                                # what another admin asked for
+  countersign admin unseal-method confirm 3f9c2a17b0de                   # what another admin asked for
   countersign admin unseal-method cancel")]
 pub(crate) struct MethodArgs {
     #[command(subcommand)]
@@ -92,6 +92,8 @@ enum MethodCommand {
     },
     /// Confirm what another admin asked for; opens your share of it where you get one
     Confirm {
+        /// The change, as `countersign admin unseal-method` names it
+        change: String,
         #[command(flatten)]
         code: Code,
     },
@@ -220,10 +222,11 @@ pub(crate) async fn method(context: &Context, args: MethodArgs) -> Result<(), Fa
             broker.delete(METHOD, device.proof()).await?;
             return context.out.result(&json!({"change": null}), "taken back");
         }
-        Some(MethodCommand::Confirm { code }) => {
-            let change = now(&device).await?.change.ok_or_else(|| {
+        Some(MethodCommand::Confirm { change, code }) => {
+            let under_way = now(&device).await?.change.filter(|c| c.id == change);
+            let change = under_way.ok_or_else(|| {
                 Failure::usage(
-                    "No change is under way.",
+                    "No such change is under way.",
                     "Look: countersign admin unseal-method.",
                 )
             })?;
@@ -309,6 +312,18 @@ pub(super) fn told(custody: &Custody) -> Custody {
     custody
 }
 
+/// Whoever went may have held a share of the vault. That the person is gone is true all the same.
+pub(super) async fn told_after_removal(context: &Context, device: &Device) {
+    match now(device).await {
+        Ok(held) => warnings(&held)
+            .iter()
+            .for_each(|warning| context.out.note(warning)),
+        Err(_) => context.out.note(
+            "Whether enough people can still open the vault could not be asked: countersign admin unseal-method",
+        ),
+    }
+}
+
 /// What an admin should act on.
 pub(super) fn warnings(custody: &Custody) -> Vec<String> {
     let mut all = Vec::new();
@@ -360,8 +375,9 @@ fn show(context: &Context, custody: &Custody) -> Result<(), Failure> {
         rest.push("a second admin".to_owned());
     }
     let text = format!(
-        "  waits for: {} (countersign admin unseal-method confirm), until {}",
+        "  waits for: {} (countersign admin unseal-method confirm {}), until {}",
         rest.join(" and "),
+        harmless(&change.id),
         change.expires.rfc3339()
     );
     context.out.line(&text)

@@ -1,13 +1,15 @@
 //! `admin token`: a registry's tokens. The secret comes from a file, standard input or a prompt.
 
-use super::secret;
+use super::{acts, secret};
 use crate::{
+    commands::devices::Code,
     context::{Context, Device},
     edge,
     fail::Failure,
 };
 use proto::{
-    api::{TokenChecked, TokenLine, TokenName, TokenRequest},
+    act::{Act, TokenPlace},
+    api::{TokenChecked, TokenLine, TokenName},
     ids::RegistryId,
     problem::Exit,
     text::harmless,
@@ -27,7 +29,7 @@ pub(crate) enum Command {
     /// Ask the registry whether a token works
     Check(NameArgs),
     /// Destroy a token
-    Remove(NameArgs),
+    Remove(RemoveArgs),
 }
 
 /// Store a token.
@@ -37,7 +39,8 @@ Examples:
   countersign admin token add npm '@acme/*' --token-file npm-token.txt --expires 2026-12-24
   pass show npm | countersign admin token rotate npm '@acme/*' --token-file -
 
-The token is encrypted at the broker and never comes out again.")]
+The token is encrypted at the broker and never comes out again. What takes a stored token's place needs a code, and
+a second admin where there is one: countersign admin confirm.")]
 pub(crate) struct SecretArgs {
     /// The registry, as the broker's configuration names it
     registry: RegistryId,
@@ -49,6 +52,17 @@ pub(crate) struct SecretArgs {
     /// When the registry lets it expire: 2026-12-24 or 2026-12-24T10:00:00Z
     #[arg(long, value_name = "DATE", value_parser = date)]
     expires: Option<UnixTime>,
+    #[command(flatten)]
+    code: Code,
+}
+
+/// Destroy a token.
+#[derive(clap::Args)]
+pub(crate) struct RemoveArgs {
+    #[command(flatten)]
+    name: NameArgs,
+    #[command(flatten)]
+    code: Code,
 }
 
 /// Name a token.
@@ -63,15 +77,20 @@ pub(crate) struct NameArgs {
 /// Runs it.
 pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failure> {
     match command {
-        Command::Add(args) => put(context, &args, "/v1/admin/tokens", "stored").await,
-        Command::Rotate(args) => put(context, &args, "/v1/admin/tokens/rotate", "rotated").await,
+        Command::Add(args) => put(context, &args, Act::AddToken, "stored").await,
+        Command::Rotate(args) => put(context, &args, Act::RotateToken, "rotated").await,
         Command::List => list(context).await,
         Command::Check(args) => check(context, args).await,
         Command::Remove(args) => remove(context, args).await,
     }
 }
 
-async fn put(context: &Context, args: &SecretArgs, path: &str, done: &str) -> Result<(), Failure> {
+async fn put(
+    context: &Context,
+    args: &SecretArgs,
+    act: fn(TokenPlace) -> Act,
+    done: &str,
+) -> Result<(), Failure> {
     let token = secret(
         args.token_file.as_deref(),
         "The registry's token",
@@ -84,25 +103,20 @@ async fn put(context: &Context, args: &SecretArgs, path: &str, done: &str) -> Re
         ));
     }
     let device = context.device()?;
-    let request = TokenRequest {
+    let place = TokenPlace {
         registry: args.registry.clone(),
         scope: args.scope.clone(),
-        token: token.as_str().to_owned(),
         expires: args.expires,
     };
-    device
-        .broker
-        .post_only(path, Some(&request), device.proof())
-        .await?;
-    let value = serde_json::json!({"registry": args.registry, "scope": args.scope, "done": done});
-    context.out.result(
-        &value,
-        &format!(
-            "{done} the token of {}:{}",
-            args.registry,
-            harmless(&args.scope)
-        ),
-    )
+    let acted = acts::ask(&device, act(place), Some(token), &args.code).await?;
+    let word = if acted.done { done } else { "asked" };
+    let value = serde_json::json!({"registry": args.registry, "scope": args.scope, "done": word});
+    let text = format!(
+        "{done} the token of {}:{}",
+        args.registry,
+        harmless(&args.scope)
+    );
+    acts::told(context, &acted, &value, &text)
 }
 
 async fn tokens(device: &Device) -> Result<Vec<TokenLine>, Failure> {
@@ -209,22 +223,20 @@ async fn check(context: &Context, args: NameArgs) -> Result<(), Failure> {
     }
 }
 
-async fn remove(context: &Context, args: NameArgs) -> Result<(), Failure> {
+async fn remove(context: &Context, args: RemoveArgs) -> Result<(), Failure> {
     let device = context.device()?;
     let name = TokenName {
-        registry: args.registry,
-        scope: args.scope,
+        registry: args.name.registry,
+        scope: args.name.scope,
     };
-    device
-        .broker
-        .post_only("/v1/admin/tokens/remove", Some(&name), device.proof())
-        .await?;
+    let act = Act::RemoveToken(name.clone());
+    let acted = acts::ask(&device, act, None, &args.code).await?;
     let text = format!(
         "removed the token of {}:{}; revoke it at the registry too",
         name.registry,
         harmless(&name.scope)
     );
-    context.out.result(&name, &text)
+    acts::told(context, &acted, &serde_json::json!(name), &text)
 }
 
 /// A day (its end, UTC) or a moment.

@@ -9,7 +9,7 @@ import { name, time } from "./format.js";
 import { qr, secret } from "./enroll.js";
 
 export async function devices(main, { signal, again }) {
-  const [me, recoveries] = await Promise.all([signed("GET", "/v1/devices"), signed("GET", "/v1/recoveries")]);
+  const [me, recoveries, acts] = await Promise.all(["/v1/devices", "/v1/recoveries", "/v1/acts"].map((path) => signed("GET", path)));
   if (signal.aborted) return;
   const { field, proof } = factor(me);
   const invited = h("div", { "aria-live": "polite" });
@@ -33,6 +33,7 @@ export async function devices(main, { signal, again }) {
     main,
     h("h1", {}, me.person),
     h("p", {}, me.admin ? "Admin. " : "", me.groups.length ? `Groups: ${me.groups.join(", ")}.` : "In no group."),
+    acts.acts.length ? h("section", { "aria-label": "Acts of admins" }, h("h2", {}, "What admins asked for"), h("ul", { class: "cards" }, acts.acts.map((act) => actLine(act, me, change)))) : null,
     recoveries.recoveries.length ? recovering(recoveries.recoveries, me, change) : null,
     field,
     h("h2", {}, "Devices"),
@@ -98,6 +99,44 @@ function passkeyLine(known, change) {
       action(`Remove ${known.name}`, { class: "bad" }, () => change("/v1/passkeys/remove", { id: known.id }, "remove-passkey", known.id)),
     ),
   );
+}
+
+/** How a part of a policy that becomes another one stands out. */
+const TONES = { weaker: "bad", stronger: "good", neutral: null };
+
+/** What an admin asked for. Who may object does it here; another admin agrees in a terminal. */
+function actLine(act, me, change) {
+  const about = act.act.person === me.person;
+  const mayObject = me.admin || act.act.kind === "policy" || about;
+  return h(
+    "li",
+    { class: "card", "data-errors": true },
+    h("strong", {}, words(act.act)),
+    h("span", {}, act.by ? `asked for by ${act.by} ` : "read from the policy file ", time(act.asked)),
+    (act.changes ?? []).map((one) => h("p", {}, h("span", { class: "chip", "data-tone": TONES[one.direction] ?? null }, one.direction), " ", one.words)),
+    act.confirmed.length ? h("span", {}, `confirmed by ${act.confirmed.join(", ")}`) : null,
+    act.missing ? h("span", {}, act.missing > 1 ? `${act.missing} admins must agree` : "another admin must agree", " in a terminal: ", h("code", {}, `countersign admin confirm ${act.id}`)) : null,
+    act.ready ? h("span", {}, "holds if nobody objects ", time(act.ready)) : null,
+    mayObject ? action("Object", { class: "bad" }, () => change(`/v1/acts/${act.id}/veto`, {}, "veto-act", act.id)) : null,
+  );
+}
+
+/** What it is, for people. */
+function words(act) {
+  const groups = act.groups?.length ? `, groups ${act.groups.join(" ")}` : "";
+  const admin = act.admin ? ", admin" : "";
+  switch (act.kind) {
+    case "invite":
+      return `Invite ${act.person}${groups}${admin}`;
+    case "change-person":
+      return `Change ${act.person}${groups || ", no group"}${admin}`;
+    case "remove-person":
+      return `Remove ${act.person}`;
+    case "policy":
+      return "A policy that allows more";
+    default:
+      return `${act.kind.replace("-", " ")} ${act.registry}:${act.scope}`;
+  }
 }
 
 function recovering(all, me, change) {

@@ -2,7 +2,7 @@
 
 import { signed } from "./api.js";
 import { fill, h, nothing, say } from "./dom.js";
-import { name, time } from "./format.js";
+import { count, name, time } from "./format.js";
 import { repeat } from "./live.js";
 
 /** Most lines that are shown. */
@@ -29,7 +29,8 @@ export async function inbox(main, { signal }) {
 }
 
 async function waiting(signal) {
-  const box = await signed("GET", "/v1/inbox", undefined, signal);
+  const [box, acts] = await Promise.all(["/v1/inbox", "/v1/acts"].map((path) => signed("GET", path, undefined, signal)));
+  box.acts = acts.acts;
   for (let next = box.next; next && box.requests.length < SHOWN; ) {
     const more = await signed("GET", `/v1/inbox?after=${encodeURIComponent(next)}`, undefined, signal);
     box.requests.push(...more.requests);
@@ -48,6 +49,9 @@ function show(place, box) {
     place,
     alarms.length
       ? h("section", { class: "notice bad", "aria-label": "Alarms" }, alarms.map((text) => h("p", {}, text)))
+      : null,
+    box.acts.length
+      ? h("p", { class: "notice warn" }, `${count(box.acts.length, "act")} of admins ${box.acts.length > 1 ? "wait" : "waits"}. `, h("a", { href: "/devices" }, "Look, and object if it should not be."))
       : null,
     mine.length
       ? [h("p", { class: "lead" }, `${mine.length} to answer. What ends first comes first.`), h("ul", { class: "cards" }, mine.map(line))]

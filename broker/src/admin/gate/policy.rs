@@ -1,0 +1,210 @@
+//! The policy in force. The file on the disk is what somebody wishes; in force is what lies authenticated in the
+//! database, and what allows more than that needs two admins and a day.
+//!
+//! What if an attacker writes the policy file, or removes the row? Then his policy waits for two admins, and what is
+//! in force stays, or nothing is.
+
+use super::{
+    ID_BYTES, LIFE_SECONDS, passable,
+    waiting::{ACTS, ACTS_MAX, Stored, asked, waits},
+};
+use crate::{
+    audit::event::Event,
+    desk::{Desk, Fault, people::Versioned},
+    policy::{
+        Policy,
+        compare::{compare, is_weaker},
+    },
+    publish::Refusal,
+    store::{Batch, Table},
+};
+use proto::{
+    act::{Act, Change, Direction},
+    digest::hex,
+    time::UnixTime,
+};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// The policy in force, in one row; authenticated.
+const POLICY: Table = Table("policy");
+const IN_FORCE: &[u8] = b"in-force";
+/// Seconds after a broker was made in which its policy is written, and every one that is read holds at once.
+const SETUP_SECONDS: u64 = 12 * 3600;
+
+#[derive(Serialize, Deserialize)]
+struct InForce {
+    document: String,
+    setup_until: UnixTime,
+}
+
+/// What became of the policy that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It is in force.
+    InForce,
+    /// It waits, and the one before stays.
+    Waits,
+}
+
+/// The first policy, part of the commit that makes the broker.
+pub fn first(desk: &Desk, batch: Batch, policy: &Policy, now: UnixTime) -> Result<Batch, Fault> {
+    let row = InForce {
+        document: policy.document().to_owned(),
+        setup_until: now.after(SETUP_SECONDS),
+    };
+    let row = desk.authentic(POLICY, IN_FORCE, &row)?;
+    Ok(batch.create(POLICY, IN_FORCE, row))
+}
+
+/// Decides between the policy that was read and the one in force: at every unseal, and when it is read again.
+pub async fn settle(desk: &Desk, now: UnixTime) -> Result<Settled, Fault> {
+    let _one = desk.policing.lock().await;
+    let given = desk.given.load_full();
+    let held = in_force(desk)?;
+    let before = held
+        .as_ref()
+        .map_or_else(Policy::nothing, |h| read(&h.value));
+    let setting_up = held.as_ref().is_some_and(|h| now < h.value.setup_until);
+    let changes = compare(&before, &given);
+    for change in &changes {
+        let (direction, words) = (change.direction.text(), &change.words);
+        tracing::info!(direction, words, "the policy that was read differs");
+    }
+    let same = before.digest() == given.digest();
+    if !same && is_weaker(&changes) && !setting_up {
+        desk.policy.store(Arc::new(before));
+        tracing::warn!(
+            digest = %given.digest(),
+            "the policy file allows more than the policy in force, which stays; admins confirm it: countersign admin acts"
+        );
+        wait(desk, &given, now).await?;
+        return Ok(Settled::Waits);
+    }
+    let mut batch = Batch::new();
+    if let Some(held) = held.filter(|_| !same) {
+        let row = InForce {
+            document: given.document().to_owned(),
+            ..held.value
+        };
+        let row = desk.authentic(POLICY, IN_FORCE, &row)?;
+        batch = batch.replace(POLICY, IN_FORCE, held.version, row);
+    }
+    for (id, version) in waiting(desk)? {
+        batch = batch.delete(ACTS, id.as_bytes(), version);
+    }
+    let event = Event::PolicyLoaded {
+        digest: given.digest().clone(),
+    };
+    desk.commit(batch, &[event], now).await?;
+    desk.policy.store(given);
+    Ok(Settled::InForce)
+}
+
+/// Orders what waits for the admins, unless this very document waits already.
+async fn wait(desk: &Desk, given: &Policy, now: UnixTime) -> Result<(), Fault> {
+    let act = Act::Policy {
+        digest: given.digest().clone(),
+    };
+    let mut batch = Batch::new();
+    for (id, version) in waiting(desk)? {
+        let held = desk.authentic_row::<Stored>(ACTS, id.as_bytes());
+        let same = |h: &Versioned<Stored>| h.value.act == act && now < h.value.expires;
+        if held.is_ok_and(|h| h.as_ref().is_some_and(same)) {
+            return Ok(());
+        }
+        // What the file said before is nobody's wish any more.
+        batch = batch.delete(ACTS, id.as_bytes(), version);
+    }
+    let stored = Stored {
+        act,
+        by: None,
+        asked: now,
+        expires: now.after(LIFE_SECONDS),
+        confirmed: Vec::new(),
+        ready: None,
+        token: None,
+        document: Some(given.document().to_owned()),
+    };
+    let id = hex(&desk.world.random::<ID_BYTES>()?);
+    let batch = waits(desk, batch, &id, &stored)?;
+    passable(desk.commit(batch, &[asked(&id, &stored)], now).await)
+}
+
+/// Every act that would put a policy in force, with its row's version.
+fn waiting(desk: &Desk) -> Result<Vec<(String, u64)>, Fault> {
+    let mut found = Vec::new();
+    for (key, row) in desk.live.range(ACTS, b"", None, ACTS_MAX)? {
+        let held = desk.authentic_row::<Stored>(ACTS, &key);
+        let policy = |h: &Versioned<Stored>| matches!(h.value.act, Act::Policy { .. });
+        if held.is_ok_and(|h| h.as_ref().is_some_and(policy)) {
+            found.extend(String::from_utf8(key).ok().map(|id| (id, row.version)));
+        }
+    }
+    Ok(found)
+}
+
+/// The operations that put a policy in force that waited.
+pub(super) fn put(
+    desk: &Desk,
+    document: Option<&str>,
+    batch: Batch,
+) -> Result<(Batch, Vec<Event>, Policy), Refusal> {
+    let damaged = || Fault::Damaged("a policy that waits");
+    let document = document.ok_or_else(damaged)?;
+    let policy = Policy::parse(document, "the policy that waits").map_err(|why| {
+        tracing::error!(%why, "a policy that waits cannot be read");
+        damaged()
+    })?;
+    let held = in_force(desk)?;
+    let row = InForce {
+        document: document.to_owned(),
+        setup_until: held.as_ref().map_or(UnixTime(0), |h| h.value.setup_until),
+    };
+    let row = desk.authentic(POLICY, IN_FORCE, &row)?;
+    let version = desk.live.get(POLICY, IN_FORCE).map_err(Fault::from)?;
+    let batch = match version {
+        None => batch.create(POLICY, IN_FORCE, row),
+        Some(old) => batch.replace(POLICY, IN_FORCE, old.version, row),
+    };
+    let event = Event::PolicyLoaded {
+        digest: policy.digest().clone(),
+    };
+    Ok((batch, vec![event], policy))
+}
+
+/// What a document would change, the weaker first.
+pub(super) fn changes(desk: &Desk, document: Option<&str>) -> Vec<Change> {
+    let policy = document.and_then(|d| Policy::parse(d, "policy").ok());
+    let Some(policy) = policy else {
+        return Vec::new();
+    };
+    let mut changes = compare(&desk.policy.load(), &policy);
+    changes.sort_by_key(|c| c.direction != Direction::Weaker);
+    changes
+}
+
+/// The row. One that is gone or cannot be believed allows nothing: absence is a no.
+fn in_force(desk: &Desk) -> Result<Option<Versioned<InForce>>, Fault> {
+    match desk.authentic_row::<InForce>(POLICY, IN_FORCE) {
+        Err(Fault::Damaged(what)) => {
+            tracing::error!(what, "ALARM: the policy in force cannot be believed");
+            Ok(None)
+        }
+        held => {
+            let held = held?;
+            if held.is_none() {
+                tracing::error!("ALARM: the policy in force is gone");
+            }
+            Ok(held)
+        }
+    }
+}
+
+/// A document of an earlier version that this one cannot read allows nothing.
+fn read(row: &InForce) -> Policy {
+    Policy::parse(&row.document, "the policy in force").unwrap_or_else(|why| {
+        tracing::error!(%why, "the policy in force cannot be read: nothing is allowed until another one is confirmed");
+        Policy::nothing()
+    })
+}
