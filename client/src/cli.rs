@@ -1,7 +1,7 @@
 //! What can be typed.
 
 use crate::commands::{
-    admin, answer, cargo_credential, devices, enroll, inbox, intend, notify, publish, request,
+    admin, answer, cargo_credential, devices, enroll, inbox, intend, log, notify, publish, request,
     reveal, status, ticket, verify,
 };
 use clap::{Parser, Subcommand};
@@ -66,6 +66,8 @@ pub(crate) enum Command {
     Deny(answer::DenyArgs),
     /// Maintainers: announce a release before its job asks
     Intend(intend::Args),
+    /// Maintainers: whether the broker's log continues what this device saw
+    Log(log::Args),
     /// Maintainers: your devices and passkeys
     Devices(devices::Args),
     /// Maintainers: help somebody who lost all factors

@@ -7,6 +7,7 @@ pub(crate) mod devices;
 pub(crate) mod enroll;
 pub(crate) mod inbox;
 pub(crate) mod intend;
+pub(crate) mod log;
 pub(crate) mod notify;
 pub(crate) mod publish;
 pub(crate) mod request;
@@ -34,6 +35,7 @@ pub(crate) async fn dispatch(context: &Context, command: Command) -> Result<(), 
         Command::Approve(args) => answer::approve(context, &args).await,
         Command::Deny(args) => answer::deny(context, &args).await,
         Command::Intend(args) => intend::intend(context, &args).await,
+        Command::Log(args) => log::log(context, args).await,
         Command::Devices(args) => devices::devices(context, &args).await,
         Command::Recover(args) => devices::recover(context, &args).await,
         Command::Notify(command) => notify::run(context, command).await,

@@ -109,6 +109,7 @@ mod tests {
             device_name: "x".into(),
             log_key: None,
             checkpoint: None,
+            seen: None,
         };
         assert!(context(None).broker_of(&profile).is_ok());
         assert!(

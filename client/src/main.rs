@@ -12,6 +12,7 @@ mod http;
 mod job;
 mod out;
 mod profile;
+mod witness;
 
 use clap::Parser as _;
 use context::Context;

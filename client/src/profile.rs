@@ -13,6 +13,7 @@ use proto::{
     device::DeviceKey,
     digest::hex,
     ids::{DeviceId, PersonId},
+    time::UnixTime,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -46,9 +47,12 @@ pub(crate) struct Profile {
     /// The log's verification key, pinned when it was first seen (attack 35).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) log_key: Option<String>,
-    /// The last checkpoint that this device saw.
+    /// The last checkpoint of the log that this device verified; it approves nothing that does not continue it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) checkpoint: Option<String>,
+    /// When that was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) seen: Option<UnixTime>,
 }
 
 /// The folder of this device.
@@ -160,6 +164,14 @@ impl Home {
             .ok_or_else(|| Failure::failed("The key could not be encrypted.", "Report this."))?;
         edge::write_private(&self.share_key_path(), &file)?;
         Ok(identity)
+    }
+
+    /// Keeps two checkpoints that cannot both be true.
+    pub(crate) fn keep_fork(&self, now: UnixTime, text: &[u8]) -> Result<PathBuf, Failure> {
+        self.make()?;
+        let path = self.0.join(format!("fork-{}.json", now.0));
+        edge::write_private(&path, text)?;
+        Ok(path)
     }
 
     fn share_key_path(&self) -> PathBuf {
@@ -358,7 +370,8 @@ mod tests {
             device: key.public().id(),
             device_name: "laptop".into(),
             log_key: Some("b.example+1+x".into()),
-            checkpoint: None,
+            checkpoint: Some("b.example\n7\nroot\n\n— b.example sig\n".into()),
+            seen: Some(UnixTime(7)),
         };
         home.store_profile(&profile).unwrap();
         assert_eq!(home.profile().unwrap(), Some(profile));

@@ -186,27 +186,7 @@ impl Device {
             .transpose()?
             .unwrap_or_default();
         for _ in 0..2 {
-            let nonce = self
-                .nonce
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone();
-            let proof = key.sign_call(&Call {
-                method: method.as_str(),
-                url: &url,
-                body: &bytes,
-                now: UnixTime(now()?),
-                jti: &hex(&random::<16>()?),
-                nonce: &nonce,
-            });
-            let response = self
-                .client
-                .request(method.clone(), &url)
-                .header("DPoP", proof)
-                .header("content-type", "application/json")
-                .body(bytes.clone())
-                .send()
-                .await?;
+            let response = self.sent(key, &method, &url, &bytes).await?;
             let fresh = response.headers().get("DPoP-Nonce").cloned();
             let reply = Reply::of(response).await?;
             match fresh.as_ref().and_then(|f| f.to_str().ok()) {
@@ -218,6 +198,44 @@ impl Device {
             }
         }
         bail!("the broker asks for another nonce again and again")
+    }
+
+    async fn sent(
+        &self,
+        key: &DeviceKey,
+        method: &Method,
+        url: &str,
+        bytes: &[u8],
+    ) -> anyhow::Result<reqwest::Response> {
+        let nonce = self
+            .nonce
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let proof = key.sign_call(&Call {
+            method: method.as_str(),
+            url,
+            body: bytes,
+            now: UnixTime(now()?),
+            jti: &hex(&random::<16>()?),
+            nonce: &nonce,
+        });
+        let call = self.client.request(method.clone(), url);
+        let call = call
+            .header("DPoP", proof)
+            .header("content-type", "application/json")
+            .body(bytes.to_vec());
+        Ok(call.send().await?)
+    }
+
+    /// A `GET` whose reply is bytes: status and bytes.
+    pub async fn raw(&self, path: &str) -> anyhow::Result<(u16, Vec<u8>)> {
+        // Any other call brings the nonce.
+        self.get("/v1/devices").await?;
+        let url = format!("{}{path}", self.url);
+        let reply = self.sent(&self.key, &Method::GET, &url, b"").await?;
+        let status = reply.status().as_u16();
+        Ok((status, reply.bytes().await?.to_vec()))
     }
 
     /// `GET`.

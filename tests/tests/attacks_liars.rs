@@ -21,7 +21,7 @@ use proto::{
     digest::{Algorithm, Digest},
     log::{
         checkpoint::{Checkpoint, LogKey},
-        merkle::leaf_hash,
+        merkle::{leaf_hash, root},
     },
     request::{CallerFacts, RequestFacts},
     time::UnixTime,
@@ -257,6 +257,7 @@ fn right(liar: &Liar, step: &str, body: &Bytes) -> Value {
             json!({"version": "0", "sealed": false, "time": stand::now().unwrap_or_default(),
                    "log_key": key.ok(), "audience": liar.url})
         }
+        "consistency" => checkpoint(&liar.log, 3),
         "inbox" => json!({"requests": []}),
         "question" => json!({
             "facts": &*facts, "request_digest": facts.digest(), "state": "pending",
@@ -280,6 +281,17 @@ fn right(liar: &Liar, step: &str, body: &Bytes) -> Value {
         "devices" => json!({"person": "alice", "groups": [], "admin": true, "devices": []}),
         _ => json!({}),
     }
+}
+
+/// A checkpoint over a log of so many entries that never changes, and no proof: there is nothing to prove.
+fn checkpoint(by: &DeviceKey, size: usize) -> Value {
+    let root = root(&vec![leaf_hash(b"{}"); size]);
+    let point = Checkpoint {
+        origin: "broker.test".into(),
+        size: size as u64,
+        root,
+    };
+    json!({"checkpoint": point.sign(by).unwrap_or_default(), "proof": []})
 }
 
 /// A well-formed reply that says something else than was asked.
@@ -309,6 +321,15 @@ fn twisted(mut value: Value, lie: &str) -> Value {
             let key = key.and_then(|k| LogKey::new("broker.test", k.public()).ok());
             value["log_key"] = json!(key.map(|k| k.to_string()));
         }
+        "other-log" => {
+            if let Ok(key) = DeviceKey::from_seed([6; 32]) {
+                value = checkpoint(&key, 3);
+            }
+        }
+        "shorter" => value = lied(checkpoint, 2),
+        "longer" => value = lied(checkpoint, 4),
+        "other-root" => value = lied(another, 3),
+        "proof" => value["proof"] = json!([leaf_hash(b"{}")]),
         "decision" => {
             let said = value["decision"] == "approve";
             value["decision"] = json!(if said { "deny" } else { "approve" });
@@ -333,6 +354,22 @@ fn twisted(mut value: Value, lie: &str) -> Value {
         value["request_digest"] = json!(facts.digest());
     }
     value
+}
+
+/// The same over another log.
+fn another(by: &DeviceKey, size: usize) -> Value {
+    let point = Checkpoint {
+        origin: "broker.test".into(),
+        size: size as u64,
+        root: leaf_hash(b"another"),
+    };
+    json!({"checkpoint": point.sign(by).unwrap_or_default(), "proof": []})
+}
+
+/// What the liar's own log key signs.
+fn lied(what: impl Fn(&DeviceKey, usize) -> Value, size: usize) -> Value {
+    let key = DeviceKey::from_seed([5; 32]).ok();
+    key.map(|key| what(&key, size)).unwrap_or_default()
 }
 
 fn tarball(folder: &Path) -> anyhow::Result<String> {
@@ -406,7 +443,7 @@ async fn attack_35_a_device_answers_no_question_that_does_not_hold() {
     let pinned = ["approve", ID, "--match-code", "123456", "--digest", &digest];
     assert_eq!(liar.run(&pinned).await.unwrap().status, Some(5));
     // Another broker in its place.
-    liar.lie("status", "log-key");
+    liar.lie("consistency", "other-log");
     assert_eq!(liar.run(&approve).await.unwrap().status, Some(5));
     // Another decision recorded than the one that was signed, or none.
     liar.lie("answer", "decision");
@@ -421,15 +458,65 @@ async fn attack_35_a_device_answers_no_question_that_does_not_hold() {
 }
 
 #[tokio::test]
+async fn attack_45_46_a_device_approves_nothing_at_a_log_that_it_cannot_follow() {
+    let liar = Liar::start().await.unwrap();
+    let totp = liar.path("totp");
+    liar.yes(&["enroll", "--totp-file", &totp]).await;
+    let approve = ["approve", ID, "--match-code", "123456"];
+    let intend = ["intend", "npm:@acme/left@1.0.0"];
+    liar.yes(&approve).await;
+    liar.yes(&["log"]).await;
+    for lie in ["other-log", "shorter", "longer", "other-root", "proof"] {
+        liar.lie("consistency", lie);
+        for args in [&approve[..], &intend, &["log"]] {
+            let out = liar.run(args).await.unwrap();
+            assert_eq!(out.status, Some(5), "{lie}: {out}");
+            assert!(
+                out.stderr.contains("countersign log accept"),
+                "{lie}: {out}"
+            );
+        }
+        // A no works as ever, and whoever looks is told.
+        for args in [&["deny", ID][..], &["show", ID], &["inbox"]] {
+            let out = liar.run_for(args, LONG).await.unwrap();
+            assert_eq!(out.status, Some(0), "{lie}: {out}");
+            assert!(
+                out.stderr.contains("countersign log accept"),
+                "{lie}: {out}"
+            );
+        }
+    }
+    // No proof at all.
+    for how in GARBAGE {
+        liar.lie("consistency", how);
+        liar.no(&approve).await;
+    }
+    liar.lie("", "");
+    liar.yes(&approve).await;
+    // Accepting needs a log whose checkpoint holds.
+    liar.lie("consistency", "other-log");
+    let out = liar.run(&["log", "accept", "--yes"]).await.unwrap();
+    assert_eq!(out.status, Some(5), "{out}");
+    let other = LogKey::new(
+        "broker.test",
+        DeviceKey::from_seed([6; 32]).unwrap().public(),
+    );
+    let other = other.unwrap().to_string();
+    liar.yes(&["log", "accept", "--yes", "--key", &other]).await;
+    liar.yes(&approve).await;
+}
+
+#[tokio::test]
 async fn attack_43_people_and_admins_are_never_told_yes_by_garbage() {
     let folder = TempDir::new().unwrap();
     let receipt = folder.path().join("receipt.json").display().to_string();
-    let commands: [(&str, Vec<&str>); 12] = [
+    let commands: [(&str, Vec<&str>); 13] = [
         ("inbox", vec!["inbox"]),
         ("question", vec!["show", ID]),
         ("question", vec!["approve", ID, "--match-code", "123456"]),
         ("answer", vec!["approve", ID, "--match-code", "123456"]),
         ("answer", vec!["deny", ID]),
+        ("consistency", vec!["log"]),
         ("devices", vec!["devices"]),
         ("status", vec!["status"]),
         ("freeze", vec!["admin", "freeze", "npm:@acme/left"]),

@@ -308,3 +308,45 @@ async fn what_is_inside_appears_by_itself_with_what_changed_on_demand() {
     assert_eq!(phone.axe().await.unwrap(), json!([]));
     assert_eq!(phone.console().await.unwrap(), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn a_published_requests_receipt_is_downloaded_and_verifies() {
+    let registry = Verdaccio::start().await.unwrap();
+    let policy = phone_policy(1, r#"["passkey", "totp"]"#);
+    let named = Daemon::builder().named();
+    let office = Office::start_as(named, &policy, &registry.url)
+        .await
+        .unwrap();
+    office.store(&registry.token).await.unwrap();
+    let bob = office.hire("bob", &["release"], false, &[]).await.unwrap();
+    let bytes = Packed::new("@acme/left", "1.4.2").unwrap().tgz;
+    let job = office.open("@acme/left", "1.4.2", &bytes).await.unwrap();
+    let code = bob.code(0).unwrap();
+    let approved = bob.approve(&job, Some(&code)).await.unwrap();
+    assert!(approved.success(), "{}", approved.body);
+    let credential = job.open(&job.collect().await.unwrap()).unwrap();
+    let put = job.put(&credential, &bytes).await.unwrap();
+    assert!(put.success(), "{}", put.body);
+    let browser = Browser::start().await.unwrap();
+    let phone = office.phone(&browser, "alice", &["release"]).await.unwrap();
+    phone.goto(&job.opened.page).await.unwrap();
+    phone.sees("1 of 1 approvals: bob").await.unwrap();
+    // What would be saved, and under which name.
+    let watch = r"(() => {
+        const make = URL.createObjectURL;
+        URL.createObjectURL = (blob) => (globalThis.saved = blob.text(), make(blob));
+        HTMLAnchorElement.prototype.click = function () { globalThis.named = this.download; };
+    })()";
+    phone.run(watch).await.unwrap();
+    phone.click("Download the receipt").await.unwrap();
+    let saved = "(async () => { while (!globalThis.named) await new Promise((r) => setTimeout(r, 50)); return [globalThis.named, await globalThis.saved]; })()";
+    let saved = phone.run(saved).await.unwrap();
+    let id = job.opened.id;
+    assert_eq!(saved[0], format!("receipt-{id}.json"));
+    let status: Value = office.admin.get("/v1/status").await.unwrap().ok().unwrap();
+    let key = status["log_key"].as_str().unwrap();
+    let receipt = saved[1].as_str().unwrap();
+    let report = proto::log::receipt::verify_receipt(receipt.as_bytes(), Some(key)).unwrap();
+    assert_eq!(report.facts.id, id);
+    assert_eq!(report.approvers[0].person.as_str(), "bob");
+}

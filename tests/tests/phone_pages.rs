@@ -80,6 +80,7 @@ async fn nobody_is_shut_out_of_any_page() {
             ("/intents", "Say what is about to be released"),
             ("/notifications", "Quiet hours"),
             ("/devices", "Passkeys"),
+            ("/log", "It continues what this browser saw"),
             ("/admin", "Registry tokens"),
             ("/more", "My devices"),
             ("/enroll", "Enrol this browser"),

@@ -1,4 +1,4 @@
-//! The log, given out: exports, checkpoints, receipts.
+//! The log, given out: exports, bundles, receipts.
 
 use crate::{
     audit::event::Event,
@@ -9,7 +9,10 @@ use crate::{
 use proto::{
     api::{LogLine, Mode, ReceiptBody, StateName},
     digest::hex,
-    log::receipt,
+    log::{
+        receipt,
+        tile::{self, Place},
+    },
 };
 
 /// Most leaves in one page of an export.
@@ -23,6 +26,25 @@ pub fn export(desk: &Desk, from: u64, limit: usize) -> Result<Vec<LogLine>, Refu
         .into_iter()
         .map(|(index, leaf)| line(index, leaf))
         .collect()
+}
+
+/// A bundle of entries that the tree has: a tile of C2SP tlog-tiles.
+pub fn bundle(desk: &Desk, place: Place) -> Result<Vec<u8>, Refusal> {
+    let there = place.end().is_some_and(|end| end <= desk.tree.size());
+    if !there {
+        return Err(Refusal::NotFound);
+    }
+    let width = usize::try_from(place.width).unwrap_or(0);
+    let leaves = whole_log_read(&*desk.live, &*desk.history, place.start(), width);
+    let leaves = leaves.map_err(Fault::from)?;
+    if leaves.len() != width {
+        return Err(Fault::Damaged("the log: an entry is missing").into());
+    }
+    let bundle = tile::bundle(leaves.iter().map(|(_, leaf)| leaf.as_slice()));
+    bundle.ok_or_else(|| {
+        let why = "an entry of this bundle is longer than the format holds: read /v1/log/export";
+        Refusal::BadRequest(why.to_owned())
+    })
 }
 
 fn line(index: u64, leaf: Vec<u8>) -> Result<LogLine, Refusal> {

@@ -229,29 +229,6 @@ pub async fn devices(call: Call) -> Done {
     encode(persons::devices(&call.desk, &signer.person, &signer.device))
 }
 
-/// The signed checkpoint.
-pub async fn checkpoint(call: Call) -> Done {
-    let (_, text) = call.desk.checkpoint().await.map_err(Refusal::from)?;
-    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())
-}
-
-/// A page of the log as JSON lines.
-pub async fn export(call: Call) -> Done {
-    let from = call.number("from")?.unwrap_or(0);
-    let limit = call.number("limit")?.unwrap_or(1000);
-    let lines = log::export(
-        &call.desk,
-        from,
-        usize::try_from(limit).unwrap_or(log::PAGE_MAX),
-    )?;
-    let mut text = String::new();
-    for line in &lines {
-        text.push_str(&serde_json::to_string(line).unwrap_or_default());
-        text.push('\n');
-    }
-    Ok(([(header::CONTENT_TYPE, "application/jsonl")], text).into_response())
-}
-
 /// Everybody.
 pub async fn people(call: Call) -> Done {
     encode(persons::list(&call.desk))

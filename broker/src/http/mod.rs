@@ -11,6 +11,7 @@ pub mod channels;
 mod custody;
 mod inspected;
 pub mod listen;
+mod log;
 pub mod openapi;
 pub mod operations;
 mod own;

@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 pub fn document(routes: &[Route], public_url: &str) -> Value {
     let mut paths = Map::new();
     for route in routes {
-        let methods = paths.entry(route.path).or_insert_with(|| json!({}));
+        let path = plain(route.path);
+        let methods = paths.entry(path).or_insert_with(|| json!({}));
         if let Some(methods) = methods.as_object_mut() {
             methods.insert(route.method.as_str().to_ascii_lowercase(), operation(route));
         }
@@ -81,11 +82,17 @@ fn operation(route: &Route) -> Value {
     operation
 }
 
+/// OpenAPI has no sign for a parameter that holds slashes.
+pub fn plain(path: &str) -> String {
+    path.replace("{*", "{")
+}
+
 /// The names in a path's braces.
 fn named(path: &str) -> impl Iterator<Item = &str> {
     path.split('{')
         .skip(1)
         .filter_map(|rest| rest.split('}').next())
+        .map(|name| name.trim_start_matches('*'))
 }
 
 /// Each of the schemes alone is enough; none at all is everybody.

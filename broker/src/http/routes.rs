@@ -4,7 +4,7 @@
 use super::{
     acts, api, app,
     auth::{Arrived, Signatures, Signer},
-    channels, custody, inspected, own, past,
+    channels, custody, inspected, log, own, past,
     reply::Failed,
     watched,
 };
@@ -178,9 +178,17 @@ routes! {
         "Sets quiet `hours`, or takes them away; from a browser with a second factor.";
     POST   "/v1/notify/test" Person channels::test:
         "Sends a test to each of this person's channels.";
-    GET    "/v1/log/checkpoint" Person api::checkpoint:
+    GET    "/v1/log/checkpoint" Person log::checkpoint:
         "The log's signed checkpoint (C2SP tlog-checkpoint), as text.";
-    GET    "/v1/log/export" ["from", "limit"] Admin api::export:
+    GET    "/v1/log/consistency" ["from"] Person log::consistency:
+        "The checkpoint, with the proof that its log begins with the first `from` entries.";
+    GET    "/v1/log/inclusion" ["index"] Person log::inclusion:
+        "The checkpoint, with the proof that its log has the entry `index`.";
+    GET    "/v1/log/tile/{level}/{*tile}" Person log::tile:
+        "A tile of hashes (C2SP tlog-tiles), as bytes.";
+    GET    "/v1/log/tile/entries/{*tile}" Admin log::entries:
+        "A bundle of entries (C2SP tlog-tiles), as bytes.";
+    GET    "/v1/log/export" ["from", "limit"] Admin log::export:
         "Entries of the log from an index on, as JSON lines.";
     GET    "/v1/acts" Person acts::list:
         "What admins asked for and waits, and policies that allow more.";

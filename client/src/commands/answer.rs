@@ -5,13 +5,13 @@ use crate::{
     context::{Context, Device},
     edge,
     fail::Failure,
-    http::Proof,
     job::open::is_match_code,
     profile::{ask_line, ask_secret},
+    witness,
 };
 use proto::{
     answer::{Decision, Factor, Statement},
-    api::{AnswerRequest, Answered, BrokerStatus, InboxLine, Question, SecondFactor, StateName},
+    api::{AnswerRequest, Answered, InboxLine, Question, SecondFactor, StateName},
     digest::hex,
     ids::RequestId,
     problem::Exit,
@@ -107,6 +107,7 @@ pub(crate) async fn show(context: &Context, args: &ShowArgs) -> Result<(), Failu
         return card::diff(context, &device, args.id, name).await;
     }
     let (question, _) = question(&device, args.id).await?;
+    witness::warn(context, &device).await;
     if context.out.json {
         return context.out.json(&question);
     }
@@ -118,7 +119,8 @@ pub(crate) async fn show(context: &Context, args: &ShowArgs) -> Result<(), Failu
 /// `countersign approve`
 pub(crate) async fn approve(context: &Context, args: &ApproveArgs) -> Result<(), Failure> {
     let device = context.device()?;
-    same_log(context, &device).await?;
+    // Nothing is approved at a broker whose log is not the one that this device saw (attacks 35, 45, 46).
+    witness::follow(context, &device).await?;
     let (question, digest) = question(&device, args.id).await?;
     if args.digest.is_some_and(|d| d != digest) {
         return Err(Failure::refused(
@@ -175,6 +177,8 @@ pub(crate) async fn approve(context: &Context, args: &ApproveArgs) -> Result<(),
     let done = answered(&device, args.id, &answer).await?;
     let text = said(&done);
     context.out.result(&done, &text)?;
+    // With this, a log without this very answer is none that this device goes on with.
+    witness::warn(context, &device).await;
     let enough = done.state != StateName::Pending;
     if question.will_confirm && enough && !args.no_wait && !context.out.json {
         return second_half(context, &device, args.id).await;
@@ -229,7 +233,9 @@ pub(crate) async fn deny(context: &Context, args: &DenyArgs) -> Result<(), Failu
     };
     let mut answer = sign(&device, decision, digest)?;
     answer.reason.clone_from(&args.reason);
-    send(context, &device, id, &answer).await
+    send(context, &device, id, &answer).await?;
+    witness::warn(context, &device).await;
+    Ok(())
 }
 
 /// What `deny --all` did.
@@ -310,23 +316,6 @@ fn own_digest(question: &Question, id: RequestId) -> Result<RequestDigest, Failu
         "The broker shows other facts than its digest covers.",
         "Do not answer. Tell the broker's admin.",
     ))
-}
-
-/// Attack 35: a broker with another log key is another broker, or one whose history was replaced.
-async fn same_log(context: &Context, device: &Device) -> Result<(), Failure> {
-    let status: BrokerStatus = device.broker.get("/v1/status", Proof::Nobody).await?;
-    match (&device.profile.log_key, status.log_key) {
-        (Some(pinned), Some(now)) if *pinned != now => Err(Failure::refused(
-            "The broker's log key is not the one that this device knows.",
-            "Do not approve. Ask the admin, on another way, whether the broker was set up anew.",
-        )),
-        (None, Some(now)) => {
-            let mut profile = device.profile.clone();
-            profile.log_key = Some(now);
-            context.home()?.store_profile(&profile)
-        }
-        _ => Ok(()),
-    }
 }
 
 fn needs_totp(factors: &[Factor]) -> bool {

@@ -1,11 +1,12 @@
 //! `enroll` and `totp`: make this machine a device of a person.
 
 use crate::{
-    context::Context,
+    context::{Context, Device},
     edge,
     fail::Failure,
     http::{Broker, Proof},
     profile::{Home, Profile, ask_line, ask_secret, passphrase},
+    witness,
 };
 use proto::{
     api::{BrokerStatus, EnrollRequest, Enrolled, UnsealFirst},
@@ -119,8 +120,21 @@ pub(crate) async fn enroll(context: &Context, args: &Args) -> Result<(), Failure
         device_name: args.name.clone(),
         log_key: status.log_key,
         checkpoint: None,
+        seen: None,
     };
     home.store_profile(&profile)?;
+    let device = Device {
+        profile,
+        key,
+        broker,
+    };
+    // From its first moment on this device is a witness of the log.
+    if let Err(failure) = witness::follow(context, &device).await {
+        context
+            .out
+            .note(&format!("  The log was not seen yet: {}", failure.what));
+    }
+    let profile = device.profile;
     let text = format!(
         "enrolled {} as {} ({})",
         profile.device, profile.person, profile.device_name

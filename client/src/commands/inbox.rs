@@ -5,6 +5,7 @@ use crate::{
     edge,
     fail::Failure,
     out::span,
+    witness,
 };
 use proto::{
     api::{Confirm, Inbox},
@@ -27,6 +28,7 @@ pub(crate) struct InboxArgs {
 pub(crate) async fn inbox(context: &Context, args: &InboxArgs) -> Result<(), Failure> {
     let device = context.device()?;
     let inbox = waiting(&device, args.all).await?;
+    witness::warn(context, &device).await;
     if context.out.json {
         return context.out.json(&inbox);
     }

@@ -7,6 +7,7 @@ use crate::{
     job::prepare::{self, What},
     out::span,
     profile::ask_secret,
+    witness,
 };
 use proto::{
     api::SecondFactor,
@@ -113,7 +114,10 @@ pub(crate) async fn intend(context: &Context, args: &Args) -> Result<(), Failure
         with_files(context, args, &mut items).await?;
     }
     let device = context.device()?;
+    // An announcement can count as an approval: the same holds for it (attacks 45, 46).
+    witness::follow(context, &device).await?;
     let done = announce(&device, args, items).await?;
+    witness::warn(context, &device).await;
     let now = edge::now();
     context.out.result(&done, &drawn(&done, now))
 }

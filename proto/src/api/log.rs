@@ -4,6 +4,7 @@ use super::ItemStatus;
 use crate::{
     answer::Evidence,
     intent::IntentEvidence,
+    log::merkle::TreeHash,
     passkey::RelyingParty,
     request::{RequestDigest, RequestFacts},
 };
@@ -18,7 +19,18 @@ pub struct LogLine {
     pub leaf: String,
 }
 
-/// What a receipt states; the payload of a DSSE envelope.
+/// A checkpoint with a proof for the very tree that it signs (`GET /v1/log/consistency?from=N`, where the tree
+/// begins with that of N entries, and `GET /v1/log/inclusion?index=N`, where it has entry N).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogProof {
+    /// The signed checkpoint of this moment (C2SP tlog-checkpoint).
+    pub checkpoint: String,
+    /// The proof's hashes, in the order of RFC 9162 §2.1. Empty where there is nothing to prove, or no way to:
+    /// whoever asked finds that by the checkpoint.
+    pub proof: Vec<TreeHash>,
+}
+
+/// What a receipt states; the predicate of an in-toto statement in a DSSE envelope.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ReceiptBody {
     /// What was asked.

@@ -128,15 +128,7 @@ pub fn verify_export(
         if buffer.starts_with(b"{\"checkpoint\"") {
             break;
         }
-        let entry: LogLine = exact(&buffer, line)?;
-        if entry.index != frontier.size() {
-            return Err(ExportError::Order {
-                line,
-                expected: frontier.size(),
-                found: entry.index,
-            });
-        }
-        frontier.push(leaf_hash(entry.leaf.as_bytes()));
+        take_entry(&mut frontier, &buffer, line)?;
         check_seen(&frontier, known)?;
     }
     let last: CheckpointLine = exact(&buffer, line)?;
@@ -149,6 +141,20 @@ pub fn verify_export(
             source,
         }),
     }
+}
+
+/// Adds the entry of a line to the tree.
+fn take_entry(frontier: &mut Frontier, buffer: &[u8], line: u64) -> Result<(), ExportError> {
+    let entry: LogLine = exact(buffer, line)?;
+    if entry.index != frontier.size() {
+        return Err(ExportError::Order {
+            line,
+            expected: frontier.size(),
+            found: entry.index,
+        });
+    }
+    frontier.push(leaf_hash(entry.leaf.as_bytes()));
+    Ok(())
 }
 
 /// Reads one line without its line feed.
@@ -237,150 +243,5 @@ fn check_end(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::device::DeviceKey;
-
-    const ORIGIN: &str = "broker.example/log";
-
-    fn key() -> LogKey {
-        LogKey::new(ORIGIN, signer().public()).unwrap()
-    }
-
-    fn signer() -> DeviceKey {
-        DeviceKey::from_seed([4; 32]).unwrap()
-    }
-
-    fn export(leaves: &[&str]) -> (Vec<String>, Checkpoint) {
-        let mut frontier = Frontier::default();
-        let mut lines = Vec::new();
-        for (index, leaf) in (0..).zip(leaves) {
-            frontier.push(leaf_hash(leaf.as_bytes()));
-            let leaf = (*leaf).to_owned();
-            lines.push(serde_json::to_string(&LogLine { index, leaf }).unwrap() + "\n");
-        }
-        let point = Checkpoint {
-            origin: ORIGIN.to_owned(),
-            size: frontier.size(),
-            root: frontier.root(),
-        };
-        let checkpoint = point.sign(&signer()).unwrap();
-        lines.push(serde_json::to_string(&CheckpointLine { checkpoint }).unwrap() + "\n");
-        (lines, point)
-    }
-
-    fn check(text: &[u8]) -> Result<ExportReport, ExportError> {
-        let key = key();
-        let known = Known {
-            key: Some(&key),
-            seen: None,
-        };
-        verify_export(text, known)
-    }
-
-    const LEAVES: [&str; 5] = [
-        r#"{"v":1,"time":1,"event":{"type":"sealed"}}"#,
-        r#"{"v":1,"time":2,"event":{"type":"unsealed"}}"#,
-        r#"{"v":1,"time":3,"event":{"type":"sealed"}}"#,
-        "ü\u{7f}\u{1}",
-        r#"{"v":1,"time":3,"event":{"type":"sealed"}}"#,
-    ];
-
-    #[test]
-    fn attack_46_log_edited_cut_or_reordered() {
-        let (lines, _) = export(&LEAVES);
-        let text = lines.concat().into_bytes();
-        assert_eq!(check(&text).unwrap().size, 5);
-        for at in 0..text.len() {
-            for bit in 0..8 {
-                let mut bytes = text.clone();
-                bytes[at] ^= 1 << bit;
-                assert!(check(&bytes).is_err(), "bit {bit} of byte {at}");
-            }
-            assert!(check(&text[..at]).is_err(), "cut before byte {at}");
-            assert!(check(&text[at + 1..]).is_err(), "cut after byte {at}");
-            let mut without = text.clone();
-            without.remove(at);
-            assert!(check(&without).is_err(), "without byte {at}");
-        }
-        for a in 0..lines.len() {
-            let mut without = lines.clone();
-            without.remove(a);
-            assert!(check(without.concat().as_bytes()).is_err());
-            let mut twice = lines.clone();
-            twice.insert(a, lines[a].clone());
-            assert!(check(twice.concat().as_bytes()).is_err());
-            for b in 0..a {
-                let mut swapped = lines.clone();
-                swapped.swap(a, b);
-                assert!(check(swapped.concat().as_bytes()).is_err());
-            }
-        }
-    }
-
-    #[test]
-    fn attack_46_an_entry_spelled_otherwise_is_an_edit() {
-        let text = export(&LEAVES).0.concat();
-        for other in [
-            text.replacen("{\"index\":1,", "{ \"index\":1,", 1),
-            text.replacen("sealed", "s\\u0065aled", 1),
-            text.replacen("\"index\":2,", "\"x\":0,\"index\":2,", 1),
-        ] {
-            assert_ne!(text, other);
-            let error = check(other.as_bytes()).unwrap_err();
-            assert!(matches!(error, ExportError::Form(_)), "{error}");
-        }
-    }
-
-    #[test]
-    fn attack_46_leaves_swapped_under_their_numbers_are_found() {
-        let (lines, _) = export(&LEAVES);
-        for (a, moved) in LEAVES.iter().enumerate() {
-            for b in (0..a).filter(|b| LEAVES[*b] != *moved) {
-                let mut leaves = LEAVES;
-                leaves.swap(a, b);
-                let mut edited = export(&leaves).0;
-                edited[LEAVES.len()] = lines[LEAVES.len()].clone();
-                let error = check(edited.concat().as_bytes()).unwrap_err();
-                assert!(matches!(error, ExportError::Root(6)), "{error}");
-            }
-        }
-        let (short, _) = export(&LEAVES[..4]);
-        let cut = [&short[..4], &lines[5..]].concat().concat();
-        let error = check(cut.as_bytes()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "line 5: the checkpoint is over 5 entries, but 4 lines stand before it"
-        );
-    }
-
-    #[test]
-    fn attack_45_an_older_or_other_log_is_found_by_whoever_saw_a_checkpoint() {
-        let (lines, point) = export(&LEAVES);
-        let (older, old_point) = export(&LEAVES[..3]);
-        let mut other = LEAVES;
-        other[1] = "rewritten";
-        let (other, _) = export(&other);
-        let with = |lines: &[String], seen| {
-            let seen = Some(seen);
-            verify_export(lines.concat().as_bytes(), Known { key: None, seen })
-        };
-        assert!(!with(&lines, &old_point).unwrap().pinned);
-        assert!(with(&lines, &point).is_ok());
-        assert!(matches!(
-            with(&older, &point),
-            Err(ExportError::Shrunk { seen: 5, found: 3 })
-        ));
-        assert!(matches!(
-            with(&other, &old_point),
-            Err(ExportError::Rewritten(3))
-        ));
-    }
-
-    #[test]
-    fn an_endless_line_is_not_read_into_memory() {
-        let endless = io::BufReader::new(io::repeat(b'x'));
-        let error = verify_export(endless, Known::default()).unwrap_err();
-        assert!(matches!(error, ExportError::TooLong(1)));
-    }
-}
+#[path = "export_tests.rs"]
+mod tests;

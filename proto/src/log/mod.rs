@@ -1,12 +1,16 @@
 //! The audit log as anybody can verify it, offline.
 //!
 //! [`merkle`] hashes leaves to one root, [`checkpoint`] is that root signed by the broker,
-//! [`receipt`] proves one publish against it, [`export`] checks a whole exported log.
+//! [`receipt`] proves one publish against it, [`export`] checks a whole exported log, [`witness`] whether a log
+//! continues what was seen of it, [`tile`] is how others read the tree.
 
 pub mod checkpoint;
 pub mod export;
 pub mod merkle;
 pub mod receipt;
+pub mod statement;
+pub mod tile;
+pub mod witness;
 
 #[cfg(test)]
 mod vectors;

@@ -1,10 +1,11 @@
 //! The receipt of one publish: who approved which bytes, and that the log says so.
 //!
-//! A DSSE envelope (secure-systems-lab/dsse v1) around a [`ReceiptBody`], signed by the log's key.
+//! A DSSE envelope (secure-systems-lab/dsse v1) around an in-toto [`Statement`], signed by the log's key.
 
 use super::{
     checkpoint::{Checkpoint, LogKey, NoteError},
     merkle::{TreeHash, leaf_hash, verify_inclusion},
+    statement::{PAYLOAD_TYPE, Statement},
 };
 use crate::{
     answer::{Decision, Factor},
@@ -22,8 +23,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use thiserror::Error;
 
-/// The envelope's payload type.
-pub const PAYLOAD_TYPE: &str = "application/vnd.countersign.receipt+json";
 /// Longest receipt that is read, in bytes: 200 items of 100 files each.
 pub const RECEIPT_MAX: usize = 16 * 1024 * 1024;
 /// Version of the leaves' form.
@@ -196,7 +195,7 @@ pub fn sign_receipt(
     origin: &str,
     key: &DeviceKey,
 ) -> Result<String, SignError> {
-    let payload = serde_json::to_vec(body)?;
+    let payload = serde_json::to_vec(&Statement::new(body.clone()))?;
     let envelope = Envelope {
         payload_type: PAYLOAD_TYPE.to_owned(),
         payload: STANDARD.encode(&payload),
@@ -264,9 +263,12 @@ fn open_envelope(json: &[u8], trusted: Option<&str>) -> Result<(ReceiptBody, Log
     if !named.public().verify(&pae(PAYLOAD_TYPE, &payload), &sig) {
         return Err(VerifyError::Signature);
     }
-    let body = serde_json::from_slice(&payload)
+    let statement: Statement = serde_json::from_slice(&payload)
         .map_err(|_| VerifyError::Form("its payload is not a receipt of this version"))?;
-    Ok((body, named))
+    if let Some(wrong) = statement.wrong() {
+        return Err(VerifyError::Form(wrong));
+    }
+    Ok((statement.predicate, named))
 }
 
 fn check_evidence(body: &ReceiptBody) -> Result<Vec<Approver>, VerifyError> {

@@ -220,6 +220,63 @@ fn even_the_log_key_cannot_sign_a_receipt_without_its_proofs() {
     }
 }
 
+/// Signs any payload as the broker would sign a receipt's.
+fn signed(payload: &[u8]) -> String {
+    let envelope = Envelope {
+        payload_type: PAYLOAD_TYPE.to_owned(),
+        payload: STANDARD.encode(payload),
+        signatures: vec![EnvelopeSignature {
+            keyid: vkey(),
+            sig: STANDARD.encode(key(1).sign(&pae(PAYLOAD_TYPE, payload))),
+        }],
+    };
+    serde_json::to_string(&envelope).unwrap()
+}
+
+#[test]
+fn attack_46_a_receipt_is_an_in_toto_statement_about_the_published_files_and_no_others() {
+    let receipt = sign_receipt(&body(), ORIGIN, &key(1)).unwrap();
+    let envelope: serde_json::Value = serde_json::from_str(&receipt).unwrap();
+    assert_eq!(envelope["payloadType"], "application/vnd.in-toto+json");
+    let payload = STANDARD.decode(envelope["payload"].as_str().unwrap());
+    let statement: serde_json::Value = serde_json::from_slice(&payload.unwrap()).unwrap();
+    assert_eq!(statement["_type"], "https://in-toto.io/Statement/v1");
+    assert_eq!(statement["predicateType"], "urn:countersign:publish:v1");
+    let files = &facts().items[0].files;
+    let subject = |at: usize, name: &str| {
+        let hex = files[at].digest.to_string();
+        let hex = hex.strip_prefix("sha256:").unwrap().to_owned();
+        serde_json::json!({"name": name, "digest": {"sha256": hex}})
+    };
+    let wanted = serde_json::json!([
+        subject(0, "pypi:acme-left@1.4.2/a.whl"),
+        subject(1, "pypi:acme-left@1.4.2/a.tar.gz"),
+    ]);
+    assert_eq!(statement["subject"], wanted);
+    // Even signed by the log's key, a statement with other subjects is no receipt.
+    let changes: [fn(&mut serde_json::Value); 6] = [
+        |s| s["subject"][0]["digest"]["sha256"] = "00".repeat(32).into(),
+        |s| s["subject"][0]["name"] = "pypi:evil@1/a.whl".into(),
+        |s| s["subject"] = serde_json::json!([]),
+        |s| s["subject"].as_array_mut().unwrap().reverse(),
+        |s| s["predicateType"] = "https://slsa.dev/provenance/v1".into(),
+        |s| s["_type"] = "https://in-toto.io/Statement/v0.1".into(),
+    ];
+    let verify = |s: &serde_json::Value| {
+        let text = signed(s.to_string().as_bytes());
+        verify_receipt(text.as_bytes(), Some(&vkey()))
+    };
+    assert!(verify(&statement).is_ok());
+    for change in changes {
+        let mut other = statement.clone();
+        change(&mut other);
+        assert!(
+            matches!(verify(&other), Err(VerifyError::Form(_))),
+            "{other}"
+        );
+    }
+}
+
 #[test]
 fn a_leaf_that_records_something_else_is_refused() {
     let good = leaf_text(&facts());

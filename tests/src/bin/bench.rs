@@ -21,6 +21,8 @@ mod discard;
 mod history;
 #[path = "../bench/http.rs"]
 mod http;
+#[path = "../bench/log.rs"]
+mod log;
 #[path = "../bench/machine.rs"]
 mod machine;
 #[path = "../bench/nginx.rs"]
@@ -82,6 +84,8 @@ enum Only {
     Card(card::Arguments),
     /// From the ring to done on a phone
     Phone(phone::Arguments),
+    /// The log and a receipt, verified by the client
+    Log(log::Arguments),
 }
 
 /// A broker that is set up, with what drives it.
@@ -108,6 +112,10 @@ async fn main() -> anyhow::Result<()> {
     match &arguments.only {
         Some(Only::Upload(uploads)) => return upload::run(uploads).await,
         Some(Only::Phone(phones)) => return phone::run(phones).await,
+        Some(Only::Log(logs)) => {
+            let client = std::env::current_exe()?.with_file_name("countersign");
+            return log::run(logs, &client);
+        }
         // Measured with a daemon, which is looked for first.
         Some(Only::Card(_)) | None => {}
     }

@@ -386,7 +386,9 @@ async fn attack_26_every_route_asks_who_is_calling() {
             .replace("{id}", &id)
             .replace("{digest}", &item("@acme/left").files[0].digest.to_string())
             .replace("{person}", "bob")
-            .replace("{name}", "old-ci");
+            .replace("{name}", "old-ci")
+            .replace("{level}", "0")
+            .replace("{*tile}", "000.p/1");
         let body = match method {
             "GET" | "DELETE" => Value::Null,
             _ => body_of(route.path, &job, &small.alice),

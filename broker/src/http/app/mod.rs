@@ -37,6 +37,7 @@ const MODULES: &[(&str, &str)] = &[
     ("inbox.js", include_str!("js/inbox.js")),
     ("intents.js", include_str!("js/intents.js")),
     ("live.js", include_str!("js/live.js")),
+    ("log.js", include_str!("js/log.js")),
     ("main.js", include_str!("js/main.js")),
     ("more.js", include_str!("js/more.js")),
     ("notify.js", include_str!("js/notify.js")),
@@ -45,6 +46,7 @@ const MODULES: &[(&str, &str)] = &[
     ("passkey.js", include_str!("js/passkey.js")),
     ("request.js", include_str!("js/request.js")),
     ("states.js", include_str!("js/states.js")),
+    ("witness.js", include_str!("js/witness.js")),
 ];
 /// Addresses of pages. All are the one document; its modules read the address.
 const PAGES: &[&str] = &[
@@ -54,6 +56,7 @@ const PAGES: &[&str] = &[
     "/enroll",
     "/history",
     "/intents",
+    "/log",
     "/more",
     "/notifications",
     "/packages",
@@ -260,8 +263,11 @@ impl App {
         set(head, header::CONTENT_TYPE, file.kind);
         set(head, header::CACHE_CONTROL, file.cache);
         head.insert(header::ETAG, file.tag.clone());
-        // A worker has a policy of its own: it fetches from this origin and runs nothing else.
-        head.insert(header::CONTENT_SECURITY_POLICY, self.policy.clone());
+        // A worker has a policy of its own: it fetches from this origin and runs nothing else. A module has its
+        // document's, and saying it with each would be a sixth of a first visit.
+        if file.cache != FOR_EVER {
+            head.insert(header::CONTENT_SECURITY_POLICY, self.policy.clone());
+        }
         everywhere(head, encoding);
         response
     }

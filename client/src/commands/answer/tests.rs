@@ -101,6 +101,7 @@ fn a_denial_is_signed_as_a_denial_and_without_a_match_code() {
             device_name: "x".into(),
             log_key: None,
             checkpoint: None,
+            seen: None,
         },
         key,
         broker: crate::http::Broker::new("https://b.example", &Env::default()).unwrap(),

@@ -5,9 +5,10 @@ import { now, sign } from "./device.js";
 import { signed } from "./api.js";
 import * as passkey from "./passkey.js";
 import { action, h } from "./dom.js";
+import { follow } from "./witness.js";
 
 /** The form. Whatever it sends is signed by this device and proved by a passkey or a code, each time anew. */
-export function answer({ question, status, about, me, device, again }) {
+export function answer({ question, status, about, me, device, doubt, again }) {
   const hasPasskey = passkey.available && me.passkeys.length > 0;
   const answered = question.approvals.includes(me.person);
   const match = digits("match", "Match code", "The six digits in the output of the job that you started yourself.");
@@ -19,6 +20,8 @@ export function answer({ question, status, about, me, device, again }) {
   };
   const send = async (decision, proof) => {
     const approving = decision === "approve";
+    // Nothing is approved while the log is not proved to be the one that was seen.
+    if (approving) await follow();
     const matchCode = approving ? match.value() : "";
     const factor = await proofs[proof](decision);
     const statement = {
@@ -57,8 +60,9 @@ export function answer({ question, status, about, me, device, again }) {
       : null,
     yes.length ? null : h("p", {}, `The policy wants ${question.factors.join(" or ")} here, which this browser cannot give. In a terminal: `, code),
   ];
-  const mayApprove = status.state === "pending" && !answered;
-  const thanks = answered ? "You have approved it. You can still stop it." : "It is approved. You can still stop it.";
+  const waits = status.state === "pending" && !answered;
+  const mayApprove = waits && !doubt;
+  const thanks = waits ? "You can deny it." : answered ? "You have approved it. You can still stop it." : "It is approved. You can still stop it.";
   // Where only codes are at hand, the one field serves both answers.
   const ownField = no === "totp" && !(mayApprove && yes.includes("totp"));
   return h(

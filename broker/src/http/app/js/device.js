@@ -33,9 +33,27 @@ export function known() {
   return stored("readonly", (store) => store.get("this"));
 }
 
-/** Keeps a device that the broker has enrolled. */
-export function keep(device) {
+/** Keeps a device that the broker has enrolled. What was seen of another log goes. */
+export async function keep(device) {
+  const last = await seen();
+  if (last && last.key !== device.logKey) await stored("readwrite", (store) => store.delete("seen"));
   return stored("readwrite", (store) => store.put(device, "this"));
+}
+
+/** The last checkpoint of the log that was verified here, if any: { note, key, size, root, time }. */
+export function seen() {
+  return stored("readonly", (store) => store.get("seen"));
+}
+
+/** Keeps a verified checkpoint; an earlier one than the kept only where a person goes back to it. */
+export async function keepSeen(point, back = false) {
+  const last = await seen();
+  if (back || !last || last.size <= point.size) await stored("readwrite", (store) => store.put(point, "seen"));
+}
+
+/** Keeps two checkpoints that cannot both be true. */
+export function keepFork(both) {
+  return stored("readwrite", (store) => store.put(both, `fork-${both.accepted}`));
 }
 
 /** Forgets this browser's device; the key is gone for good. */

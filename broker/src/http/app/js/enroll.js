@@ -5,6 +5,7 @@ import * as device from "./device.js";
 import { open } from "./api.js";
 import * as passkey from "./passkey.js";
 import { action, fill, h } from "./dom.js";
+import { follow } from "./witness.js";
 
 export async function enroll(main, { go }) {
   // The invite stands behind the #, which browsers send to nobody.
@@ -51,6 +52,8 @@ async function claim(main, invite, name, go) {
 async function finished(done, made, page, go) {
   const status = await open("GET", "/v1/status");
   await device.keep({ key: made.key, id: made.id, person: done.person, logKey: status.log_key });
+  // From its first moment on this browser is a witness of the log.
+  await follow().catch(() => {});
   history.replaceState({}, "", page);
   document.body.toggleAttribute("data-stranger", false);
   await go(page);

@@ -4,6 +4,8 @@ import { signed } from "./api.js";
 import { fill, h, nothing, say } from "./dom.js";
 import { count, name, time } from "./format.js";
 import { repeat } from "./live.js";
+import { doubtful } from "./log.js";
+import { Fork, follow } from "./witness.js";
 
 /** Most lines that are shown. */
 const SHOWN = 200;
@@ -14,6 +16,10 @@ export async function inbox(main, { signal }) {
   const shown = h("div");
   fill(main, h("h1", { tabindex: -1 }, "Inbox"), shown);
   show(shown, box);
+  // A witness looks whenever it is there, and not only when it is about to answer.
+  follow(signal).catch((why) => {
+    if (why instanceof Fork && !signal.aborted) shown.before(doubtful(why));
+  });
   const look = async () => {
     const next = await waiting(signal).catch(() => null);
     // What has not changed is left alone: it may have the keyboard's focus.

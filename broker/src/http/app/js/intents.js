@@ -7,6 +7,7 @@ import { factor } from "./factor.js";
 import * as passkey from "./passkey.js";
 import { action, fill, h, nothing } from "./dom.js";
 import { name, time } from "./format.js";
+import { follow } from "./witness.js";
 
 /** How long an announcement may be good for, in minutes. */
 const LIVES = [
@@ -55,6 +56,8 @@ function form(me, device, again) {
   const code = entry("announce-code", { inputmode: "numeric", maxlength: 9 });
   const life = h("select", { id: "life" }, LIVES.map(([minutes, text]) => h("option", { value: minutes }, text)));
   const announce = async () => {
+    // An announcement can count as a yes.
+    await follow();
     const statement = {
       items: [meant(item.value.trim())],
       commit: commit.value.trim() || undefined,

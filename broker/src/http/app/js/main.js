@@ -9,6 +9,7 @@ import { enroll } from "./enroll.js";
 import { history } from "./history.js";
 import { inbox } from "./inbox.js";
 import { intents } from "./intents.js";
+import { log } from "./log.js";
 import { more } from "./more.js";
 import { notify, renew } from "./notify.js";
 import { packages } from "./packages.js";
@@ -23,12 +24,13 @@ const PAGES = [
   [/^\/intents$/, "Announced releases", intents],
   [/^\/devices$/, "My devices", devices],
   [/^\/notifications$/, "Notifications", notify],
+  [/^\/log$/, "The log", log],
   [/^\/admin$/, "Admin", admin],
   [/^\/more$/, "More", more],
 ];
 
 /** Pages that have no place of their own in a phone's bar. */
-const UNDER_MORE = ["/intents", "/devices", "/notifications", "/admin"];
+const UNDER_MORE = ["/intents", "/devices", "/notifications", "/log", "/admin"];
 
 const main = document.querySelector("main");
 let leaving = () => {};

@@ -14,6 +14,7 @@ export async function more(main, { signal }) {
     goesTo("/intents", "intents", "Announced releases", "Say what is meant before its job asks"),
     goesTo("/devices", "devices", "My devices", "Phones, terminals, passkeys"),
     goesTo("/notifications", "bell", "Notifications", "How you are told that something waits"),
+    goesTo("/log", "history", "The log", "What this browser saw of it"),
     me.admin ? goesTo("/admin", "admin", "Admin", "Tokens and their age, people, alarms") : null,
   );
 }

@@ -2,13 +2,15 @@
 
 import { hex, requestDigest } from "./canonical.js";
 import { known } from "./device.js";
-import { open, signed } from "./api.js";
+import { signed } from "./api.js";
 import { answer } from "./answer.js";
-import { fill, h, say } from "./dom.js";
+import { action, fill, h, say } from "./dom.js";
 import { evidence } from "./evidence.js";
 import { digest, list, name, size, time } from "./format.js";
 import { follow, repeat } from "./live.js";
+import { doubtful } from "./log.js";
 import { chip, final, meaning } from "./states.js";
+import { follow as witness } from "./witness.js";
 
 /** Claims that matter most, in this order. */
 const FIRST = [
@@ -30,18 +32,23 @@ const MODES = {
 
 export async function request(main, { argument: id, signal, again }) {
   const get = (path) => signed("GET", path, undefined, signal);
-  let [question, status, me, device] = await Promise.all([
+  // Whatever is wrong with the log, a no stays possible.
+  const doubts = (why) => {
+    if (signal.aborted) throw why;
+    return why;
+  };
+  let [question, status, me, device, doubt] = await Promise.all([
     get(`/v1/requests/${id}/question`),
     get(`/v1/requests/${id}`),
     get("/v1/devices"),
     known(),
+    witness(signal).then(() => null, doubts),
   ]);
   // What is shown and what is signed are the same bytes, whatever the broker says.
   const about = await requestDigest(question.facts);
   if (hex(about) !== question.request_digest || question.facts.id !== id) {
     throw new Error("The broker shows other facts than its digest covers. Do not answer; tell its admin.");
   }
-  await sameLog(device);
   if (signal.aborted) return;
   const { facts } = question;
   const first = facts.items[0];
@@ -54,6 +61,7 @@ export async function request(main, { argument: id, signal, again }) {
     h("p", { class: "eyebrow" }, first.registry),
     h("h1", { tabindex: -1 }, name(first.package), h("span", { class: "version" }, `@${first.version}`), more),
     standing,
+    doubt ? doubtful(doubt) : null,
     warnings(question),
     announced(question),
     confirm(question),
@@ -65,10 +73,10 @@ export async function request(main, { argument: id, signal, again }) {
     details(question),
   );
   const show = () => {
-    fill(standing, stands(question, status));
+    fill(standing, stands(question, status), status.state === "published" && question.mode !== "reveal" ? receipt(id) : null);
     fill(inside, evidence(question));
     const answerable = ["pending", "approved", "releasing", "confirming"].includes(status.state);
-    fill(answering, answerable ? answer({ question, status, about, me, device, again }) : null);
+    fill(answering, answerable ? answer({ question, status, about, me, device, doubt, again }) : null);
   };
   show();
   if (final(status.state)) return;
@@ -106,14 +114,6 @@ function cards(question, signal, get, show) {
   if (open(before)) repeat(signal, look, 1);
 }
 
-/** Another log key means another broker, or one whose history was replaced: nothing is answered there. */
-async function sameLog(device) {
-  const status = await open("GET", "/v1/status");
-  if (device.logKey && status.log_key && device.logKey !== status.log_key) {
-    throw new Error("This broker's log has another key than when you enrolled. Do not answer; tell its admin.");
-  }
-}
-
 function stands(question, status) {
   const people = question.approvals.length ? `: ${list(question.approvals)}` : "";
   const ended = final(status.state);
@@ -125,6 +125,19 @@ function stands(question, status) {
     status.state === "pending" ? null : h("p", {}, words, " ", meaning(status.state)),
     h("p", { class: "dim" }, "opened ", time(question.opened), ended ? null : [h("br"), "ends ", time(status.expires)]),
   ];
+}
+
+/** The signed receipt as a file: `countersign verify` checks it without a network. */
+function receipt(id) {
+  const save = async () => {
+    const envelope = await signed("GET", `/v1/requests/${id}/receipt`);
+    const url = URL.createObjectURL(new Blob([JSON.stringify(envelope)], { type: "application/json" }));
+    const link = h("a", { href: url, download: `receipt-${id}.json` });
+    link.click();
+    // The download has begun by then.
+    setTimeout(() => URL.revokeObjectURL(url), 60_000);
+  };
+  return h("div", { "data-errors": true }, action("Download the receipt", {}, save));
 }
 
 function warnings(question) {
