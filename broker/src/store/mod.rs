@@ -12,12 +12,14 @@
 mod batch;
 pub mod history;
 pub mod redb;
+pub mod snapshot;
 
 #[cfg(test)]
 pub mod contract;
 
 pub use batch::Batch;
 
+use snapshot::Snapshot;
 use std::pin::Pin;
 use thiserror::Error;
 
@@ -113,6 +115,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The number of entries ever appended, which is the index of the next one.
     fn log_len(&self) -> Result<u64, StoreError>;
+
+    /// Everything that is durable now, to be copied.
+    fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError>;
 
     /// Commits a batch. The future starts when it is polled and resolves after the flush.
     fn commit(&self, batch: Batch) -> BoxFuture<'static, Result<Committed, CommitError>>;

@@ -4,16 +4,17 @@
 //! broker that has forgotten every burnt token and every freeze.
 
 use super::{LOG, META, META_LOG_LEN, META_SCHEMA, META_VERSION, Options, ROWS, Redb, meta};
-use ::redb::{Builder, Database, DatabaseError, ReadableDatabase as _, TableError};
+use ::redb::{Builder, Database, DatabaseError, ReadableDatabase, TableError};
 use std::{
     fs::File,
     io,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 use thiserror::Error;
 
 /// The layout that this program writes. A database with a greater number is refused.
-const SCHEMA: u64 = 1;
+pub const SCHEMA: u64 = 1;
 
 /// Why a database was not made.
 #[derive(Debug, Error)]
@@ -44,7 +45,9 @@ pub enum OpenError {
     #[error("{} is in use by another process", .0.display())]
     InUse(PathBuf),
     /// A newer program wrote it.
-    #[error("the database has schema {found}, this program knows schemas up to {known}")]
+    #[error(
+        "the database has schema {found}, this program knows schemas up to {known}: a newer countersignd wrote it; start that one, or restore a backup from before the upgrade"
+    )]
     Newer {
         /// The database's schema.
         found: u64,
@@ -87,7 +90,7 @@ impl Redb {
         draft
             .reopen()
             .map_err(::redb::Error::from)
-            .and_then(|file| furnish(file, &options))
+            .and_then(|file| furnish(file, &options).map(drop))
             .map_err(|error| failed(error.to_string()))?;
         let synced = draft.as_file().sync_all();
         synced.map_err(|error| failed(error.to_string()))?;
@@ -106,18 +109,23 @@ impl Redb {
     /// Opens an existing database. Refuses one that is absent, foreign or of a newer schema.
     pub fn open(path: impl AsRef<Path>, options: impl Into<Options>) -> Result<Self, OpenError> {
         let (path, options) = (path.as_ref(), options.into());
+        // Opening for writing writes. A newer program's database is not touched at all, where it can be looked at.
+        if let Err(newer @ OpenError::Newer { .. }) = Self::look(path) {
+            return Err(newer);
+        }
         let db = builder(&options)
             .open(path)
             .map_err(|error| refusal(path, error))?;
-        match schema(&db) {
-            Ok(Some(SCHEMA)) => Self::start(db, options),
-            Ok(Some(found)) if found > SCHEMA => Err(OpenError::Newer {
-                found,
-                known: SCHEMA,
-            }),
-            Ok(_) => Err(OpenError::Foreign(path.to_owned())),
-            Err(error) => Err(OpenError::Storage(error.to_string())),
-        }
+        known(path, schema(&db))?;
+        Self::start(db, options)
+    }
+
+    /// The schema of an existing database, read without writing a byte. Refused as [`Redb::open`] refuses.
+    pub fn look(path: impl AsRef<Path>) -> Result<u64, OpenError> {
+        let path = path.as_ref();
+        let db = Builder::new().open_read_only(path);
+        let db = db.map_err(|error| refusal(path, error))?;
+        known(path, schema(&db))
     }
 
     /// A store that forgets everything when it is dropped: for the tests of other rooms.
@@ -148,9 +156,36 @@ fn builder(options: &Options) -> Builder {
     builder
 }
 
-/// Writes an empty store into a fresh file and closes it.
-fn furnish(file: File, options: &Options) -> Result<(), ::redb::Error> {
-    write_schema(&builder(options).create_file(file)?)
+/// A schema that this program reads.
+fn known(path: &Path, found: Result<Option<u64>, ::redb::Error>) -> Result<u64, OpenError> {
+    match found {
+        Ok(Some(SCHEMA)) => Ok(SCHEMA),
+        Ok(Some(found)) if found > SCHEMA => Err(OpenError::Newer {
+            found,
+            known: SCHEMA,
+        }),
+        Ok(_) => Err(OpenError::Foreign(path.to_owned())),
+        Err(error) => Err(OpenError::Storage(error.to_string())),
+    }
+}
+
+/// Writes an empty store into a fresh file.
+fn furnish(file: File, options: &Options) -> Result<Database, ::redb::Error> {
+    let db = builder(options).create_file(file)?;
+    write_schema(&db)?;
+    Ok(db)
+}
+
+/// An empty store in a file that was not there, readable by its owner alone.
+pub(super) fn furnish_new(path: &Path, options: &Options) -> Result<Database, CreateError> {
+    let mut new = File::options();
+    new.read(true).write(true).create_new(true).mode(0o600);
+    let file = new.open(path).map_err(::redb::Error::from);
+    let made = file.and_then(|file| furnish(file, options));
+    made.map_err(|error| CreateError::Storage {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })
 }
 
 fn write_schema(db: &Database) -> Result<(), ::redb::Error> {
@@ -169,7 +204,7 @@ fn write_schema(db: &Database) -> Result<(), ::redb::Error> {
 }
 
 /// The database's schema; none if it is somebody else's.
-fn schema(db: &Database) -> Result<Option<u64>, ::redb::Error> {
+fn schema(db: &impl ReadableDatabase) -> Result<Option<u64>, ::redb::Error> {
     match db.begin_read()?.open_table(META) {
         Ok(table) => meta(&table, META_SCHEMA).map(Some),
         Err(TableError::TableDoesNotExist(_) | TableError::TableTypeMismatch { .. }) => Ok(None),

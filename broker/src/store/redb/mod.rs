@@ -2,6 +2,7 @@
 //!
 //! Read [`file`] for how a database is made and opened, [`writer`] for how it is written.
 
+mod copy;
 mod file;
 mod health;
 mod shown;
@@ -10,14 +11,18 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use file::{CreateError, OpenError};
+pub use copy::Filling;
+pub use file::{CreateError, OpenError, SCHEMA};
 
 use self::{
     health::Health,
     shown::Shown,
     writer::{Job, Message, Writer},
 };
-use super::{Batch, BoxFuture, CommitError, Committed, Row, Store, StoreError, Table};
+use super::{
+    Batch, BoxFuture, CommitError, Committed, Row, Store, StoreError, Table,
+    snapshot::{Snapshot, place as row_key},
+};
 use ::redb::{Database, TableDefinition};
 use arc_swap::ArcSwap;
 use std::{
@@ -175,6 +180,12 @@ impl Store for Redb {
         self.read(|shown| Ok(shown.log_len()))
     }
 
+    fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
+        self.health.check().map_err(StoreError::Unavailable)?;
+        // What is shown is one commit whole, and stays readable for as long as somebody holds it.
+        Ok(Box::new(copy::Copy(self.shown.load_full())))
+    }
+
     fn commit(&self, batch: Batch) -> BoxFuture<'static, Result<Committed, CommitError>> {
         // The future holds no handle of the database: it must be possible to close the file while
         // somebody still holds a future that he will never poll.
@@ -196,14 +207,6 @@ impl Store for Redb {
                 .unwrap_or_else(|_| Err(CommitError::Unavailable(health.reason())))
         })
     }
-}
-
-fn row_key(table: Table, key: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(table.0.len() + 1 + key.len());
-    out.extend_from_slice(table.0.as_bytes());
-    out.push(0);
-    out.extend_from_slice(key);
-    out
 }
 
 fn split_version(stored: &[u8]) -> Result<(u64, &[u8]), ::redb::Error> {

@@ -5,26 +5,32 @@
 //! that his commit is done reads it. What is shown is always the last commit, whose pages must stay
 //! anyway, so that nothing else is kept alive by it.
 
-use super::{LOG, META, META_LOG_LEN, ROWS, meta, row_key, split_version};
+use super::{LOG, META, META_LOG_LEN, META_VERSION, ROWS, meta, row_key, split_version};
 use crate::store::{Row, Table};
 use ::redb::{Database, ReadOnlyTable, ReadableDatabase as _};
 use std::ops::Bound;
 
 /// The state after one commit.
 pub(super) struct Shown {
-    rows: ReadOnlyTable<&'static [u8], &'static [u8]>,
-    log: ReadOnlyTable<u64, &'static [u8]>,
+    rows: Rows,
+    log: Log,
     log_len: u64,
+    version: u64,
 }
+
+type Rows = ReadOnlyTable<&'static [u8], &'static [u8]>;
+type Log = ReadOnlyTable<u64, &'static [u8]>;
 
 impl Shown {
     /// The newest durable state.
     pub(super) fn read(db: &Database) -> Result<Self, ::redb::Error> {
         let txn = db.begin_read()?;
+        let counted = txn.open_table(META)?;
         Ok(Self {
             rows: txn.open_table(ROWS)?,
             log: txn.open_table(LOG)?,
-            log_len: meta(&txn.open_table(META)?, META_LOG_LEN)?,
+            log_len: meta(&counted, META_LOG_LEN)?,
+            version: meta(&counted, META_VERSION)?,
         })
     }
 
@@ -77,6 +83,16 @@ impl Shown {
 
     pub(super) const fn log_len(&self) -> u64 {
         self.log_len
+    }
+
+    /// The last version that was given out.
+    pub(super) const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// All of it.
+    pub(super) const fn tables(&self) -> (&Rows, &Log) {
+        (&self.rows, &self.log)
     }
 }
 

@@ -1,0 +1,29 @@
+//! Keeps a database of today's daemon for all later ones: `cargo run --bin corpus`, once for each release.
+
+use clap::Parser;
+use std::path::PathBuf;
+
+/// Makes a broker with the daemon beside this program, and keeps its database in tests/corpus.
+#[derive(Parser)]
+struct Args {
+    /// Where to write it; the version's own name when absent
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let out = args.out.unwrap_or_else(|| {
+        stand::kept::folder().join(concat!(env!("CARGO_PKG_VERSION"), ".tar.gz"))
+    });
+    let told = stand::kept::make(&out).await?;
+    println!(
+        "version {}: {} people, {} entries of the log, in {}",
+        told.version,
+        told.people.len(),
+        told.entries,
+        out.display()
+    );
+    Ok(())
+}
