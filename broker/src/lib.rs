@@ -25,6 +25,7 @@ pub mod watch;
 pub mod desk;
 
 pub mod admin;
+pub mod backup;
 pub mod publish;
 
 pub mod http;

@@ -1,11 +1,19 @@
-//! `countersignd`: init, serve, check.
+//! `countersignd`: init, serve, check, restore, drill.
 
 mod start;
 
 use anyhow::Result;
-use broker::{config, telemetry};
+use broker::{
+    backup::{drill::DrillError, restore::RestoreError},
+    config,
+    store::redb::OpenError,
+    telemetry,
+};
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
+
+/// The exit code where a newer program wrote what is there.
+const NEWER: u8 = 5;
 
 /// The Countersign broker: holds registry tokens, asks people first, publishes what they approved.
 #[derive(Parser)]
@@ -18,6 +26,8 @@ Examples:
   countersignd check --config countersign.toml
   countersignd init  --config countersign.toml --admin alice
   countersignd serve --config countersign.toml
+  countersignd drill   --from FILE --identity backup.age
+  countersignd restore --from FILE --identity backup.age --data /var/lib/countersign
 
 Configuration and policy: deploy/examples/. SIGHUP reloads policy and certificate, SIGTERM drains."
 )]
@@ -52,7 +62,11 @@ enum Command {
     /// What the daemon starts to look into archives; of no use by hand.
     #[command(hide = true)]
     Inspect,
-    /// Check configuration and policy; binds nothing, changes nothing.
+    /// Put a backup back into an empty data folder.
+    Restore(start::RestoreArgs),
+    /// Try a backup out: restore it elsewhere, check all of it, remove it again.
+    Drill(start::DrillArgs),
+    /// Check configuration, policy and the database's schema; binds nothing, changes nothing.
     Check {
         /// The configuration file.
         #[arg(long, default_value = "countersign.toml")]
@@ -69,9 +83,23 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("countersignd: {error:#}");
-            ExitCode::FAILURE
+            code(&error)
         }
     }
+}
+
+/// 5 where a newer program wrote what is there: started again, it would be refused again.
+fn code(error: &anyhow::Error) -> ExitCode {
+    let newer = error.chain().any(|cause| {
+        let database = cause.downcast_ref::<OpenError>();
+        matches!(database, Some(OpenError::Newer { .. }))
+            || cause.downcast_ref().is_some_and(RestoreError::is_newer)
+            || cause.downcast_ref().is_some_and(DrillError::is_newer)
+    });
+    if newer {
+        return ExitCode::from(NEWER);
+    }
+    ExitCode::FAILURE
 }
 
 fn run(arguments: Arguments) -> Result<()> {
@@ -82,6 +110,7 @@ fn run(arguments: Arguments) -> Result<()> {
         Command::Check { config } => {
             let config = config::load(&config).map_err(anyhow::Error::msg)?;
             let policy = start::policy(&config)?;
+            start::look(&config)?;
             println!(
                 "configuration and policy are good: {} issuers, {} registries, {} package entries",
                 config.issuers.len(),
@@ -90,6 +119,8 @@ fn run(arguments: Arguments) -> Result<()> {
             );
             Ok(())
         }
+        Command::Restore(args) => start::restore(&args),
+        Command::Drill(args) => start::drill(&args),
         Command::Init {
             config,
             admin,

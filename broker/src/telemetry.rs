@@ -57,6 +57,12 @@ pub struct Metrics {
     pub tokens_rotate_soon: Gauge,
     /// The same, now.
     pub tokens_rotate_now: Gauge,
+    /// Backups that the broker did not get made by itself.
+    pub backups_failed: Counter,
+    /// When the newest backup was taken, in seconds since 1970.
+    pub backup_taken: Gauge,
+    /// 1 while the database is an older copy that nobody agreed to.
+    pub restored: Gauge,
     /// 1 while the wall clock is not believed: look at it.
     pub clock_suspect: Gauge,
 }
@@ -84,6 +90,10 @@ impl Default for Metrics {
             "notifications_failed",
             "Notifications that a server did not take: countersign notify list",
         );
+        let backups_failed = counter(
+            "backups_failed",
+            "Backups into the folder of [backup] that were not made",
+        );
         let mut gauge = |name: &str, help: &str| {
             let g = Gauge::default();
             registry.register(name, help, g.clone());
@@ -100,6 +110,14 @@ impl Default for Metrics {
         let tokens_rotate_now = gauge(
             "tokens_rotate_now",
             "Registry tokens at 90 % of their allowed age, expired, or seen by a job: countersign admin token list",
+        );
+        let backup_taken = gauge(
+            "backup_taken_seconds",
+            "When the newest backup was taken, in seconds since 1970; 0: none is known",
+        );
+        let restored = gauge(
+            "restored",
+            "1 while nothing is approved, since the database is an older copy: countersign admin restored",
         );
         let clock_suspect = gauge(
             "clock_suspect",
@@ -119,6 +137,9 @@ impl Default for Metrics {
             watch_blind,
             tokens_rotate_soon,
             tokens_rotate_now,
+            backups_failed,
+            backup_taken,
+            restored,
             clock_suspect,
         }
     }

@@ -19,7 +19,7 @@ use std::{
 use url::Url;
 
 mod transport;
-pub(crate) use transport::{build, cause, is_loopback, read, web_address};
+pub(crate) use transport::{build, cause, copy, is_loopback, read, web_address};
 
 /// Most bytes of an ordinary reply.
 const REPLY_MAX: usize = 4 << 20;
@@ -28,6 +28,8 @@ pub(crate) const LOG_MAX: usize = 64 << 20;
 const JSON: &str = "application/json";
 /// How long a file may take, with what the broker does with it.
 const FILE_TIME: Duration = Duration::from_mins(6);
+/// How long a backup may take, from asking for it to its last byte.
+const DOWNLOAD_TIME: Duration = Duration::from_hours(2);
 /// How long an ordinary call may take.
 const CALL_TIME: Duration = Duration::from_secs(30);
 /// Pauses before an idempotent call is repeated that could not connect, in milliseconds.
@@ -232,25 +234,38 @@ impl Broker {
     }
 
     async fn send(&self, call: Sending<'_>) -> Result<Vec<u8>, Failure> {
-        let mut response = self.connect(&call).await?;
+        let response = self.answered(&call).await?;
+        if !is_yes(&response) {
+            return Err(self.said_no(response, &call).await);
+        }
+        read(response, call.max).await
+    }
+
+    /// The reply, whatever it says, to a call that is signed as the broker wants it.
+    async fn answered(&self, call: &Sending<'_>) -> Result<Response, Failure> {
+        let mut response = self.connect(call).await?;
         // RFC 9449 §8: a new nonce is a reason to sign again, once; a broker that keeps asking is broken.
         let asked = self.keep_nonce(&response);
         if asked
             && response.status() == StatusCode::UNAUTHORIZED
             && matches!(call.proof, Proof::Device(_))
         {
-            response = self.connect(&call).await?;
+            response = self.connect(call).await?;
             self.keep_nonce(&response);
         }
+        Ok(response)
+    }
+
+    /// What a reply means that is no yes.
+    async fn said_no(&self, response: Response, call: &Sending<'_>) -> Failure {
         let status = response.status();
         let told = date(&response);
-        let body = read(response, call.max).await?;
-        // A broker says yes with 200 alone: an "accepted" of something in front of it is no yes.
-        if status == StatusCode::OK {
-            return Ok(body);
-        }
+        let body = match read(response, call.max).await {
+            Ok(body) => body,
+            Err(broken) => return broken,
+        };
         if let Ok(problem) = serde_json::from_slice::<Problem>(&body) {
-            return Err(with_clocks(problem.into(), told, edge::now()));
+            return with_clocks(problem.into(), told, edge::now());
         }
         // Following a redirect would hand the ticket or the signature to an address that nobody chose.
         let next = if status.is_redirection() {
@@ -263,10 +278,35 @@ impl Broker {
         } else {
             Failure::failed
         };
-        Err(f(
+        f(
             format!("{} answered {status}, not as a broker does.", self.base),
             next,
-        ))
+        )
+    }
+
+    /// `POST` whose reply is a file, written to `to` as it comes; returns its bytes. Nothing of it counts before all
+    /// of it came.
+    pub(crate) async fn download(
+        &self,
+        path: &str,
+        proof: Proof<'_>,
+        to: &mut impl std::io::Write,
+    ) -> Result<u64, Failure> {
+        let call = Sending {
+            method: Method::POST,
+            path,
+            kind: JSON,
+            body: None,
+            proof,
+            again: false,
+            time: DOWNLOAD_TIME,
+            max: REPLY_MAX,
+        };
+        let response = self.answered(&call).await?;
+        if !is_yes(&response) {
+            return Err(self.said_no(response, &call).await);
+        }
+        copy(response, to).await
     }
 
     async fn connect(&self, call: &Sending<'_>) -> Result<Response, Failure> {
@@ -343,6 +383,11 @@ impl Broker {
             "Check --broker or COUNTERSIGN_BROKER, the network, and COUNTERSIGN_CA for an own CA.",
         )
     }
+}
+
+/// A broker says yes with 200 alone: an "accepted" of something in front of it is no yes.
+fn is_yes(response: &Response) -> bool {
+    response.status() == StatusCode::OK
 }
 
 /// The time that the reply's head tells (RFC 9110 §6.6.1).

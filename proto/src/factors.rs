@@ -39,6 +39,8 @@ pub mod change {
     pub const VETO_ACT: &str = "veto-act";
     /// A package is thawed (`registry:package`).
     pub const THAW: &str = "thaw";
+    /// An older database is gone on with (when it was taken, and its log's length).
+    pub const RESTORED: &str = "restored";
     /// From a browser: a channel goes (its id).
     pub const REMOVE_CHANNEL: &str = "remove-channel";
     /// From a browser: quiet hours change (the hours; empty: none).

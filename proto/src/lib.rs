@@ -24,6 +24,7 @@ pub mod notify;
 pub mod passkey;
 pub mod problem;
 pub mod request;
+pub mod restored;
 pub mod text;
 pub mod time;
 pub mod watch;

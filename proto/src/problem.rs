@@ -112,6 +112,8 @@ codes! {
     Sealed = "sealed", 503, Unreachable;
     /// The vault is sealed and nobody is enrolled yet: the first admin's enrolment needs its passphrase.
     PassphraseNeeded = "passphrase-needed", 503, Unreachable;
+    /// The database is an older copy: nothing is approved or released until the admins have agreed to it.
+    Restored = "restored", 503, Unreachable;
     /// No token is stored for this package.
     NoToken = "no-token", 503, Refused;
     /// Too many requests are open or calls were made.

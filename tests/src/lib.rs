@@ -6,6 +6,7 @@
 pub mod api;
 pub mod artifact;
 pub mod authority;
+pub mod backups;
 pub mod bells;
 pub mod browser;
 pub mod cargo;
@@ -18,6 +19,8 @@ pub mod gems;
 pub mod history;
 pub mod index;
 pub mod intents;
+pub mod kept;
+pub mod killed;
 pub mod nginx;
 pub mod oci;
 pub mod packages;

@@ -180,24 +180,39 @@ impl Device {
         path: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<Reply> {
+        let reply = Reply::of(self.raw(key, method, path, body).await?).await?;
+        if reply.code() == "use-dpop-nonce" {
+            bail!("the broker asks for another nonce again and again");
+        }
+        Ok(reply)
+    }
+
+    /// The same, with the reply as it comes.
+    pub async fn raw(
+        &self,
+        key: &DeviceKey,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<reqwest::Response> {
         let url = format!("{}{path}", self.url);
         let bytes = body
             .map(serde_json::to_vec)
             .transpose()?
             .unwrap_or_default();
-        for _ in 0..2 {
+        let mut again = true;
+        loop {
             let response = self.sent(key, &method, &url, &bytes).await?;
             let fresh = response.headers().get("DPoP-Nonce").cloned();
-            let reply = Reply::of(response).await?;
             match fresh.as_ref().and_then(|f| f.to_str().ok()) {
-                Some(fresh) if reply.code() == "use-dpop-nonce" => {
+                Some(fresh) if again && response.status() == 401 => {
                     fresh
                         .clone_into(&mut self.nonce.lock().unwrap_or_else(PoisonError::into_inner));
+                    again = false;
                 }
-                _ => return Ok(reply),
+                _ => return Ok(response),
             }
         }
-        bail!("the broker asks for another nonce again and again")
     }
 
     async fn sent(
@@ -229,11 +244,8 @@ impl Device {
     }
 
     /// A `GET` whose reply is bytes: status and bytes.
-    pub async fn raw(&self, path: &str) -> anyhow::Result<(u16, Vec<u8>)> {
-        // Any other call brings the nonce.
-        self.get("/v1/devices").await?;
-        let url = format!("{}{path}", self.url);
-        let reply = self.sent(&self.key, &Method::GET, &url, b"").await?;
+    pub async fn bytes(&self, path: &str) -> anyhow::Result<(u16, Vec<u8>)> {
+        let reply = self.raw(&self.key, Method::GET, path, None).await?;
         let status = reply.status().as_u16();
         Ok((status, reply.bytes().await?.to_vec()))
     }

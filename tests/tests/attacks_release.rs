@@ -389,6 +389,7 @@ async fn desk(folder: &Path, clock: Arc<SetClock>, ci: &DeviceKey) -> anyhow::Re
             broker::notify::egress::Egress::new(Vec::new(), &[])?,
             PUBLIC.into(),
         ),
+        backups: broker::desk::backups::Backups::new(None),
         metrics: Metrics::default(),
         place: Place {
             public_url: PUBLIC.into(),

@@ -23,7 +23,7 @@ const FLOORS: [&[&str]; 11] = [
     &["vault"],
     &["desk"],
     &["publish"],
-    &["admin", "watch"],
+    &["admin", "watch", "backup"],
     &["http"],
     &["config", "main", "start"],
 ];

@@ -357,7 +357,7 @@ async fn attack_46_a_phone_takes_every_proof_of_consistency_and_no_spoilt_one() 
 }
 
 async fn bytes(device: &Device, path: &str) -> Option<Vec<u8>> {
-    let reply = device.raw(path).await.unwrap();
+    let reply = device.bytes(path).await.unwrap();
     (reply.0 == 200).then_some(reply.1)
 }
 

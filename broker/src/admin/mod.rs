@@ -17,5 +17,6 @@ pub mod people;
 mod qr;
 pub mod recovery;
 pub mod reminders;
+pub mod restored;
 pub mod signed;
 pub mod tokens;

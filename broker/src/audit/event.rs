@@ -26,6 +26,39 @@ pub const TEXT_MAX: usize = 512;
 pub enum Event {
     /// The daemon started.
     BrokerStarted,
+    /// A backup is being taken.
+    BackupTaken {
+        /// By whom; nobody: by the broker itself.
+        by: Option<PersonId>,
+    },
+    /// The broker could not make a backup by itself.
+    BackupFailed,
+    /// This database was restored from a backup: what was recorded after it is lost.
+    BrokerRestored {
+        /// When the backup was taken.
+        taken: UnixTime,
+        /// Entries of the log that came back.
+        entries: u64,
+    },
+    /// The log is shorter than it was, or another: somebody put an older database here.
+    RolledBack {
+        /// Entries that it was known to have.
+        known: u64,
+    },
+    /// An admin agreed to go on with an older database.
+    RestoredAgreed {
+        /// Who.
+        by: PersonId,
+        /// With which device.
+        device: DeviceId,
+        /// Entries of the log that this device saw before, and that are lost.
+        lost: u64,
+    },
+    /// Enough admins agreed: approvals count again.
+    RestoredAccepted {
+        /// Who.
+        by: Vec<PersonId>,
+    },
     /// The vault was sealed.
     Sealed,
     /// The vault was unsealed.

@@ -11,7 +11,10 @@ use proto::{
     device::DeviceKey,
     log::{
         checkpoint::{Checkpoint, NoteError},
-        merkle::{Frontier, Node, TreeHash, consistency_plan, inclusion_plan, leaf_hash, prove},
+        merkle::{
+            Frontier, Node, TreeHash, consistency_plan, inclusion_plan, leaf_hash, prove,
+            range_hash,
+        },
         tile::Tile,
     },
 };
@@ -183,6 +186,12 @@ impl Tree {
             return Err(TreeError::Damaged("node"));
         }
         Ok(Some(hashes))
+    }
+
+    /// The root of the tree of the first `size` entries.
+    pub fn root_at(&self, store: &dyn Store, size: u64) -> Result<TreeHash, TreeError> {
+        self.within(size)?;
+        range_hash(&(0..size), |node| read_node(store, node))
     }
 
     fn within(&self, size: u64) -> Result<(), TreeError> {

@@ -17,6 +17,7 @@ pub(super) fn check(config: &Config) -> Result<(), (usize, String)> {
     }
     origin(&config.public_url, "public_url")?;
     config.push.patterns()?;
+    config.backup.check()?;
     for url in &config.push.origins {
         origin(url, "origins")?;
         secure(url, "origins")?;

@@ -1,5 +1,6 @@
 //! The configuration file. Unknown keys are errors; every error names file, line and key.
 
+mod backup;
 mod check;
 
 use crate::{
@@ -13,6 +14,7 @@ use crate::{
     },
     telemetry::LogFormat,
 };
+pub use backup::Backup;
 use proto::ids::RegistryId;
 use serde::Deserialize;
 use std::{
@@ -26,6 +28,9 @@ use url::Url;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Where this very file lies.
+    #[serde(skip)]
+    pub path: PathBuf,
     /// Folder of the store, the vault's key file and uploads on their way.
     pub data: PathBuf,
     /// What people, devices and jobs call the broker: scheme, host and port.
@@ -54,6 +59,9 @@ pub struct Config {
     /// Which servers notifications may go to.
     #[serde(default)]
     pub push: Push,
+    /// Backups.
+    #[serde(default)]
+    pub backup: Backup,
     /// Who issues IdTokens.
     #[serde(default, rename = "issuer")]
     pub issuers: Vec<Spanned<IssuerConfig>>,
@@ -333,6 +341,7 @@ pub fn load(path: &Path) -> Result<Config, String> {
         format!("{shown}{place}: {}", e.message())
     })?;
     check::check(&config).map_err(|(at, why)| format!("{shown}{}: {why}", place(&text, at)))?;
+    path.clone_into(&mut config.path);
     let folder = path.parent().unwrap_or(Path::new("."));
     let resolve = |p: &mut PathBuf| {
         if p.is_relative() {
@@ -341,6 +350,7 @@ pub fn load(path: &Path) -> Result<Config, String> {
     };
     resolve(&mut config.data);
     resolve(&mut config.policy);
+    config.backup.folder.iter_mut().for_each(resolve);
     if let Some(tls) = &mut config.tls {
         resolve(&mut tls.certificate);
         resolve(&mut tls.key);

@@ -155,11 +155,22 @@ fn of_person(person: &PersonId) -> Vec<u8> {
     key
 }
 
-fn binding(key: &[u8]) -> Binding<'_> {
+pub(crate) fn binding(key: &[u8]) -> Binding<'_> {
     Binding {
         table: "channel",
         record: key,
         purpose: "notification channel",
+        registry: None,
+        scope: None,
+        version: 0,
+    }
+}
+
+pub(crate) const fn vapid_binding() -> Binding<'static> {
+    Binding {
+        table: "key",
+        record: VAPID,
+        purpose: "push services' key",
         registry: None,
         scope: None,
         version: 0,
@@ -261,14 +272,7 @@ impl Desk {
 
     /// The broker's identity at push services: made once, when it is first wanted, and sealed.
     pub async fn vapid(&self) -> Result<Vapid, Fault> {
-        let binding = Binding {
-            table: "key",
-            record: VAPID,
-            purpose: "push services' key",
-            registry: None,
-            scope: None,
-            version: 0,
-        };
+        let binding = vapid_binding();
         let damaged = || Fault::Damaged("the key for push services");
         if self.live.get(KEYS, VAPID)?.is_none() {
             let fresh = Vapid::make().map_err(|_| damaged())?;

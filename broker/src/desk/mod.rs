@@ -1,6 +1,7 @@
 //! The parts that the verbs work with. Whatever a test replaces comes in through here; the daemon
 //! has no global and no test door.
 
+pub mod backups;
 pub mod bells;
 pub mod factors;
 pub mod guests;
@@ -10,6 +11,7 @@ pub mod offered;
 pub mod people;
 pub mod pushes;
 pub mod ration;
+pub mod restored;
 pub mod uploads;
 pub mod waiters;
 
@@ -98,6 +100,8 @@ pub struct Desk {
     pub passkeys: Option<Passkeys>,
     /// What people are rung with.
     pub bells: bells::Bells,
+    /// Where backups go.
+    pub backups: backups::Backups,
     /// What is counted.
     pub metrics: Metrics,
     /// Addresses and folders.
@@ -313,7 +317,7 @@ impl Desk {
     }
 }
 
-fn log_binding() -> Binding<'static> {
+pub(crate) fn log_binding() -> Binding<'static> {
     Binding {
         table: "key",
         record: b"log",

@@ -339,7 +339,7 @@ pub fn index_devices(mut batch: Batch, person: &Person) -> Batch {
 /// Most people of one broker.
 pub const PEOPLE_MAX: usize = 1000;
 
-fn totp_binding(person: &PersonId) -> Binding<'_> {
+pub(crate) fn totp_binding(person: &PersonId) -> Binding<'_> {
     Binding {
         table: "person",
         record: person.as_str().as_bytes(),

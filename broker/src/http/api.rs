@@ -60,6 +60,8 @@ pub async fn status(call: Call) -> Done {
         sealed: desk.vault.is_sealed(),
         time: call.now,
         clock_suspect: desk.world.clock_suspect(),
+        // What cannot be read stops as well.
+        restored: desk.restored().map_or(true, |mark| mark.is_some()),
         log_key,
         audience: desk.place.public_url.clone(),
     }))

@@ -7,6 +7,7 @@ mod acts;
 pub mod api;
 mod app;
 pub mod auth;
+mod backups;
 pub mod channels;
 mod custody;
 mod inspected;

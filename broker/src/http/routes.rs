@@ -4,7 +4,7 @@
 use super::{
     acts, api, app,
     auth::{Arrived, Signatures, Signer},
-    channels, custody, inspected, log, own, past,
+    backups, channels, custody, inspected, log, own, past,
     reply::Failed,
     watched,
 };
@@ -238,6 +238,14 @@ routes! {
         "Confirms it: holders with their opened `share`, and a second admin.";
     DELETE "/v1/admin/unseal-method" Admin custody::cancel_method:
         "Takes it back.";
+    POST   "/v1/admin/backup" Admin backups::take:
+        "A backup of the whole broker, encrypted to `recipients` of the configuration, as bytes.";
+    GET    "/v1/admin/backups" Admin backups::state:
+        "Whether backups are made, and when the last one was.";
+    GET    "/v1/admin/restored" Admin backups::restored:
+        "Whether the database is an older copy, and which admins agreed to go on with it.";
+    POST   "/v1/admin/restored/agree" Admin backups::agree:
+        "Agrees to go on with it; with a second factor.";
     POST   "/v1/admin/clock" Admin api::trust_clock:
         "Trusts the broker's wall clock again after it jumped.";
 }

@@ -24,6 +24,8 @@ pub enum About {
     Act,
     /// The policy is to allow more.
     Policy,
+    /// The database is an older copy; an admin agreed to go on with it.
+    Restored,
     /// Somebody's lost factors are to be replaced.
     Recovery,
     /// A registry token is to be rotated.
@@ -46,6 +48,7 @@ impl About {
             Self::Custody => "custody",
             Self::Act => "act",
             Self::Policy => "policy",
+            Self::Restored => "restored",
             Self::Recovery => "recovery",
             Self::Token => "token",
             Self::Settings => "settings",
@@ -66,6 +69,7 @@ impl About {
             Self::Policy => {
                 "The policy is to allow more: look at what changes, and object if it should not."
             }
+            Self::Restored => "The broker was put back to an older state: look what was lost.",
             Self::Recovery => "Somebody's lost factors are to be replaced: look who asks for it.",
             Self::Token => "A registry token is to be rotated: look at the list of tokens.",
             Self::Settings => {

@@ -205,6 +205,8 @@ async fn approve(
     mut evidence: Evidence,
     now: UnixTime,
 ) -> Result<Answered, Refusal> {
+    // Before any factor is looked at: nothing is spent or charged for what cannot count.
+    judge::serves(desk)?;
     let record = &held.record;
     let State::Pending {
         evidence: before,

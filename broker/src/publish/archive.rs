@@ -21,6 +21,8 @@ const LEAVES_KEPT: u64 = 2000;
 /// Moves what is finished. Idempotent: a crash between the two stores leaves both, and the next
 /// round finishes.
 pub async fn archive(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
+    // A backup looks at both stores; nothing moves between its two looks.
+    let _moving = desk.backups.moving.lock().await;
     // What is remembered of a release needs the key. While it is away nothing is asked, so that little waits here.
     let mut full = !desk.vault.is_sealed();
     while full {

@@ -142,6 +142,15 @@ pub fn is_as_opened(desk: &Desk, record: &Record) -> Result<bool, Fault> {
     Ok(vault.mac_holds(Domain::Row, &record.beside_the_digest(), &bound)?)
 }
 
+/// Whether anything may be approved or released at all. Whoever lets something through asks this, here or by way
+/// of [`judge`]: a database that was put back knows nothing of what was decided after it (attack 45).
+pub fn serves(desk: &Desk) -> Result<(), Refusal> {
+    match desk.restored()? {
+        None => Ok(()),
+        Some(_) => Err(Refusal::Restored),
+    }
+}
+
 /// What the policy says of a stored request with this evidence.
 pub fn judge(
     desk: &Desk,
@@ -150,6 +159,7 @@ pub fn judge(
     published: &[Option<Vec<VersionText>>],
     now: UnixTime,
 ) -> Result<Verdict, Refusal> {
+    serves(desk)?;
     if !is_as_opened(desk, record)? {
         return Err(Fault::Damaged("a request").into());
     }

@@ -260,6 +260,11 @@ pub fn freeze_row(desk: &Desk, package: &str, freeze: &Freeze) -> Result<Vec<u8>
     }
 }
 
+/// Whether a freeze was written while the vault was sealed, and can prove nothing.
+pub(crate) fn is_frozen_while_sealed(stored: &[u8]) -> bool {
+    stored.starts_with(&SEALED_MARK)
+}
+
 /// A package's freeze and its row version, if it is frozen. Absence alone is a thaw: a row that the
 /// broker did not write, or that is damaged, still freezes, keeps nobody from the others, and names nobody of
 /// those who ask for a thaw (attack 50 by whoever writes the database).
@@ -368,7 +373,7 @@ fn encode(record: &Record) -> Result<Vec<u8>, Fault> {
 /// Reads a row as the request that its key names. Evidence signs the digest, and everything else is
 /// judged by the facts: a row whose digest is not its facts' own would carry one request's approvals
 /// over to another's bytes (attack 15, by whoever writes the database).
-fn decode(id: RequestId, bytes: &[u8]) -> Result<Record, Fault> {
+pub(crate) fn decode(id: RequestId, bytes: &[u8]) -> Result<Record, Fault> {
     let record: Record = serde_json::from_slice(bytes).map_err(|_| Fault::Damaged("a request"))?;
     if record.facts.id == id && record.facts.digest() == record.digest {
         Ok(record)

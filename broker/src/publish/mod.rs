@@ -130,6 +130,16 @@ pub enum Refusal {
     /// The broker's clock jumped.
     #[error("the broker's clock jumped: TOTP codes and id tokens are refused")]
     ClockSuspect,
+    /// The database is an older copy that the admins have not agreed to.
+    #[error(
+        "the broker's database is an older copy: nothing is approved or released until its admins have agreed to it"
+    )]
+    Restored,
+    /// A device saw what that copy does not have.
+    #[error(
+        "this device saw {0} entries of the log that this database does not have: what was approved, removed, rotated or frozen then is unknown here"
+    )]
+    Lost(u64),
     /// The tries are used up.
     #[error("too many wrong tries")]
     FactorExhausted,
@@ -249,6 +259,14 @@ pub fn problem(refusal: &Refusal) -> Problem {
         Refusal::ClockSuspect => (
             Code::ClockSuspect,
             "Denying and device-key approvals work. An admin checks the clock of the broker's machine, then: countersign admin trust-clock.",
+        ),
+        Refusal::Restored => (
+            Code::Restored,
+            "Denying and freezing work. Admins look at what was lost, and agree: countersign admin restored.",
+        ),
+        Refusal::Lost(_) => (
+            Code::NotAllowed,
+            "Look for a newer backup. To go on without them: countersign admin restored agree --despite-loss.",
         ),
         Refusal::FactorExhausted => (
             Code::FactorExhausted,

@@ -41,6 +41,7 @@ pub async fn collect(
     ticket: &Bearer,
     now: UnixTime,
 ) -> Result<Collected, Refusal> {
+    judge::serves(desk)?;
     for _ in 0..100 {
         let Some(held) = ledger::live(desk, id)? else {
             let record = super::close::status(desk, id, ticket)?;

@@ -11,6 +11,7 @@ use broker::{
     config::{Config, RegistryEntry},
     desk::{
         Desk, Place, Registry,
+        backups::Backups,
         bells::Bells,
         factors::Factors,
         guests::Guests,
@@ -28,7 +29,7 @@ use broker::{
     registry::{Address, Timeouts},
     store::{
         Store,
-        redb::{Options, Redb},
+        redb::{OpenError, Options, Redb},
     },
     telemetry::Metrics,
     vault::Vault,
@@ -56,10 +57,14 @@ pub(super) fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk
     };
     let open = |name: &str, options: Options| -> Result<Arc<dyn Store>> {
         let path = config.data.join(name);
-        let store = Redb::open(&path, options.on_fatal(fatal())).with_context(|| {
-            format!("{}: make a broker first: countersignd init", path.display())
-        })?;
-        Ok(Arc::new(store))
+        match Redb::open(&path, options.on_fatal(fatal())) {
+            Ok(store) => Ok(Arc::new(store)),
+            Err(OpenError::Absent(path)) => bail!(
+                "{}: there is no broker; make one (countersignd init), or restore one (countersignd restore)",
+                path.display()
+            ),
+            Err(error) => Err(error).with_context(|| path.display().to_string()),
+        }
     };
     let live = open("live.redb", Options::new(LIVE_CACHE))?;
     let history = open("history.redb", Options::new(HISTORY_CACHE).quick_repair())?;
@@ -112,6 +117,7 @@ pub(super) fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk
         watching: tokio::sync::Mutex::default(),
         passkeys: Passkeys::at(config.public_url.get_ref()),
         bells: bells(config, &public_url)?,
+        backups: Backups::new(config.backup.plan(&config.path, &config.policy)),
         metrics: Metrics::default(),
         place: Place {
             public_url,

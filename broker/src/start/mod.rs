@@ -2,6 +2,7 @@
 
 mod desk;
 mod init;
+mod restore;
 mod rounds;
 mod unseal;
 
@@ -23,6 +24,7 @@ use broker::{
 };
 pub(crate) use init::init;
 use proto::answer::Factor;
+pub(crate) use restore::{DrillArgs, RestoreArgs, drill, look, restore};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -67,6 +69,11 @@ pub(crate) async fn serve(config: Config, path: PathBuf) -> Result<()> {
         ),
     };
     unseal::unseal(&config, &desk).await?;
+    if desk.restored()?.is_some() {
+        tracing::error!(
+            "THE DATABASE IS AN OLDER COPY: nothing is approved or released until its admins have agreed to it: countersign admin restored"
+        );
+    }
     let now = desk.world.now();
     desk.commit(Batch::new(), &[Event::BrokerStarted], now)
         .await?;
@@ -106,6 +113,7 @@ pub(crate) async fn serve(config: Config, path: PathBuf) -> Result<()> {
     tasks.spawn(rounds::keep_settling(Arc::clone(&desk), stopping.clone()));
     tasks.spawn(rounds::keep_fetching(Arc::clone(&desk), stopping.clone()));
     tasks.spawn(rounds::keep_ringing(Arc::clone(&desk), stopping.clone()));
+    tasks.spawn(rounds::keep_backups(Arc::clone(&desk), stopping.clone()));
     tasks.spawn(rounds::keep_watching(Arc::clone(&desk), stopping.clone()));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(listen = %config.listen.get_ref(), sealed = desk.vault.is_sealed(), "serving");

@@ -2,6 +2,7 @@
 
 use broker::{
     admin::{clock, gate, invites, reminders, tokens},
+    backup::folder,
     desk::Desk,
     publish::{archive, close, confirm, deposit, fetch, outbox, pushes, ring, settle, unseen},
     watch::round,
@@ -10,6 +11,8 @@ use proto::time::UnixTime;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
+/// Pause between two looks whether a backup is due.
+const BACKUPS: Duration = Duration::from_secs(5);
 /// Pause between two sweeps.
 const SWEEP: Duration = Duration::from_secs(1);
 /// Pause between two looks at what is unclear.
@@ -94,6 +97,30 @@ pub(super) async fn keep_watching(desk: Arc<Desk>, mut stop: watch::Receiver<boo
             if let Err(why) = round::round(&desk, None).await {
                 tracing::error!(%why, "a round of the watch failed");
             }
+        }
+    };
+    tokio::select! {
+        _ = stop.changed() => {}
+        () = work => {}
+    }
+}
+
+/// Makes backups when they are due. One that is on its way is left half written when the broker stops; the next
+/// start removes it.
+pub(super) async fn keep_backups(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
+    let work = async {
+        let mut tried = UnixTime(0);
+        loop {
+            if let Err(why) = folder::round(&desk, &mut tried, desk.world.now()).await {
+                tracing::error!(%why, "no backup was made");
+            }
+            let taken = desk.backups.last().map_or(0, |last| last.taken.0);
+            desk.metrics
+                .backup_taken
+                .set(i64::try_from(taken).unwrap_or_default());
+            let marked = desk.restored().map_or(true, |mark| mark.is_some());
+            desk.metrics.restored.set(i64::from(marked));
+            tokio::time::sleep(BACKUPS).await;
         }
     };
     tokio::select! {

@@ -24,6 +24,9 @@ pub mod shares;
 pub mod spent;
 pub mod tokens;
 
+#[cfg(test)]
+mod pairs_tests;
+
 pub use envelope::Binding;
 pub use key_file::{InitError, Unseal, UnsealError, UnsealMethod};
 pub use seal::{Domain, Sealed, Vault};

@@ -19,10 +19,12 @@ use zeroize::Zeroizing;
 
 mod acts;
 mod audit;
+mod backup;
 mod client_key;
 mod custody;
 mod doctor;
 mod registry;
+mod restored;
 mod stages;
 mod token;
 mod watch;
@@ -83,6 +85,10 @@ Your own login at the registry rejects one: npm stage reject <STAGE>.")]
     ShareKey(custody::ShareKeyArgs),
     /// What opens the vault: look at it, change it, confirm a change
     UnsealMethod(custody::MethodArgs),
+    /// Take a backup of the whole broker, encrypted to the recipients of its configuration
+    Backup(backup::BackupArgs),
+    /// An older database was put back: what was lost, and who agreed to go on with it
+    Restored(restored::RestoredArgs),
     /// Trust the broker's clock again after it jumped; your own clock must agree with it
     TrustClock,
     /// The audit log
@@ -202,6 +208,8 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         Command::Unseal(args) => custody::unseal(context, &args).await,
         Command::ShareKey(args) => custody::share_key(context, &args).await,
         Command::UnsealMethod(args) => custody::method(context, args).await,
+        Command::Backup(args) => backup::run(context, &args).await,
+        Command::Restored(args) => restored::run(context, args).await,
         Command::TrustClock => trust_clock(context).await,
         Command::Audit(command) => audit::run(context, command).await,
         Command::Status => status(context).await,
@@ -398,10 +406,11 @@ async fn status(context: &Context) -> Result<(), Failure> {
     let alarms = watch::alarms(&watch);
     let held = custody::now(&device).await?;
     let waiting = acts::now(&device).await?;
+    let backups = backup::known(&device).await?;
     let clock = edge::now().0.abs_diff(status.time.0);
     if context.out.json {
         let value = serde_json::json!({
-            "broker": status, "tokens": tokens, "people": people, "clock_difference": clock,
+            "broker": status, "backups": backups, "tokens": tokens, "people": people, "clock_difference": clock,
             "alarms": alarms, "custody": custody::told(&held), "acts": waiting,
         });
         return context.out.json(&value);
@@ -419,6 +428,7 @@ async fn status(context: &Context) -> Result<(), Failure> {
     {
         context.out.line(&context.out.warning(&warning))?;
     }
+    backup::line(context, &backups)?;
     let admins = people.iter().filter(|p| p.admin).count();
     context
         .out

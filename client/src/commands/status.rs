@@ -25,6 +25,9 @@ pub(crate) async fn status(context: &Context) -> Result<(), Failure> {
     if status.sealed {
         return Err(is_sealed());
     }
+    if status.restored {
+        return Err(is_older());
+    }
     Ok(())
 }
 
@@ -34,6 +37,15 @@ pub(crate) fn is_sealed() -> Failure {
         Exit::Unreachable,
         "The vault is sealed.",
         "An admin unseals it with `countersign admin unseal` (the passphrase, or shares of several admins).",
+    )
+}
+
+/// What the status ends with while the database is an older copy.
+fn is_older() -> Failure {
+    Failure::new(
+        Exit::Unreachable,
+        "The broker's database is an older copy.",
+        "Its admins look at what was lost, and agree to go on with it: `countersign admin restored`.",
     )
 }
 
@@ -50,6 +62,12 @@ pub(crate) fn describe(base: &str, status: &BrokerStatus) -> String {
         text.push_str(
             "\n! the broker's clock jumped: TOTP codes and id tokens are refused until an admin has checked it\n\
              ! (`countersign admin trust-clock`) or it agrees again; denying and device-key approvals work",
+        );
+    }
+    if status.restored {
+        text.push_str(
+            "\n! THE DATABASE IS AN OLDER COPY: nothing is approved or released until its admins have agreed to it\n\
+             ! (`countersign admin restored`); denying and freezing work",
         );
     }
     if let Some(key) = &status.log_key {

@@ -81,6 +81,34 @@ pub(crate) fn build(url: &Url, ca: Option<&std::path::Path>) -> Result<reqwest::
     })
 }
 
+/// Writes a reply to a file as it comes; returns its bytes.
+pub(crate) async fn copy(
+    mut response: Response,
+    to: &mut impl std::io::Write,
+) -> Result<u64, Failure> {
+    let announced = response.content_length();
+    let mut bytes = 0;
+    loop {
+        let chunk = response.chunk().await.map_err(|e| {
+            Failure::unreachable(
+                format!("The reply broke off: {}.", cause(&e)),
+                "Run the command again.",
+            )
+        })?;
+        let Some(chunk) = chunk else { break };
+        bytes += chunk.len() as u64;
+        to.write_all(&chunk)
+            .map_err(|e| Failure::file(std::path::Path::new("the file"), &e))?;
+    }
+    if announced.is_some_and(|announced| announced != bytes) {
+        return Err(Failure::unreachable(
+            "The reply broke off.",
+            "Run the command again.",
+        ));
+    }
+    Ok(bytes)
+}
+
 /// Reads a reply of at most `max` bytes, so that nobody can fill the memory.
 pub(crate) async fn read(mut response: Response, max: usize) -> Result<Vec<u8>, Failure> {
     let mut body = Vec::new();

@@ -123,6 +123,9 @@ pub struct BrokerStatus {
     /// Whether it jumped: TOTP codes and id tokens are refused until it is trusted again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub clock_suspect: bool,
+    /// Whether the database is an older copy: nothing is approved or released until the admins have agreed to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restored: bool,
     /// The log's verification key (C2SP signed-note vkey), once unsealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_key: Option<String>,

@@ -29,6 +29,8 @@ mod machine;
 mod nginx;
 #[path = "../bench/phone.rs"]
 mod phone;
+#[path = "../bench/restore.rs"]
+mod restore;
 #[path = "../bench/sink.rs"]
 mod sink;
 #[path = "../bench/upload.rs"]
@@ -86,6 +88,8 @@ enum Only {
     Phone(phone::Arguments),
     /// The log and a receipt, verified by the client
     Log(log::Arguments),
+    /// A backup with many tokens, and the way back
+    Restore(restore::Arguments),
 }
 
 /// A broker that is set up, with what drives it.
@@ -116,6 +120,7 @@ async fn main() -> anyhow::Result<()> {
             let client = std::env::current_exe()?.with_file_name("countersign");
             return log::run(logs, &client);
         }
+        Some(Only::Restore(backups)) => return restore::run(backups).await,
         // Measured with a daemon, which is looked for first.
         Some(Only::Card(_)) | None => {}
     }

@@ -5,7 +5,7 @@ use crate::{
     audit::{event::Event, reason::AnswerRefusal},
     desk::{Desk, Fault, people::Person},
     publish::{
-        Refusal, ledger,
+        Refusal, judge, ledger,
         prove::{
             About, Proved, kind_of, prove_in_browser, prove_now, totp_record, totp_record_holds,
         },
@@ -57,6 +57,8 @@ pub async fn intend(
     if life.saturating_add(CALL_WINDOW) < LIFE_MIN || life > LIFE_MAX.saturating_add(CALL_WINDOW) {
         return Err(bad("an intent lives 1 minute to 24 hours"));
     }
+    // What is announced may count as an approval.
+    judge::serves(desk)?;
     let accepted = may_announce(desk, person, &statement.items)?;
     let Some(public_key) = person.key_of(&statement.device) else {
         return Err(Refusal::NotAllowed(

@@ -140,7 +140,7 @@ impl Told<'_> {
 
 fn concerned(desk: &Desk, notice: &Notice, person: &Person) -> bool {
     match notice.about {
-        About::Thaw | About::Token | About::Custody | About::Act => person.admin,
+        About::Thaw | About::Token | About::Custody | About::Act | About::Restored => person.admin,
         About::Recovery | About::Policy => true,
         _ => inbox::answers_for(desk, &notice.package, person),
     }

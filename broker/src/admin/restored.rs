@@ -1,0 +1,216 @@
+//! An older database that was put back: looked at by the admins, who agree to go on with it.
+//!
+//! Two admins agree who were enrolled when the copy was taken, each in a terminal with a second factor; where
+//! there was one alone, he does. Each device sends the last checkpoint that it saw. That can show that something
+//! was lost, and never that nothing was: a log goes on after a device has looked. So it is a reason to stop and
+//! think, which is overruled by name only, and no key to the broker by itself.
+
+use super::own::{Own, current};
+use crate::{
+    audit::event::Event,
+    desk::{
+        Desk, Fault,
+        people::Versioned,
+        restored::{self, Mark, Marked},
+    },
+    notify::About,
+    publish::{Refusal, prove::prove_in_terminal, ring},
+    store::{Batch, Table},
+};
+use proto::{
+    factors::change,
+    ids::{DeviceId, PersonId},
+    log::checkpoint::{Checkpoint, LogKey},
+    restored::{Agree, Agreed, RestoredState},
+    time::UnixTime,
+};
+use serde::{Deserialize, Serialize};
+
+/// Who agreed, by person; authenticated.
+const AGREED: Table = Table("restored-agreed");
+/// Admins who must agree, where there are as many.
+const NEEDED: usize = 2;
+
+#[derive(Serialize, Deserialize)]
+struct Yes {
+    /// To which restore.
+    to: String,
+    device: DeviceId,
+    lost: u64,
+}
+
+/// Whether this is an older copy, and who agreed to go on with it.
+pub fn state(desk: &Desk) -> Result<RestoredState, Refusal> {
+    let Some(Marked { mark, .. }) = desk.restored()? else {
+        return Ok(RestoredState::default());
+    };
+    let Some(mark) = mark else {
+        return Ok(RestoredState {
+            restored: true,
+            ..RestoredState::default()
+        });
+    };
+    let may = admins(desk, &mark)?;
+    let mut agreed = Vec::new();
+    for person in &may {
+        agreed.extend(yes(desk, person, &mark)?.map(|yes| Agreed {
+            person: person.clone(),
+            lost: yes.value.lost,
+        }));
+    }
+    Ok(RestoredState {
+        restored: true,
+        taken: Some(mark.taken),
+        since: Some(mark.restored),
+        entries: mark.entries,
+        needed: needed(&may),
+        may,
+        agreed,
+    })
+}
+
+/// An admin agrees. The one that makes them enough takes the mark away.
+pub async fn agree(
+    desk: &Desk,
+    own: Own<'_>,
+    given: &Agree,
+    now: UnixTime,
+) -> Result<RestoredState, Refusal> {
+    let Some(Marked { version, mark }) = desk.restored()? else {
+        return Err(Refusal::BadRequest(
+            "this database was not restored, or it was agreed to already".to_owned(),
+        ));
+    };
+    let mark = mark.ok_or(Fault::Damaged("the mark of a restore"))?;
+    let by = current(desk, own)?;
+    let may = admins(desk, &mark)?;
+    if !may.contains(own.person) {
+        return Err(Refusal::NotAllowed(
+            "only who was an admin already when the copy was taken agrees to it".to_owned(),
+        ));
+    }
+    let lost = lost(desk, &mark, given.checkpoint.as_deref()).await?;
+    if lost > 0 && !given.despite_loss {
+        return Err(Refusal::Lost(lost));
+    }
+    let object = restored_object(&mark);
+    let about = (change::RESTORED, object.as_str());
+    let mut batch =
+        prove_in_terminal(desk, &by.value, own.device, about, &given.factor, now).await?;
+    // Who was removed or changed meanwhile agrees to nothing, and the mark is the one that was looked at.
+    batch = batch.require(
+        crate::desk::people::PEOPLE,
+        own.person.as_str().as_bytes(),
+        by.version,
+    );
+    let mut events = vec![Event::RestoredAgreed {
+        by: own.person.clone(),
+        device: own.device.clone(),
+        lost,
+    }];
+    let mut agreed = vec![own.person.clone()];
+    for other in may.iter().filter(|p| *p != own.person) {
+        if yes(desk, other, &mark)?.is_some() {
+            agreed.push(other.clone());
+        }
+    }
+    let (table, key) = restored::row();
+    if agreed.len() >= needed(&may) {
+        batch = batch.delete(table, key, version);
+        for (person, row) in desk
+            .live
+            .range(AGREED, b"", None, usize::MAX)
+            .map_err(Fault::from)?
+        {
+            batch = batch.delete(AGREED, person, row.version);
+        }
+        events.push(Event::RestoredAccepted { by: agreed });
+    } else {
+        batch = batch.require(table, key, version);
+        batch = stored(desk, batch, own, &mark, lost)?;
+    }
+    batch = ring::notice(desk, batch, About::Restored, "", Some(own.person))?;
+    desk.commit(batch, &events, now).await?;
+    state(desk)
+}
+
+/// What a second factor is about when somebody agrees.
+fn restored_object(mark: &Mark) -> String {
+    format!("{} {}", mark.taken.0, mark.entries)
+}
+
+fn stored(
+    desk: &Desk,
+    batch: Batch,
+    own: Own<'_>,
+    mark: &Mark,
+    lost: u64,
+) -> Result<Batch, Refusal> {
+    let key = own.person.as_str().as_bytes();
+    let row = Yes {
+        to: mark.id.clone(),
+        device: own.device.clone(),
+        lost,
+    };
+    let row = desk.authentic(AGREED, key, &row)?;
+    Ok(match desk.live.get(AGREED, key).map_err(Fault::from)? {
+        None => batch.create(AGREED, key, row),
+        Some(old) => batch.replace(AGREED, key, old.version, row),
+    })
+}
+
+/// A person's yes to this very restore, by a device that he still has.
+fn yes(desk: &Desk, person: &PersonId, mark: &Mark) -> Result<Option<Versioned<Yes>>, Fault> {
+    let held = desk.authentic_row::<Yes>(AGREED, person.as_str().as_bytes());
+    let held = match held {
+        // Nobody's yes, and it keeps nobody from saying it again.
+        Err(Fault::Damaged(_)) => None,
+        held => held?,
+    };
+    let Some(yes) = held.filter(|yes| yes.value.to == mark.id) else {
+        return Ok(None);
+    };
+    let person = desk.person(person)?;
+    let has = person.is_some_and(|p| p.value.device(&yes.value.device).is_some());
+    Ok(has.then_some(yes))
+}
+
+/// Admins who were enrolled when the copy was taken: whoever was made one since may be anybody's.
+fn admins(desk: &Desk, mark: &Mark) -> Result<Vec<PersonId>, Fault> {
+    let people = desk.people()?;
+    let then = people
+        .iter()
+        .filter(|p| p.admin && p.since().is_some_and(|since| since <= mark.taken));
+    Ok(then.map(|p| p.id.clone()).collect())
+}
+
+/// Nobody alone where two are there; and never nobody.
+fn needed(may: &[PersonId]) -> usize {
+    may.len().clamp(1, NEEDED)
+}
+
+/// How many entries a device saw that this database does not have. None of it says nothing about what came after
+/// the device's last look.
+async fn lost(desk: &Desk, mark: &Mark, seen: Option<&str>) -> Result<u64, Refusal> {
+    let Some(note) = seen else {
+        return Ok(0);
+    };
+    let key = desk.log_key()?;
+    let key = LogKey::new(&desk.place.origin, key.public());
+    let key = key.map_err(|_| Fault::Damaged("the log key"))?;
+    // Whoever sends what this log never signed sends nothing.
+    let Ok(seen) = Checkpoint::open(note, &key) else {
+        return Err(Refusal::BadRequest(
+            "this device's checkpoint is of another log".to_owned(),
+        ));
+    };
+    let (size, _) = desk.checkpoint().await?;
+    if seen.size <= size {
+        let root = desk.tree.root_at(&*desk.history, seen.size);
+        if root.map_err(|e| Fault::Store(e.to_string()))? == seen.root {
+            return Ok(0);
+        }
+    }
+    // This log's key signed it, and it is no part of this log.
+    Ok(seen.size.saturating_sub(mark.entries).max(1))
+}

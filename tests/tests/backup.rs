@@ -1,0 +1,580 @@
+//! Backups: taken of a broker that serves, restored on a bare machine, tried out; and what whoever has one gets.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test's helpers fail by panic, as the tests do"
+)]
+
+use proto::answer::Decision;
+use serde_json::{Value, json};
+use stand::{
+    backups::Vaulted,
+    daemon::Daemon,
+    now,
+    people::{Device, NO_REGISTRY, Office, Reply, STEP},
+    root,
+    team::{POLICY as TEAM_POLICY, Team},
+};
+use std::{
+    collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration,
+};
+
+const POLICY: &str = stand::kept::POLICY;
+const TOKEN: &str = "canary-registry-token";
+
+async fn office(vaulted: &Vaulted) -> Office {
+    let builder = vaulted.of(Daemon::builder(), "");
+    Office::start_as(builder, POLICY, NO_REGISTRY)
+        .await
+        .unwrap()
+}
+
+/// A code that the broker has not seen: the one of the next step, once that has begun.
+async fn fresh_code(device: &Device) -> String {
+    let left = STEP - now().unwrap() % STEP;
+    tokio::time::sleep(Duration::from_secs(left)).await;
+    device.code(0).unwrap()
+}
+
+async fn agree(device: &Device, code: Option<String>, more: &Value) -> Reply {
+    let mut asked = json!({ "totp": code });
+    for (name, value) in more.as_object().unwrap() {
+        asked[name] = value.clone();
+    }
+    let path = "/v1/admin/restored/agree";
+    device.post(path, asked).await.unwrap()
+}
+
+async fn is_older(device: &Device) -> bool {
+    let status: Value = device.get("/v1/status").await.unwrap().ok().unwrap();
+    status["restored"] == true
+}
+
+async fn checkpoint(device: &Device) -> String {
+    let note = device.get("/v1/log/checkpoint").await.unwrap();
+    note.body.as_str().unwrap().to_owned()
+}
+
+fn kinds(events: &[Value]) -> Vec<&str> {
+    events.iter().map(|e| e["type"].as_str().unwrap()).collect()
+}
+
+fn report(out: &stand::Output) -> Value {
+    serde_json::from_str(&out.stdout).unwrap_or_else(|_| panic!("{out}"))
+}
+
+#[tokio::test]
+async fn a_backup_of_a_broker_that_serves_is_a_broker() {
+    let vaulted = Vaulted::new().unwrap();
+    let mut office = office(&vaulted).await;
+    let alice = office
+        .hire("alice", &["release"], false, &[])
+        .await
+        .unwrap();
+    office.store(TOKEN).await.unwrap();
+    let denied = office.open("@acme/down", "1.0.0", b"d").await.unwrap();
+    alice
+        .deny(&denied, false)
+        .await
+        .unwrap()
+        .ok::<Value>()
+        .unwrap();
+    let waits = office.open("@acme/left", "1.0.0", b"x").await.unwrap();
+    // Long enough for what is finished to be moved while it is copied.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let backup = vaulted.take(&office.admin, "one").await.unwrap();
+    let before = office.events().await.unwrap();
+    assert_eq!(before.last().unwrap()["type"], "backup-taken");
+    assert_eq!(before.last().unwrap()["by"], "robin");
+    // It goes on meanwhile.
+    assert_eq!(waits.state().await.unwrap(), "pending");
+
+    let drilled = report(
+        &vaulted
+            .drill(&office.daemon, &backup)
+            .await
+            .unwrap()
+            .ok()
+            .unwrap(),
+    );
+    assert_eq!(drilled["findings_count"], 0, "{drilled}");
+    assert_eq!(drilled["tokens"], 1, "{drilled}");
+    assert!(drilled["rows_proved"].as_u64().unwrap() > 5, "{drilled}");
+    // The restore's own entry comes on top.
+    assert_eq!(drilled["log_entries"], before.len() + 1, "{drilled}");
+    let left: Vec<_> = fs::read_dir(vaulted.folder()).unwrap().collect();
+    assert_eq!(left.len(), 2, "the drill leaves nothing: {left:?}");
+
+    let config = fs::read(office.daemon.config_path()).unwrap();
+    vaulted.put_back(&mut office, &backup).await.unwrap();
+    let data = office.daemon.dir().join("data");
+    let kept = fs::read(data.join("reference/countersign.toml")).unwrap();
+    assert!(kept == config, "the configuration of that time");
+    assert_eq!(
+        fs::metadata(&data).unwrap().permissions().mode() & 0o777,
+        0o700
+    );
+    let after = office.events().await.unwrap();
+    assert_eq!(after[..before.len()], before[..], "the log goes on");
+    assert_eq!(after[before.len()]["type"], "broker-restored");
+    assert_eq!(waits.state().await.unwrap(), "pending");
+    assert_eq!(denied.state().await.unwrap(), "denied");
+    let tokens = office.admin.get("/v1/admin/tokens").await.unwrap();
+    assert_eq!(tokens.body.as_array().unwrap().len(), 1);
+    // One admin alone: he agrees by himself. What waited is approved then.
+    assert!(is_older(&office.admin).await);
+    let done = agree(
+        &office.admin,
+        Some(office.admin.code(0).unwrap()),
+        &json!({}),
+    )
+    .await;
+    assert_eq!(done.body["restored"], false, "{}", done.body);
+    let code = alice.code(0).unwrap();
+    let approved = alice.approve(&waits, Some(&code)).await.unwrap();
+    assert!(approved.success(), "{}", approved.body);
+}
+
+#[tokio::test]
+async fn people_take_try_out_and_agree_with_our_own_programs() {
+    let vaulted = Vaulted::new().unwrap();
+    let registry = stand::parts::Verdaccio::start().await.unwrap();
+    let issuer = stand::parts::Issuer::start().await.unwrap();
+    let (url, token) = (registry.url.clone(), registry.token.clone());
+    let builder = Daemon::builder()
+        .policy(TEAM_POLICY)
+        .registry("npm", "npm", &url)
+        .registry("secrets", "generic", "");
+    let builder = vaulted.of(builder, "");
+    let team = Team::assemble(registry, issuer, builder, ("npm", &token), "");
+    let mut team = team.await.unwrap();
+    let status = team
+        .admin(&["admin", "status"])
+        .await
+        .unwrap()
+        .ok()
+        .unwrap();
+    assert!(status.stdout.contains("no backup is known"), "{status}");
+    let out = vaulted.folder().join("by-cli.backup");
+    let shown = out.display().to_string();
+    let taken = team.admin(&["admin", "backup", "--out", &shown]).await;
+    taken.unwrap().ok().unwrap();
+    assert_eq!(
+        fs::metadata(&out).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let drilled = vaulted
+        .drill(&team.daemon, &out)
+        .await
+        .unwrap()
+        .ok()
+        .unwrap();
+    assert_eq!(report(&drilled)["findings_count"], 0, "{drilled}");
+
+    let data = team.daemon.dir().join("data");
+    team.daemon.kill9();
+    fs::rename(&data, team.daemon.dir().join("aside")).unwrap();
+    let restored = vaulted
+        .restore(&team.daemon, &out, &data, &[])
+        .await
+        .unwrap();
+    assert!(
+        restored.stdout.contains("countersign admin restored"),
+        "{restored}"
+    );
+    team.daemon.restart().await.unwrap();
+    let status = team.admin(&["status"]).await.unwrap();
+    assert_eq!(status.status, Some(6), "{status}");
+    assert!(status.stdout.contains("OLDER COPY"), "{status}");
+    let told = team
+        .admin(&["admin", "restored"])
+        .await
+        .unwrap()
+        .ok()
+        .unwrap();
+    assert!(told.stdout.contains("0 of 1"), "{told}");
+    // The one that was spent when he enrolled, or was in the backup as spent, is none.
+    let left = STEP - now().unwrap() % STEP;
+    tokio::time::sleep(Duration::from_secs(left)).await;
+    let code = team.code(&team.admin).await.unwrap();
+    let agreed = team
+        .admin(&["admin", "restored", "agree", "--totp", &code])
+        .await;
+    let agreed = agreed.unwrap().ok().unwrap();
+    assert!(agreed.stdout.contains("approvals count"), "{agreed}");
+    team.admin(&["status"]).await.unwrap().ok().unwrap();
+}
+
+#[tokio::test]
+async fn attack_45_a_restored_database_lets_nothing_through_until_two_admins_agree() {
+    let vaulted = Vaulted::new().unwrap();
+    let mut office = office(&vaulted).await;
+    let alice = office
+        .hire("alice", &["release"], false, &[])
+        .await
+        .unwrap();
+    let carol = office.hire("carol", &[], true, &[]).await.unwrap();
+    office.store(TOKEN).await.unwrap();
+    let approved = office.open("@acme/left", "1.0.0", b"x").await.unwrap();
+    let code = alice.code(0).unwrap();
+    let done = alice.approve(&approved, Some(&code)).await.unwrap();
+    assert!(done.success(), "{}", done.body);
+    let waits = office.open("@acme/right", "1.0.0", b"y").await.unwrap();
+    let denied = office.open("@acme/down", "1.0.0", b"z").await.unwrap();
+    let backup = vaulted.take(&office.admin, "one").await.unwrap();
+    // What the copy does not know: it was collected.
+    let collected = approved.collect().await.unwrap();
+    assert!(collected.success(), "{}", collected.body);
+    vaulted.put_back(&mut office, &backup).await.unwrap();
+
+    assert!(is_older(&office.admin).await);
+    let again = approved.collect().await.unwrap();
+    assert_eq!(again.code(), "restored", "{}", again.body);
+    // No factor is looked at: this code was spent already.
+    let answer = alice.code(0).unwrap();
+    let refused = alice.approve(&waits, Some(&answer)).await.unwrap();
+    assert_eq!(
+        (refused.status, refused.code()),
+        (503, "restored"),
+        "{}",
+        refused.body
+    );
+    let no = alice.deny(&denied, true).await.unwrap();
+    assert!(no.success(), "denying works: {}", no.body);
+    let freeze = json!({"package": "npm:@acme/other"});
+    let frozen = office.admin.post("/v1/admin/freeze", freeze).await.unwrap();
+    assert!(frozen.success(), "freezing works: {}", frozen.body);
+
+    // Without a second factor, by a newcomer, or by one of two, nothing is agreed.
+    let bare = agree(&office.admin, None, &json!({})).await;
+    assert_eq!(bare.code(), "factor-missing", "{}", bare.body);
+    let mallory = office.hire("mallory", &[], true, &[]).await.unwrap();
+    let code = mallory.code(0).unwrap();
+    let newcomer = agree(&mallory, Some(code), &json!({})).await;
+    assert_eq!(newcomer.code(), "not-allowed", "{}", newcomer.body);
+    let one = agree(
+        &office.admin,
+        Some(office.admin.code(0).unwrap()),
+        &json!({}),
+    )
+    .await;
+    assert_eq!(one.body["restored"], true, "{}", one.body);
+    assert_eq!(one.body["agreed"][0]["person"], "robin", "{}", one.body);
+    assert_eq!(one.body["may"], json!(["carol", "robin"]), "{}", one.body);
+    let twice = fresh_code(&office.admin).await;
+    let twice = agree(&office.admin, Some(twice), &json!({})).await;
+    assert_eq!(
+        twice.body["restored"], true,
+        "one person is one: {}",
+        twice.body
+    );
+    // The mark outlives the process, and a copy of a copy.
+    office.daemon.restart().await.unwrap();
+    let copy = vaulted.take(&office.admin, "two").await.unwrap();
+    vaulted.put_back(&mut office, &copy).await.unwrap();
+    let state: Value = office
+        .admin
+        .get("/v1/admin/restored")
+        .await
+        .unwrap()
+        .ok()
+        .unwrap();
+    assert_eq!(
+        state["agreed"],
+        json!([]),
+        "another restore, another question: {state}"
+    );
+
+    let hers = agree(&carol, Some(carol.code(0).unwrap()), &json!({})).await;
+    assert_eq!(hers.body["restored"], true, "{}", hers.body);
+    let his = fresh_code(&office.admin).await;
+    let his = agree(&office.admin, Some(his), &json!({})).await;
+    assert_eq!(his.body["restored"], false, "{}", his.body);
+    assert!(!is_older(&office.admin).await);
+    let code = alice.code(0).unwrap();
+    let done = alice.approve(&waits, Some(&code)).await.unwrap();
+    assert!(done.success(), "{}", done.body);
+    let events = office.events().await.unwrap();
+    let kinds = kinds(&events);
+    let count = |kind: &str| kinds.iter().filter(|k| **k == kind).count();
+    assert_eq!(count("broker-restored"), 2);
+    assert_eq!(count("restored-accepted"), 1);
+    let last = events
+        .iter()
+        .rfind(|e| e["type"] == "restored-accepted")
+        .unwrap();
+    assert_eq!(last["by"].as_array().unwrap().len(), 2, "{last}");
+}
+
+#[tokio::test]
+async fn attack_45_a_device_that_saw_more_than_was_restored_is_heard() {
+    let vaulted = Vaulted::new().unwrap();
+    let mut office = office(&vaulted).await;
+    let early = checkpoint(&office.admin).await;
+    let backup = vaulted.take(&office.admin, "one").await.unwrap();
+    office
+        .hire("alice", &["release"], false, &[])
+        .await
+        .unwrap();
+    let late = checkpoint(&office.admin).await;
+    vaulted.put_back(&mut office, &backup).await.unwrap();
+    // The log grows again past what was lost: a length alone would say nothing.
+    for name in ["a", "b", "c"] {
+        office.invite(name, &[], false, &[]).await.unwrap();
+    }
+    let code = office.admin.code(0).unwrap();
+    let seen = json!({ "checkpoint": late });
+    let refused = agree(&office.admin, Some(code.clone()), &seen).await;
+    assert_eq!(refused.code(), "not-allowed", "{}", refused.body);
+    let words = refused.body["title"].as_str().unwrap();
+    assert!(words.contains("this device saw 2 entries"), "{words}");
+    let foreign = late.replacen(late.lines().next().unwrap(), "elsewhere.example", 1);
+    let foreign = agree(
+        &office.admin,
+        Some(code.clone()),
+        &json!({"checkpoint": foreign}),
+    )
+    .await;
+    assert_eq!(foreign.code(), "bad-request", "{}", foreign.body);
+    assert!(is_older(&office.admin).await);
+    // A prefix is no sign of a loss, and no proof of none.
+    let despite = json!({"checkpoint": late, "despite_loss": true});
+    let done = agree(&office.admin, Some(code), &despite).await;
+    assert_eq!(done.body["restored"], false, "{}", done.body);
+    let events = office.events().await.unwrap();
+    let agreed = events
+        .iter()
+        .find(|e| e["type"] == "restored-agreed")
+        .unwrap();
+    assert_eq!(agreed["lost"], 2, "{agreed}");
+    vaulted.put_back(&mut office, &backup).await.unwrap();
+    let fresh = fresh_code(&office.admin).await;
+    let done = agree(&office.admin, Some(fresh), &json!({ "checkpoint": early })).await;
+    assert_eq!(done.body["restored"], false, "{}", done.body);
+}
+
+fn holds(bytes: &[u8], canary: &[u8]) -> bool {
+    bytes.windows(canary.len()).any(|window| window == canary)
+}
+
+#[tokio::test]
+async fn attack_44_a_backup_shows_names_to_its_recipients_alone_and_secrets_to_nobody() {
+    let vaulted = Vaulted::new().unwrap();
+    let office = office(&vaulted).await;
+    let alice = office
+        .hire("alice", &["release"], false, &[])
+        .await
+        .unwrap();
+    office.store(TOKEN).await.unwrap();
+    let backup = vaulted.take(&office.admin, "one").await.unwrap();
+    let sealed = fs::read(&backup).unwrap();
+    let inside = vaulted.inside(&backup).unwrap();
+    let seed = alice.totp.secret().as_ref().to_vec();
+    for name in [&b"robin"[..], b"alice", b"@acme", b"countersign-backup"] {
+        assert!(!holds(&sealed, name));
+        assert!(holds(&inside, name), "{}", String::from_utf8_lossy(name));
+    }
+    let base32 = alice.otpauth.split_once("secret=").unwrap().1;
+    let base32 = base32.split('&').next().unwrap();
+    for secret in [TOKEN.as_bytes(), &seed, base32.as_bytes()] {
+        assert!(!holds(&sealed, secret) && !holds(&inside, secret));
+    }
+    // Who has it and its identity, and not what opens the vault, restores a sealed broker.
+    let unseal = office.daemon.dir().join("unseal.age");
+    fs::write(&unseal, fs::read(vaulted.identity_file()).unwrap()).unwrap();
+    let drilled = vaulted.drill(&office.daemon, &backup).await.unwrap();
+    assert_eq!(drilled.status, Some(1), "{drilled}");
+    assert!(
+        drilled.stderr.contains("does not unseal the vault"),
+        "{drilled}"
+    );
+}
+
+#[tokio::test]
+async fn attack_45_nothing_but_a_whole_backup_of_this_broker_is_restored_and_only_where_nothing_is()
+{
+    let vaulted = Vaulted::new().unwrap();
+    let office = office(&vaulted).await;
+    let daemon = &office.daemon;
+    let backup = vaulted.take(&office.admin, "one").await.unwrap();
+    let data = vaulted.folder().join("data");
+    let bytes = fs::read(&backup).unwrap();
+    let inside = vaulted.inside(&backup).unwrap();
+    let changed = |at: usize| {
+        let mut other = inside.clone();
+        other[at] ^= 1;
+        other
+    };
+    let put = |name: &str, bytes: &[u8]| {
+        let path = vaulted.folder().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    let mut flipped = bytes.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    let newer = String::from_utf8_lossy(&inside[..400]).contains("\"v\":1");
+    assert!(newer, "the head stands in front");
+    let at = inside.windows(5).position(|w| w == b"\"v\":1").unwrap() + 4;
+    let mut future = inside.clone();
+    future[at] = b'9';
+    for (what, file, code, words) in [
+        (
+            "cut",
+            put("cut", &bytes[..bytes.len() - 1]),
+            1,
+            "cut or damaged",
+        ),
+        (
+            "cut early",
+            put("early", &bytes[..bytes.len() / 2]),
+            1,
+            "cut or damaged",
+        ),
+        ("flipped", put("flipped", &flipped), 1, "cut or damaged"),
+        (
+            "no age file",
+            put("plain", b"something else"),
+            1,
+            "no age file",
+        ),
+        (
+            "forged",
+            vaulted.forge(&changed(inside.len() / 2), "forged").unwrap(),
+            1,
+            "the backup",
+        ),
+        (
+            "another content",
+            vaulted.forge(b"hello", "hello").unwrap(),
+            1,
+            "the backup",
+        ),
+        (
+            "of a newer version",
+            vaulted.forge(&future, "newer").unwrap(),
+            5,
+            "has format 9",
+        ),
+    ] {
+        let said = vaulted.restore(daemon, &file, &data, &[]).await.unwrap();
+        assert_eq!(said.status, Some(code), "{what}: {said}");
+        assert!(said.stderr.contains(words), "{what}: {said}");
+        let left = fs::read_dir(&data).unwrap().count();
+        assert_eq!(left, 0, "{what} left something: {said}");
+    }
+    let stranger = Vaulted::new().unwrap();
+    let said = stranger.restore(daemon, &backup, &data, &[]).await.unwrap();
+    assert!(
+        said.stderr.contains("this identity does not open"),
+        "{said}"
+    );
+    // Where a broker is, or anything else, nothing is touched.
+    let running = daemon.dir().join("data");
+    let said = vaulted
+        .restore(daemon, &backup, &running, &[])
+        .await
+        .unwrap();
+    assert!(said.stderr.contains("there is a broker already"), "{said}");
+    fs::write(data.join("notes"), "mine").unwrap();
+    let said = vaulted.restore(daemon, &backup, &data, &[]).await.unwrap();
+    assert!(said.stderr.contains("not empty"), "{said}");
+    assert_eq!(fs::read(data.join("notes")).unwrap(), b"mine");
+    // The key that was written down decides whose log it is.
+    fs::remove_file(data.join("notes")).unwrap();
+    let key = proto::device::DeviceKey::from_seed([5; 32]).unwrap();
+    let key = proto::log::checkpoint::LogKey::new("127.0.0.1", key.public()).unwrap();
+    let [from, identity, data] =
+        [backup, vaulted.identity_file(), data].map(|p| p.display().to_string());
+    let key = key.to_string();
+    let args = [
+        "restore",
+        "--from",
+        &from,
+        "--identity",
+        &identity,
+        "--data",
+        &data,
+        "--log-key",
+        &key,
+    ];
+    let dir = vaulted.folder();
+    let said = stand::run(
+        &daemon.bins.countersignd,
+        &args,
+        &[],
+        dir,
+        Duration::from_mins(1),
+    );
+    let said = said.await.unwrap();
+    assert!(said.stderr.contains("a log with another key"), "{said}");
+}
+
+#[tokio::test]
+async fn without_recipients_there_is_no_backup_and_a_browsers_approver_gets_none() {
+    let office = Office::start(POLICY, NO_REGISTRY).await.unwrap();
+    let alice = office
+        .hire("alice", &["release"], false, &[])
+        .await
+        .unwrap();
+    let body = json!({});
+    let refused = office
+        .admin
+        .post("/v1/admin/backup", body.clone())
+        .await
+        .unwrap();
+    assert_eq!(refused.code(), "bad-request", "{}", refused.body);
+    let refused = alice.post("/v1/admin/backup", body).await.unwrap();
+    assert_eq!(refused.code(), "not-allowed", "{}", refused.body);
+    let known: Value = office
+        .admin
+        .get("/v1/admin/backups")
+        .await
+        .unwrap()
+        .ok()
+        .unwrap();
+    assert_eq!(known["recipients"], 0, "{known}");
+    let job = office.open("@acme/left", "1.0.0", b"x").await.unwrap();
+    // Nothing of all this is in the way of a broker that was never restored.
+    let digest = job.opened.request_digest;
+    let answer = alice.answer(Decision::Deny, digest, "", None).unwrap();
+    let denied = alice
+        .send(&job.opened.id.to_string(), &answer)
+        .await
+        .unwrap();
+    assert!(denied.success(), "{}", denied.body);
+}
+
+/// The names in `Table("…")` of the daemon's sources, tests left out.
+fn tables(dir: &Path, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            tables(&path, found);
+            continue;
+        }
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let rust = path.extension().is_some_and(|e| e == "rs");
+        if name == "contract.rs" || name.ends_with("tests.rs") || !rust {
+            continue;
+        }
+        let code = fs::read_to_string(&path).unwrap();
+        let code = code.split("#[cfg(test)]").next().unwrap();
+        for after in code.split("Table(\"").skip(1) {
+            found.insert(after.split('"').next().unwrap().to_owned());
+        }
+    }
+}
+
+#[test]
+fn attack_44_a_drill_knows_what_the_rows_of_every_table_must_prove() {
+    let mut found = BTreeSet::new();
+    tables(&root().join("broker/src"), &mut found);
+    let known = broker::backup::contents::TABLES.iter();
+    let known: BTreeSet<_> = known.map(|(name, _)| (*name).to_owned()).collect();
+    let missing: Vec<_> = found.difference(&known).collect();
+    assert!(missing.is_empty(), "say what their rows prove: {missing:?}");
+    let gone: Vec<_> = known.difference(&found).collect();
+    assert!(gone.is_empty(), "no such table: {gone:?}");
+}
