@@ -9,7 +9,7 @@ use crate::{
 };
 use proto::{
     act::{Act, TokenPlace},
-    api::{TokenChecked, TokenLine, TokenName},
+    api::{Rotation, TokenChecked, TokenLine, TokenName},
     ids::RegistryId,
     problem::Exit,
     text::harmless,
@@ -24,12 +24,25 @@ pub(crate) enum Command {
     Add(SecretArgs),
     /// Store the next version of a token beside the old one
     Rotate(SecretArgs),
-    /// Which tokens are stored, and how old they are
-    List,
+    /// Which tokens are stored, and how old they are; what is to be rotated comes first
+    List(ListArgs),
     /// Ask the registry whether a token works
     Check(NameArgs),
     /// Destroy a token
     Remove(RemoveArgs),
+}
+
+/// List tokens.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  countersign admin token list
+  countersign admin token list --due     # only what is to be rotated soon or now
+  countersign admin token list --json")]
+pub(crate) struct ListArgs {
+    /// Only those that are to be rotated
+    #[arg(long)]
+    due: bool,
 }
 
 /// Store a token.
@@ -79,7 +92,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
     match command {
         Command::Add(args) => put(context, &args, Act::AddToken, "stored").await,
         Command::Rotate(args) => put(context, &args, Act::RotateToken, "rotated").await,
-        Command::List => list(context).await,
+        Command::List(args) => list(context, &args).await,
         Command::Check(args) => check(context, args).await,
         Command::Remove(args) => remove(context, args).await,
     }
@@ -123,36 +136,70 @@ async fn tokens(device: &Device) -> Result<Vec<TokenLine>, Failure> {
     device.broker.get("/v1/admin/tokens", device.proof()).await
 }
 
-async fn list(context: &Context) -> Result<(), Failure> {
+async fn list(context: &Context, args: &ListArgs) -> Result<(), Failure> {
     let device = context.device()?;
-    let tokens = tokens(&device).await?;
+    let mut tokens = tokens(&device).await?;
+    // What is to be done comes first, however many there are.
+    tokens.sort_by(|a, b| {
+        let name = |t: &TokenLine| (t.registry.to_string(), t.scope.clone(), t.version);
+        (b.rotation.cmp(&a.rotation)).then_with(|| name(a).cmp(&name(b)))
+    });
+    let all = tokens.len();
+    let of = |rotation| tokens.iter().filter(|t| t.rotation == rotation).count();
+    let (now, soon) = (of(Rotation::Now), of(Rotation::Soon));
+    if args.due {
+        tokens.retain(|t| t.rotation != Rotation::Later);
+    }
     if context.out.json {
         return context.out.json(&tokens);
     }
-    if tokens.is_empty() {
-        return context.out.line("no token is stored");
+    for line in table(&tokens) {
+        context.out.line(&line)?;
     }
     for t in &tokens {
-        let used = t
-            .used
-            .map_or("never used".to_owned(), |u| format!("used {}", u.rfc3339()));
-        context.out.line(&format!(
-            "{}:{}  version {}  {}  stored {}  {used}",
-            t.registry,
-            harmless(&t.scope),
-            t.version,
-            harmless(&t.fingerprint),
-            t.stored.rfc3339(),
-        ))?;
-        if let Some(until) = t.overlap_until {
-            context.out.line(&format!(
-                "    the old version is kept until {}",
-                until.rfc3339()
-            ))?;
-        }
         warnings(context, t)?;
     }
-    Ok(())
+    let summary = match all {
+        0 => "no token is stored".to_owned(),
+        all => format!("{all} stored; to rotate: {now} now, {soon} soon"),
+    };
+    context.out.line(&summary)
+}
+
+/// The tokens, a line each, in columns; nothing where there are none.
+fn table(tokens: &[TokenLine]) -> Vec<String> {
+    let day = |at: UnixTime| at.rfc3339().chars().take(10).collect::<String>();
+    let head = ["TOKEN", "VERSION", "PRINT", "STORED", "AGE", "EXPIRES", "USED"].map(str::to_owned);
+    let row = |t: &TokenLine| {
+        let version = match t.overlap_until {
+            Some(_) => format!("{} (old)", t.version),
+            None => t.version.to_string(),
+        };
+        [
+            format!("{}:{}", t.registry, harmless(&t.scope)),
+            version,
+            harmless(&t.fingerprint),
+            day(t.stored),
+            format!("{} %", t.age_percent),
+            t.expires.map_or("-".to_owned(), day),
+            t.used.map_or("never".to_owned(), day),
+        ]
+    };
+    if tokens.is_empty() {
+        return Vec::new();
+    }
+    let rows: Vec<_> = std::iter::once(head).chain(tokens.iter().map(row)).collect();
+    let width = |at: usize| {
+        let cells = rows.iter().filter_map(|r| r.get(at));
+        cells.map(|c| c.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..7).map(width).collect();
+    let line = |row: &[String; 7]| {
+        let cells = row.iter().zip(&widths);
+        let cells = cells.map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
 }
 
 /// What an admin should do about a token.
@@ -276,6 +323,11 @@ mod tests {
             exposed,
             rotation: proto::api::Rotation::default(),
         };
+        let shown = table(&[line(74, false, None), line(100, false, Some(UnixTime(86_400)))]);
+        let starts = |text: &str| shown.iter().map(|l| l.find(text)).collect::<Vec<_>>();
+        assert_eq!(starts("1970-01-01")[1], starts("1970-01-01")[2]);
+        assert!(shown[2].contains("1970-01-02") && shown[0].starts_with("TOKEN"));
+        assert!(table(&[]).is_empty());
         let now = UnixTime(1000);
         assert!(due(&line(74, false, None), now).is_empty());
         assert_eq!(due(&line(75, false, None), now).len(), 1);
