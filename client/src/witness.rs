@@ -7,7 +7,7 @@ use crate::{
     edge,
     fail::Failure,
     http::Proof,
-    profile::Profile,
+    profile::{Profile, not_enrolled},
 };
 use proto::{
     api::{BrokerStatus, LogProof},
@@ -110,6 +110,16 @@ pub(crate) fn replace(
     profile.checkpoint = Some(note.to_owned());
     profile.seen = Some(edge::now());
     context.home()?.store_profile(profile)
+}
+
+/// What this device knows of the log without asking anybody.
+pub(crate) fn kept(context: &Context) -> Result<(LogKey, Option<Checkpoint>), Failure> {
+    let profile = context.home()?.profile()?.ok_or_else(not_enrolled)?;
+    let key = profile.log_key.as_deref().unwrap_or_default();
+    let key: LogKey = key.parse().map_err(|_| damaged())?;
+    let seen = profile.checkpoint.as_deref();
+    let seen = seen.map(|note| Checkpoint::open(note, &key)).transpose();
+    Ok((key, seen.map_err(|_| damaged())?))
 }
 
 /// What is on disk now: other commands write it too.

@@ -463,12 +463,13 @@ async fn attack_45_46_a_device_approves_nothing_at_a_log_that_it_cannot_follow()
     let totp = liar.path("totp");
     liar.yes(&["enroll", "--totp-file", &totp]).await;
     let approve = ["approve", ID, "--match-code", "123456"];
+    let agree = ["admin", "confirm", "3f9c2a17b0de", "--totp", "123456"];
     let intend = ["intend", "npm:@acme/left@1.0.0"];
     liar.yes(&approve).await;
     liar.yes(&["log"]).await;
     for lie in ["other-log", "shorter", "longer", "other-root", "proof"] {
         liar.lie("consistency", lie);
-        for args in [&approve[..], &intend, &["log"]] {
+        for args in [&approve[..], &intend, &agree, &["log"]] {
             let out = liar.run(args).await.unwrap();
             assert_eq!(out.status, Some(5), "{lie}: {out}");
             assert!(

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod custody;
 pub mod doctor;
 pub mod enroll;
+pub mod find;
 pub mod freeze;
 pub mod gate;
 pub mod invites;

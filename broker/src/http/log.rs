@@ -9,13 +9,23 @@ use super::{
     reply::Failed,
     routes::Call,
 };
-use crate::{admin::log, audit::tree::TreeError, desk::Fault, publish::Refusal};
+use crate::{
+    admin::{find as search, log},
+    audit::tree::TreeError,
+    desk::Fault,
+    publish::Refusal,
+};
 use axum::response::IntoResponse as _;
 use http::header;
 use proto::{
     api::LogProof,
-    log::tile::{Place, Tile},
+    log::{
+        find::Wanted,
+        tile::{Place, Tile},
+    },
+    time::UnixTime,
 };
+use std::sync::Arc;
 
 /// A tile never changes: whoever has it need not ask again.
 const FOR_EVER: &str = "private, max-age=31536000, immutable";
@@ -93,6 +103,26 @@ pub(super) async fn export(call: Call) -> Done {
         text.push('\n');
     }
     Ok(([(header::CONTENT_TYPE, "application/jsonl")], text).into_response())
+}
+
+/// What somebody looks for. It reads thousands of entries, so it does not hold up those who wait on this thread.
+pub(super) async fn find(call: Call) -> Done {
+    let text = |name: &str| call.query.get(name).cloned();
+    let person = text("person").map(|p| p.parse()).transpose();
+    let wanted = Wanted {
+        package: text("package"),
+        person: person.map_err(|_| Refusal::BadRequest("`person` is no name".to_owned()))?,
+        event: text("event"),
+        since: call.number("since")?.map(UnixTime),
+        until: call.number("until")?.map(UnixTime),
+    };
+    let from = call.number("from")?.unwrap_or(0);
+    let limit = call.number("limit")?.unwrap_or(u64::MAX);
+    let limit = usize::try_from(limit).unwrap_or(search::FOUND_MAX);
+    let desk = Arc::clone(&call.desk);
+    let found = tokio::task::spawn_blocking(move || search::find(&desk, &wanted, from, limit));
+    let found = found.await;
+    encode(found.unwrap_or_else(|_| Err(Fault::Damaged("a search").into())))
 }
 
 fn fault(why: &TreeError) -> Failed {

@@ -190,6 +190,8 @@ routes! {
         "A bundle of entries (C2SP tlog-tiles), as bytes.";
     GET    "/v1/log/export" ["from", "limit"] Admin log::export:
         "Entries of the log from an index on, as JSON lines.";
+    GET    "/v1/log/find" ["package", "person", "event", "since", "until", "from", "limit"] Admin log::find:
+        "Entries about a `package`, that name a `person`, of a type `event`, in a time; reads a bounded piece from `from` on.";
     GET    "/v1/acts" Person acts::list:
         "What admins asked for and waits, and policies that allow more.";
     POST   "/v1/acts/{id}/veto" Person acts::veto:

@@ -7,6 +7,7 @@ use crate::{
     fail::Failure,
     http::{Broker, Proof},
     job::session::Session,
+    witness,
 };
 use proto::ids::RequestId;
 use std::{
@@ -37,6 +38,9 @@ pub(crate) struct Args {
     /// A file with the log's verification key
     #[arg(long, value_name = "FILE", conflicts_with = "key")]
     key_file: Option<PathBuf>,
+    /// Use the key that this enrolled device knows; an exported log must also begin with what the device saw of it
+    #[arg(long, conflicts_with_all = ["key", "key_file"])]
+    device: bool,
 }
 
 /// Fetch the signed receipt of a publish.
@@ -74,10 +78,14 @@ pub(crate) struct Verdict {
 
 /// `countersign verify`
 pub(crate) fn verify(context: &Context, args: &Args) -> Result<(), Failure> {
-    let key = match (&args.key, &args.key_file) {
-        (Some(key), _) => Some(key.clone()),
-        (None, Some(path)) => Some(edge::read_secret(path)?.trim().to_owned()),
-        (None, None) => None,
+    let (key, seen) = match (&args.key, &args.key_file) {
+        (Some(key), _) => (Some(key.clone()), None),
+        (None, Some(path)) => (Some(edge::read_secret(path)?.trim().to_owned()), None),
+        (None, None) if args.device => {
+            let (key, seen) = witness::kept(context)?;
+            (Some(key.to_string()), seen)
+        }
+        (None, None) => (None, None),
     };
     let verdict = match kind(&args.file)? {
         FileKind::Receipt => {
@@ -87,7 +95,7 @@ pub(crate) fn verify(context: &Context, args: &Args) -> Result<(), Failure> {
         FileKind::Export => {
             let file =
                 std::fs::File::open(&args.file).map_err(|e| Failure::file(&args.file, &e))?;
-            offline::export(BufReader::new(file), key.as_deref())?
+            offline::export(BufReader::new(file), key.as_deref(), seen.as_ref())?
         }
     };
     if !verdict.pinned {

@@ -11,12 +11,22 @@ use crate::{
 use serde::{Deserialize, Serialize};
 
 /// One exported line of the audit log (`GET /v1/log/export?from=N&limit=M`, JSON lines).
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLine {
     /// Position, from 0.
     pub index: u64,
     /// The event's exact bytes: the leaf is hashed over this text.
     pub leaf: String,
+}
+
+/// What a search of the log found (`GET /v1/log/find`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// The entries, in their order.
+    pub entries: Vec<LogLine>,
+    /// Where to go on: a call reads a bounded piece of the log. Absent at the log's end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
 }
 
 /// A checkpoint with a proof for the very tree that it signs (`GET /v1/log/consistency?from=N`, where the tree

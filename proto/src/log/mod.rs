@@ -2,10 +2,12 @@
 //!
 //! [`merkle`] hashes leaves to one root, [`checkpoint`] is that root signed by the broker,
 //! [`receipt`] proves one publish against it, [`export`] checks a whole exported log, [`witness`] whether a log
-//! continues what was seen of it, [`tile`] is how others read the tree.
+//! continues what was seen of it, [`tile`] is how others read the tree, [`find`] what is looked for in
+//! it.
 
 pub mod checkpoint;
 pub mod export;
+pub mod find;
 pub mod merkle;
 pub mod receipt;
 pub mod statement;

@@ -5,6 +5,7 @@ use crate::{
     commands::devices::Code,
     context::{Context, Device},
     fail::Failure,
+    witness,
 };
 use proto::{
     act::{Act, ActLine, Acted, Acts, AnswerAct, AskAct, Direction},
@@ -125,6 +126,8 @@ pub(super) async fn list(context: &Context) -> Result<(), Failure> {
 pub(super) async fn confirm(context: &Context, args: ConfirmArgs) -> Result<(), Failure> {
     let device = context.device()?;
     let id = named(&args.id)?;
+    // To agree is to approve: not at a broker whose log is not the one that this device saw (attack 45).
+    witness::follow(context, &device).await?;
     let act = one(&device, id).await?;
     context.out.note("You agree to this:");
     note(context, &act);

@@ -1,11 +1,18 @@
-//! `admin audit export`: the log as JSON lines, and the signed checkpoint over them.
+//! `admin audit`: the log searched, and exported: as JSON lines with the signed checkpoint over them, or for programs
+//! that collect events.
 
 use crate::{
     context::{Context, Device},
     fail::Failure,
 };
-use proto::api::LogLine;
-use std::{io::Write as _, path::PathBuf};
+use proto::{api::LogLine, log::find::Entry};
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+mod find;
+mod ocsf;
 
 /// Entries in one page.
 const PAGE: u64 = 1000;
@@ -13,14 +20,21 @@ const PAGE: u64 = 1000;
 /// What is done with the log.
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
+    /// Look for entries: about a package, by a person, of a type, in a time
+    Find(find::Args),
     /// Write the log to a file that `countersign verify` checks offline
     #[command(after_help = "\
 Examples:
   countersign admin audit export --out log.jsonl
   countersign verify log.jsonl --key 'broker.example.org+1a2b3c4d+AQ…'
+  countersign --json admin audit export --format ocsf --from \"$(cat next)\" --out new.jsonl | jq .next > next
 
-An export with --from is a continuation: append it to what you have, in place of the old checkpoint.")]
+An export with --from is a continuation: append it to what you have, in place of the old checkpoint. Events of the OCSF
+have no checkpoint: they are for collecting, and what proves them is the log itself.")]
     Export {
+        /// How: jsonl (entries, verifiable) or ocsf (events of the Open Cybersecurity Schema Framework)
+        #[arg(long, value_enum, default_value_t = Format::Jsonl)]
+        format: Format,
         /// First entry
         #[arg(long, default_value_t = 0, value_name = "N")]
         from: u64,
@@ -30,9 +44,24 @@ An export with --from is a continuation: append it to what you have, in place of
     },
 }
 
+/// How an export is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// As it is, with the checkpoint.
+    Jsonl,
+    /// As events.
+    Ocsf,
+}
+
 /// Runs it.
 pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failure> {
-    let Command::Export { from, out } = command;
+    match command {
+        Command::Find(args) => find::run(context, args).await,
+        Command::Export { format, from, out } => export(context, format, from, &out).await,
+    }
+}
+
+async fn export(context: &Context, format: Format, from: u64, out: &Path) -> Result<(), Failure> {
     let device = context.device()?;
     // The checkpoint first: entries that come after it are left to the next export, so that file and
     // checkpoint always agree.
@@ -42,28 +71,54 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         .await?;
     let note = String::from_utf8(note).map_err(|_| not_understood())?;
     let size = size_of(&note).ok_or_else(not_understood)?;
-    let fail = |e: &std::io::Error| Failure::file(&out, e);
+    if size < from {
+        return Err(Failure::refused(
+            format!("The log has {size} entries, fewer than the {from} that were exported before."),
+            "Look whether it was rolled back: `countersign log`. Ask the admins whether a backup was restored.",
+        ));
+    }
+    let log = note.lines().next().unwrap_or_default();
+    let fail = |e: &std::io::Error| Failure::file(out, e);
     let mut file = tempfile::NamedTempFile::new_in(match out.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
-        _ => std::path::Path::new("."),
+        _ => Path::new("."),
     })
     .map_err(|e| fail(&e))?;
     let mut next = from;
     while next < size {
         let page = page(&device, next, PAGE.min(size - next)).await?;
-        file.write_all(&page.bytes).map_err(|e| fail(&e))?;
+        let bytes = match format {
+            Format::Jsonl => page.bytes,
+            Format::Ocsf => as_events(log, &page.bytes)?,
+        };
+        file.write_all(&bytes).map_err(|e| fail(&e))?;
         next = page.next;
     }
-    let last = serde_json::json!({"checkpoint": note});
-    writeln!(file, "{last}").map_err(|e| fail(&e))?;
+    if format == Format::Jsonl {
+        let last = serde_json::json!({"checkpoint": note});
+        writeln!(file, "{last}").map_err(|e| fail(&e))?;
+    }
     file.as_file().sync_all().map_err(|e| fail(&e))?;
-    file.persist(&out).map_err(|e| fail(&e.error))?;
+    file.persist(out).map_err(|e| fail(&e.error))?;
     let count = size.saturating_sub(from);
     let value = serde_json::json!({"file": out, "entries": count, "next": size});
     context.out.result(
         &value,
         &format!("{count} entries in {}, next --from {size}", out.display()),
     )
+}
+
+/// The same entries as events.
+fn as_events(log: &str, page: &[u8]) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    for line in page.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
+        let line: LogLine = serde_json::from_slice(line).map_err(|_| not_understood())?;
+        let entry = Entry::read(&line.leaf).ok_or_else(not_understood)?;
+        let event = ocsf::event(log, line.index, &line.leaf, &entry);
+        bytes.extend(event.to_string().into_bytes());
+        bytes.push(b'\n');
+    }
+    Ok(bytes)
 }
 
 /// Whole lines, as the broker wrote them: the leaf is hashed over exact bytes.

@@ -4,7 +4,7 @@ use super::Verdict;
 use crate::fail::Failure;
 use proto::{
     log::{
-        checkpoint::LogKey,
+        checkpoint::{Checkpoint, LogKey},
         export::{Known, verify_export},
         receipt::verify_receipt,
     },
@@ -45,7 +45,11 @@ pub(crate) fn receipt(bytes: &[u8], key: Option<&str>) -> Result<Verdict, Failur
 }
 
 /// Verifies an exported log.
-pub(crate) fn export(reader: impl BufRead, key: Option<&str>) -> Result<Verdict, Failure> {
+pub(crate) fn export(
+    reader: impl BufRead,
+    key: Option<&str>,
+    seen: Option<&Checkpoint>,
+) -> Result<Verdict, Failure> {
     let key = key.map(str::parse::<LogKey>).transpose().map_err(|e| {
         Failure::usage(
             format!("The key {e}."),
@@ -54,7 +58,7 @@ pub(crate) fn export(reader: impl BufRead, key: Option<&str>) -> Result<Verdict,
     })?;
     let known = Known {
         key: key.as_ref(),
-        seen: None,
+        seen,
     };
     let report = verify_export(reader, known).map_err(|e| invalid("export", &e))?;
     let origin = harmless(&report.origin);
@@ -86,7 +90,6 @@ mod tests {
         api::LogLine,
         device::DeviceKey,
         log::{
-            checkpoint::Checkpoint,
             export::CheckpointLine,
             merkle::{leaf_hash, root},
         },
@@ -115,16 +118,19 @@ mod tests {
             serde_json::to_string(&line).unwrap(),
             serde_json::to_string(&last).unwrap()
         );
-        let verdict = export(text.as_bytes(), Some(&vkey)).unwrap();
+        let verdict = export(text.as_bytes(), Some(&vkey), None).unwrap();
         assert!(verdict.pinned && verdict.text.contains("entries    1"));
-        assert!(!export(text.as_bytes(), None).unwrap().pinned);
+        assert!(!export(text.as_bytes(), None, None).unwrap().pinned);
         let edited = text.replace("entry", "entrx");
         assert_eq!(
-            export(edited.as_bytes(), Some(&vkey)).err().unwrap().exit as u8,
+            export(edited.as_bytes(), Some(&vkey), None)
+                .err()
+                .unwrap()
+                .exit as u8,
             1
         );
         assert_eq!(
-            export(text.as_bytes(), Some("x")).err().unwrap().exit as u8,
+            export(text.as_bytes(), Some("x"), None).err().unwrap().exit as u8,
             2
         );
         assert_eq!(receipt(b"{}", None).err().unwrap().exit as u8, 1);
