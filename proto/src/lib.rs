@@ -22,6 +22,7 @@ pub mod intent;
 pub mod log;
 pub mod notify;
 pub mod passkey;
+pub mod policy;
 pub mod problem;
 pub mod request;
 pub mod restored;

@@ -422,6 +422,16 @@ impl Direct {
             .clone();
         let totp =
             totp_rs::Totp::from_url(&otpauth).map_err(|e| Fail::Strange(format!("{e:?}")))?;
+        let path = "/v1/admin/thaw";
+        // Where nothing is frozen, no code is asked for.
+        let bare = ThawRequest {
+            package: package.into(),
+            factor: SecondFactor::default(),
+        };
+        match self.signed(device, "POST", path, Some(&bare)).await {
+            Err(why) if why.code() == Some(Code::FactorMissing) => {}
+            done => return done,
+        }
         let strange = |e: anyhow::Error| Fail::Strange(e.to_string());
         let code = crate::next_code(&totp, &device.spent).await;
         let asked = ThawRequest {
@@ -431,7 +441,6 @@ impl Direct {
                 passkey: None,
             },
         };
-        let path = "/v1/admin/thaw";
         self.signed(device, "POST", path, Some(&asked)).await
     }
 

@@ -272,6 +272,12 @@ impl Device {
         self.with_code(&path, json!({})).await
     }
 
+    /// Objects to an admin's act, or takes the own one back.
+    pub async fn veto(&self, id: &str) -> anyhow::Result<Reply> {
+        let path = format!("/v1/acts/{id}/veto");
+        self.with_code(&path, json!({})).await
+    }
+
     /// Asks for a thaw.
     pub async fn thaw(&self, package: &str) -> anyhow::Result<Reply> {
         self.with_code("/v1/admin/thaw", json!({"package": package}))

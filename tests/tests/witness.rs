@@ -175,9 +175,9 @@ async fn attack_45_a_database_rolled_back_gets_no_approval_from_a_terminal_that_
 
 /// Writes the whole log with its checkpoint, as `admin audit export` does.
 async fn whole(admin: &Device, path: &str) {
-    let (_, note) = admin.raw("/v1/log/checkpoint").await.unwrap();
+    let (_, note) = admin.bytes("/v1/log/checkpoint").await.unwrap();
     let note = String::from_utf8(note).unwrap();
-    let (_, lines) = admin.raw("/v1/log/export?from=0").await.unwrap();
+    let (_, lines) = admin.bytes("/v1/log/export?from=0").await.unwrap();
     let size = Checkpoint::read_unverified(&note).unwrap().size;
     let mut text = String::from_utf8(lines).unwrap();
     assert_eq!(text.lines().count() as u64, size);

@@ -1,5 +1,6 @@
 //! The broker's clock: noticed when it jumps, and trusted again.
 
+use super::gate;
 use crate::{
     audit::event::Event,
     desk::{Desk, Fault},
@@ -24,7 +25,8 @@ pub async fn accept(
         )));
     }
     let event = Event::ClockAccepted { by: by.clone() };
-    desk.commit(Batch::new(), &[event], now).await?;
+    let batch = gate::postponed(desk, Batch::new(), wall.since(now))?;
+    desk.commit(batch, &[event], now).await?;
     desk.world.believe_clock();
     Ok(())
 }

@@ -5,7 +5,9 @@
 //! [`effect`] says what each act does; the last agreement, the act and its event are one commit. [`policy`] is what
 //! is in force.
 //!
-//! What if an attacker writes here? The rows are authenticated: he can remove what waits, and nothing else.
+//! What if an attacker writes here? The rows are authenticated: he can remove what waits, and put back a row that was
+//! vetoed, while it would still be good. Who deletes another admin's row makes one admin the only one: each device and
+//! every list of people shows it, and nothing here does.
 
 mod effect;
 pub mod policy;
@@ -35,12 +37,14 @@ use proto::{
 };
 use std::sync::Arc;
 use waiting::{
-    ACTS, ACTS_MAX, Stored, about_what, all, asked, binding, is_wanted, line, missing, one, opened,
-    waits, was_there,
+    ACTS, ACTS_MAX, READ_MAX, Stored, about_what, all, asked, binding, is_wanted, line, missing,
+    one, opened, takes_a_role, waits, was_there,
 };
 
 /// Random bytes that name an act.
 const ID_BYTES: usize = 6;
+/// Most acts of one person that wait.
+const OWN_MAX: usize = 10;
 /// Seconds until what nobody agreed to is forgotten.
 const LIFE_SECONDS: u64 = 3 * 24 * 3600;
 /// Seconds after which an admin loses the role without a second one's word, if nobody objects: where the only other
@@ -61,6 +65,10 @@ pub async fn ask(
     let act = given.act.clone();
     check(&act, token.is_some())?;
     let waiting = all(desk, now)?;
+    let own_ones = waiting.iter().filter(|(_, held)| {
+        let asker = held.value.by.as_ref();
+        asker.is_some_and(|by| by.person == *own.person)
+    });
     if let Some((id, held)) = waiting.iter().find(|(_, held)| held.value.act == act) {
         let who = held
             .value
@@ -71,7 +79,7 @@ pub async fn ask(
             "{who} asked for this already: confirm it (countersign admin confirm {id}), or take it back (countersign admin veto {id})"
         )));
     }
-    if waiting.len() >= ACTS_MAX {
+    if own_ones.count() >= OWN_MAX || waiting.len() >= ACTS_MAX {
         return Err(Refusal::BadRequest(
             "too much waits already: countersign admin acts".to_owned(),
         ));
@@ -86,8 +94,6 @@ pub async fn ask(
         token: None,
         document: None,
     };
-    // Whatever is wrong with it is said before it costs a code.
-    effect::of(desk, &stored, token.as_ref(), Batch::new(), now).await?;
     let free = is_free(desk, &stored.act, &by.value, now)?;
     let spent = if free {
         Batch::new()
@@ -104,6 +110,10 @@ pub async fn ask(
         stored.expires = now.after(ABSENT_SECONDS + LIFE_SECONDS);
     }
     let alone = free || (missing(desk, &stored)? == 0 && stored.ready.is_none());
+    if !alone {
+        // Whatever is wrong with it is said now, and costs no code: nothing is spent until it is stored.
+        effect::of(desk, &stored, token.as_ref(), Batch::new(), now).await?;
+    }
     if alone {
         let effect = effect::of(desk, &stored, token.as_ref(), spent, now).await?;
         return done(desk, effect, Vec::new(), now).await;
@@ -137,11 +147,8 @@ pub async fn confirm(
     if value.by.as_ref().is_some_and(|b| b.person == *own.person) {
         return no("you asked for it: another admin confirms");
     }
-    if value.act.about() == Some(own.person) {
+    if takes_a_role(desk, &value)? && value.act.about() == Some(own.person) {
         return no("it is about you: another admin confirms");
-    }
-    if value.confirmed.iter().any(|c| c.person == *own.person) {
-        return no("you confirmed it already");
     }
     if !was_there(&by.value, &value) {
         return Err(Refusal::NotAllowed(
@@ -151,6 +158,8 @@ pub async fn confirm(
     let about = (change::CONFIRM_ACT, id);
     let spent = prove_in_terminal(desk, &by.value, own.device, about, &given.factor, now).await?;
     let spent = spent.require(PEOPLE, own.person.as_str().as_bytes(), by.version);
+    // Again, after another device took the first one's place.
+    value.confirmed.retain(|c| c.person != *own.person);
     value.confirmed.push(own.into());
     let events = vec![Event::ActConfirmed {
         id: id.to_owned(),
@@ -181,7 +190,9 @@ pub async fn confirm(
     })
 }
 
-/// Somebody objects, or takes back what he asked for. Nothing has happened, and nothing will.
+/// Somebody objects, with a second factor, or takes back what he asked for. Nothing has happened, and nothing will. Who
+/// is to lose the own role ends the two weeks by it, and not what another admin agrees to: a thief with one machine
+/// would stop the very act that answers the theft.
 pub async fn veto(
     desk: &Desk,
     own: Own<'_>,
@@ -191,18 +202,26 @@ pub async fn veto(
 ) -> Result<Acts, Refusal> {
     let by = current(desk, own)?;
     let held = one(desk, id, now)?;
-    let concerned =
-        matches!(held.value.act, Act::Policy { .. }) || held.value.act.about() == Some(own.person);
-    if !by.value.admin && !concerned {
+    if !by.value.admin && !matches!(held.value.act, Act::Policy { .. }) {
         return Err(Refusal::NotAllowed("only admins object to this".to_owned()));
     }
     let about = (change::VETO_ACT, id);
-    let spent = prove_in_browser(desk, &by.value, own.device, about, &given.factor, now).await?;
-    let batch = spent.delete(ACTS, id.as_bytes(), held.version).require(
-        PEOPLE,
-        own.person.as_str().as_bytes(),
-        by.version,
-    );
+    let asker = held.value.by.as_ref();
+    let spent = if asker.is_some_and(|asker| asker.person == *own.person) {
+        prove_in_browser(desk, &by.value, own.device, about, &given.factor, now).await?
+    } else {
+        prove_in_terminal(desk, &by.value, own.device, about, &given.factor, now).await?
+    };
+    let key = id.as_bytes();
+    let own_role = takes_a_role(desk, &held.value)? && held.value.act.about() == Some(own.person);
+    let batch = if own_role && missing(desk, &held.value)? > 0 {
+        let mut left = held.value.clone();
+        left.ready = None;
+        spent.replace(ACTS, key, held.version, desk.authentic(ACTS, key, &left)?)
+    } else {
+        spent.delete(ACTS, key, held.version)
+    };
+    let batch = batch.require(PEOPLE, own.person.as_str().as_bytes(), by.version);
     let batch = ring::notice(desk, batch, about_what(&held.value), "", Some(own.person))?;
     let event = Event::ActVetoed {
         id: id.to_owned(),
@@ -227,10 +246,11 @@ pub fn list(desk: &Desk, now: UnixTime) -> Result<Acts, Refusal> {
 
 /// Does what only waited for its time, and forgets what is over.
 pub async fn sweep(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
-    if desk.vault.is_sealed() {
+    // What was vetoed after a copy was taken waits in it again; and a clock that jumped has let no time pass.
+    if desk.vault.is_sealed() || desk.restored()?.is_some() || desk.world.clock_suspect() {
         return Ok(());
     }
-    let rows = desk.live.range(ACTS, b"", None, ACTS_MAX)?;
+    let rows = desk.live.range(ACTS, b"", None, READ_MAX)?;
     for (key, row) in rows {
         let id = String::from_utf8_lossy(&key).into_owned();
         let held = match desk.authentic_row::<Stored>(ACTS, &key) {
@@ -246,7 +266,10 @@ pub async fn sweep(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
         };
         let Some(held) = held else { continue };
         if held.value.ready.is_some_and(|ready| ready <= now) && now < held.value.expires {
-            timely(desk, &id, &held, now).await?;
+            // One that cannot be done keeps no other waiting.
+            if let Err(why) = timely(desk, &id, &held, now).await {
+                tracing::error!(id, %why, "what an admin asked for cannot be done");
+            }
         } else if now >= held.value.expires || !is_wanted(desk, &held.value) {
             let batch = Batch::new().delete(ACTS, &key, row.version);
             passable(desk.commit(batch, &[Event::ActExpired { id }], now).await)?;
@@ -264,28 +287,49 @@ async fn timely(
 ) -> Result<(), Fault> {
     let stored = &held.value;
     let policy = matches!(stored.act, Act::Policy { .. });
-    let short = |why: Refusal| match why {
-        Refusal::Fault(fault) => Err(fault),
-        why => {
-            tracing::warn!(id, %why, "what an admin asked for cannot be done");
-            Ok(())
-        }
-    };
-    match missing(desk, stored) {
-        Ok(0) => {}
-        Ok(_) if !policy && is_wanted(desk, stored) => {}
-        Ok(_) => return Ok(()),
-        Err(why) => return short(why),
-    }
-    let batch = Batch::new().delete(ACTS, id.as_bytes(), held.version);
-    match effect::of(desk, stored, None, batch, now).await {
-        Err(why) => short(why),
-        Ok(effect) => match done(desk, effect, Vec::new(), now).await {
-            Ok(_) => Ok(()),
-            Err(Refusal::Fault(fault)) => passable(Err::<(), _>(fault)),
-            Err(why) => short(why),
+    let gone = || Batch::new().delete(ACTS, id.as_bytes(), held.version);
+    let done = match missing(desk, stored) {
+        // Without everybody's word until now a policy waits on.
+        Ok(left) if left > 0 && (policy || !is_wanted(desk, stored)) => return Ok(()),
+        Ok(_) => match effect::of(desk, stored, None, gone(), now).await {
+            Ok(effect) => done(desk, effect, Vec::new(), now).await.map(drop),
+            Err(why) => Err(why),
         },
+        Err(why) => Err(why),
+    };
+    match done {
+        Ok(()) => Ok(()),
+        Err(Refusal::Fault(fault)) => passable(Err::<(), _>(fault)),
+        // Whom it was about is gone, say: it can never be done.
+        Err(why) => {
+            tracing::warn!(id, %why, "what an admin asked for cannot be done");
+            let event = Event::ActExpired { id: id.to_owned() };
+            passable(desk.commit(gone(), &[event], now).await)
+        }
     }
+}
+
+/// Adds that what waits for a time waits so many seconds longer: a clock that is trusted again after a jump has let
+/// none of them pass.
+pub(super) fn postponed(desk: &Desk, mut batch: Batch, seconds: u64) -> Result<Batch, Fault> {
+    if desk.vault.is_sealed() {
+        return Ok(batch);
+    }
+    for (key, row) in desk.live.range(ACTS, b"", None, READ_MAX)? {
+        let Ok(Some(held)) = desk.authentic_row::<Stored>(ACTS, &key) else {
+            continue;
+        };
+        let mut stored = held.value;
+        stored.ready = stored.ready.map(|ready| ready.after(seconds));
+        stored.expires = stored.expires.after(seconds);
+        batch = batch.replace(
+            ACTS,
+            &key,
+            row.version,
+            desk.authentic(ACTS, &key, &stored)?,
+        );
+    }
+    Ok(batch)
 }
 
 /// Whatever changed meanwhile is looked at in the next round.
@@ -344,15 +388,4 @@ fn is_free(desk: &Desk, act: &Act, by: &Person, now: UnixTime) -> Result<bool, R
         }
         _ => Ok(false),
     }
-}
-
-/// Whether it ends another admin's role.
-fn takes_a_role(desk: &Desk, stored: &Stored) -> Result<bool, Refusal> {
-    let keeps = matches!(stored.act, Act::ChangePerson { admin: true, .. });
-    let Some(person) = stored.act.about().filter(|_| !keeps) else {
-        return Ok(false);
-    };
-    let asker = stored.by.as_ref().map(|b| &b.person);
-    let held = desk.person(person)?;
-    Ok(asker != Some(person) && held.is_some_and(|p| p.value.admin))
 }

@@ -22,6 +22,7 @@ pub fn list(desk: &Desk) -> Result<Vec<PersonLine>, Refusal> {
         groups: p.groups.clone(),
         admin: p.admin,
         devices: p.devices.len(),
+        enrolled: p.devices.iter().map(|d| device_line(d, false)).collect(),
         actors: p.actors.clone(),
     };
     Ok(desk.people()?.iter().map(line).collect())
@@ -97,13 +98,7 @@ fn another_stays(desk: &Desk, id: &PersonId, batch: Batch) -> Result<Batch, Refu
 
 /// A person's own devices and factors.
 pub fn devices(desk: &Desk, person: &Person, this: &DeviceId) -> Result<Devices, Refusal> {
-    let line = |d: &Device| DeviceLine {
-        id: d.id.clone(),
-        name: d.name.clone(),
-        kind: d.kind,
-        enrolled: d.enrolled,
-        this: d.id == *this,
-    };
+    let line = |d: &Device| device_line(d, d.id == *this);
     let passkey = |p: &PersonPasskey| {
         let used = desk.authentic_row::<PasskeyUse>(PASSKEYS, p.registered.id.as_bytes())?;
         Ok(PasskeyLine {
@@ -122,4 +117,14 @@ pub fn devices(desk: &Desk, person: &Person, this: &DeviceId) -> Result<Devices,
         passkeys: passkeys?,
         totp: !person.totp.is_empty(),
     })
+}
+
+fn device_line(device: &Device, this: bool) -> DeviceLine {
+    DeviceLine {
+        id: device.id.clone(),
+        name: device.name.clone(),
+        kind: device.kind,
+        enrolled: device.enrolled,
+        this,
+    }
 }

@@ -12,6 +12,11 @@ pub(super) async fn list(call: Call) -> Done {
     encode(gate::list(&call.desk, call.now))
 }
 
+/// The policy in force.
+pub(super) async fn policy(call: Call) -> Done {
+    encode(gate::policy::shown(&call.desk))
+}
+
 /// Asks for an act. Whoever goes away while the registry is asked about a token stops nothing half way.
 pub(super) async fn ask(call: Call) -> Done {
     let given: AskAct = call.json()?;

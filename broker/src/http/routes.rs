@@ -196,6 +196,8 @@ routes! {
         "What admins asked for and waits, and policies that allow more.";
     POST   "/v1/acts/{id}/veto" Person acts::veto:
         "Objects to it, or takes it back; from a browser with a second factor.";
+    GET    "/v1/admin/policy" Admin acts::policy:
+        "The policy in force, with who can approve by it now.";
     POST   "/v1/admin/acts" Admin acts::ask:
         "Asks for an `act`, with a second factor: an invite, a person's rights, a `token`.";
     POST   "/v1/admin/acts/{id}/confirm" Admin acts::confirm:

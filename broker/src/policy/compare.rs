@@ -24,6 +24,7 @@ pub fn compare(old: &Policy, new: &Policy) -> Vec<Change> {
             all.disappeared(new, pattern, entry);
         }
     }
+    all.fights(old, new);
     all.found.into_iter().collect()
 }
 
@@ -35,6 +36,24 @@ pub fn is_weaker(changes: &[Change]) -> bool {
 fn patterns(policy: &Policy) -> impl Iterator<Item = (&PackagePattern, &Entry)> {
     let entries = policy.entries().iter();
     entries.flat_map(|e| e.matches.iter().map(move |p| (p, e)))
+}
+
+/// Globs of different tables that are equally close, and may name the same package.
+fn fights(policy: &Policy) -> impl Iterator<Item = (&PackagePattern, &PackagePattern)> {
+    let entries = policy.entries();
+    let pairs = entries.iter().enumerate().flat_map(move |(at, entry)| {
+        let later = entries.iter().skip(at + 1);
+        later.flat_map(move |other| {
+            let ones = entry.matches.iter();
+            ones.flat_map(move |one| other.matches.iter().map(move |two| (one, two)))
+        })
+    });
+    let globs = |p: &PackagePattern| p.exact().is_none();
+    pairs.filter(move |(a, b)| globs(a) && globs(b) && a.overlaps(b) && a.as_close_as(b))
+}
+
+fn same(a: &PackagePattern, b: &PackagePattern) -> bool {
+    a.as_str() == b.as_str()
 }
 
 #[derive(Default)]
@@ -73,16 +92,29 @@ impl Differences {
             return;
         }
         let mut rest = false;
-        for (other, now) in patterns(new).filter(|(p, _)| p.overlaps(pattern)) {
+        for (_, now) in patterns(new).filter(|(p, _)| p.overlaps(pattern)) {
             rest = true;
             self.entries(pattern, before, now);
-            if other.exact().is_none() && other.as_close_as(pattern) {
-                let words = format!("is no longer in the way of {}", other.as_str());
-                self.put(Direction::Weaker, pattern, &words);
-            }
         }
         if !rest {
             self.put(Direction::Stronger, pattern, "is published no more");
+        }
+    }
+
+    /// Two patterns of different tables that are equally close are a no for the names of both. Whatever ends such a
+    /// fight lets these names through, also where all else is the same.
+    fn fights(&mut self, old: &Policy, new: &Policy) {
+        let fought: Vec<_> = fights(old).collect();
+        for (one, two) in fought {
+            let still = fights(new).any(|(a, b)| same(a, one) && same(b, two));
+            let closer = |p: &PackagePattern| {
+                let known = patterns(old).any(|(known, _)| same(known, p));
+                !known && p.exact().is_none() && p.overlaps(one) && p.overlaps(two)
+            };
+            if !still || patterns(new).any(|(p, _)| closer(p)) {
+                let words = format!("is no longer in the way of {}", two.as_str());
+                self.put(Direction::Weaker, one, &words);
+            }
         }
     }
 
@@ -177,6 +209,10 @@ impl Differences {
             self.changed(at, "mode", is > was, &format!("now {:?}", new.mode));
         } else if old.mode != new.mode {
             self.put(Direction::Neutral, at, &format!("mode: now {:?}", new.mode));
+        }
+        // An intent counts for what is forwarded, and not for a token or a secret.
+        if was > 0 && is == 0 && new.commit_counts {
+            self.changed(at, "intent", true, "counts from now on");
         }
         let (was, is) = (old.mint_seconds, new.mint_seconds);
         self.number(at, "mint_life in seconds", was, is, false);

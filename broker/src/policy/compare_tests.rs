@@ -119,7 +119,14 @@ fn attack_50_a_pattern_is_compared_with_what_decided_before() {
     for new in ["\"npm:other\"", "\"npm:@other/*\"", "\"npm:*\""] {
         assert!(weaker(&example, &with(&table(new, 9))), "{new} is new");
     }
-    // Two patterns that fight over a name are a no, until one of them goes.
-    let fight = with(&table("\"npm:@acme/*-x\"", 9));
+    // Two patterns that fight over a name are a no, until one of them goes, they are one table, or a closer one comes.
+    let fight = with(&table("\"npm:@acme/*-x\"", 2));
     assert!(weaker(&fight, &example));
+    assert!(!weaker(&example, &fight) && !weaker(&fight, &fight));
+    let merged = EXAMPLE.replacen("\"npm:@acme/*\"", "\"npm:@acme/*\", \"npm:@acme/*-x\"", 1);
+    assert!(weaker(&fight, &policy(&merged)), "merged");
+    let both = table("\"npm:@acme/*-x\"", 2) + &table("\"npm:@acme/y*-x\"", 2);
+    assert!(weaker(&fight, &with(&both)), "a closer one");
+    let three = table("\"npm:@acme/a*-x\"", 2) + &table("\"npm:@acme/a*-y*\"", 2);
+    assert!(weaker(&with(&three), &example), "both gone");
 }

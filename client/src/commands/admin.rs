@@ -24,6 +24,7 @@ mod client_key;
 mod custody;
 mod doctor;
 mod registry;
+mod report;
 mod restored;
 mod stages;
 mod token;
@@ -94,6 +95,8 @@ Your own login at the registry rejects one: npm stage reject <STAGE>.")]
     /// The audit log
     #[command(subcommand)]
     Audit(audit::Command),
+    /// An access review: who can approve what, tokens, people who do nothing, changes and publishes
+    Report(report::Args),
     /// The broker, its tokens and people at a glance
     Status,
 }
@@ -212,6 +215,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         Command::Restored(args) => restored::run(context, args).await,
         Command::TrustClock => trust_clock(context).await,
         Command::Audit(command) => audit::run(context, command).await,
+        Command::Report(args) => report::run(context, args).await,
         Command::Status => status(context).await,
     }
 }

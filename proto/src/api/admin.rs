@@ -1,7 +1,7 @@
 //! What an admin does.
 
 use crate::{
-    api::SecondFactor,
+    api::{DeviceLine, SecondFactor},
     device::DevicePublic,
     ids::{ClientKeyId, GroupName, PersonId, RegistryId, RequestId},
     time::UnixTime,
@@ -19,6 +19,9 @@ pub struct PersonLine {
     pub admin: bool,
     /// How many devices.
     pub devices: usize,
+    /// Which.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub enrolled: Vec<DeviceLine>,
     /// CI accounts.
     pub actors: Vec<String>,
 }

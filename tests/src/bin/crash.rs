@@ -43,7 +43,7 @@ const PACKAGES: [(&str, u32); 4] = [("@one/a", 1), ("@one/b", 1), ("@two/a", 2),
 /// The whole history is checked after so many cycles.
 const CHECK_EVERY: u64 = 50;
 /// How long clients may take to end what they began, after the last crash.
-const DRAIN: Duration = Duration::from_secs(45);
+const DRAIN: Duration = Duration::from_secs(150);
 /// How long the broker may take to settle what is left.
 const SETTLE: Duration = Duration::from_secs(45);
 /// The stand-in knows one token.
@@ -88,6 +88,25 @@ struct Shared {
     history: Arc<History>,
     stop: AtomicBool,
     versions: AtomicU64,
+    /// One client thaws at a time: each thaw costs two people a code, and a code is good once.
+    thawing: tokio::sync::Mutex<()>,
+    /// When somebody froze last, in seconds from the start.
+    froze: AtomicU64,
+    started: Instant,
+}
+
+/// Seconds between two freezes that clients make: a thaw waits for codes.
+const FREEZE_EVERY: u64 = 40;
+
+impl Shared {
+    /// Whether a client may freeze now.
+    fn may_freeze(&self) -> bool {
+        let now = self.started.elapsed().as_secs() + FREEZE_EVERY;
+        let last = self.froze.load(Ordering::Relaxed);
+        let due = now >= last + FREEZE_EVERY && !self.stop.load(Ordering::Relaxed);
+        let order = Ordering::Relaxed;
+        due && self.froze.compare_exchange(last, now, order, order).is_ok()
+    }
 }
 
 #[tokio::main]
@@ -125,6 +144,9 @@ async fn run(args: &Args) -> anyhow::Result<bool> {
         history,
         stop: AtomicBool::new(false),
         versions: AtomicU64::new(0),
+        thawing: tokio::sync::Mutex::default(),
+        froze: AtomicU64::default(),
+        started,
     });
     let mut clients = JoinSet::new();
     for n in 0..args.clients {
@@ -310,11 +332,11 @@ mod client {
             match dice.below(100) {
                 0..8 => cancel(shared, request).await?,
                 8..16 => deny(shared, request, Decision::Deny).await?,
-                16..19 if name.ends_with('b') => {
+                16..19 if name.ends_with('b') && shared.may_freeze() => {
                     deny(shared, request, Decision::DenyAndFreeze).await?;
                     thaw(shared, name).await?;
                 }
-                19..24 if name.ends_with('b') => {
+                19..24 if name.ends_with('b') && shared.may_freeze() => {
                     freeze(shared, name).await?;
                     thaw(shared, name).await?;
                 }
@@ -464,6 +486,7 @@ mod client {
     async fn thaw(shared: &Shared, name: &str) -> anyhow::Result<()> {
         let package = format!("npm:{name}");
         let direct: &Direct = &shared.direct;
+        let _one = shared.thawing.lock().await;
         for _ in 0..20 {
             let mut frozen = true;
             for person in [&direct.robin, &direct.alice] {

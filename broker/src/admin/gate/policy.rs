@@ -5,14 +5,15 @@
 //! in force stays, or nothing is.
 
 use super::{
-    ID_BYTES, LIFE_SECONDS, passable,
-    waiting::{ACTS, ACTS_MAX, Stored, asked, waits},
+    ID_BYTES, LIFE_SECONDS,
+    waiting::{ACTS, READ_MAX, Stored, asked, waits, was_there},
 };
 use crate::{
     audit::event::Event,
     desk::{Desk, Fault, people::Versioned},
     policy::{
-        Policy,
+        Entry, Policy,
+        callers::CallerEntry,
         compare::{compare, is_weaker},
     },
     publish::Refusal,
@@ -21,6 +22,7 @@ use crate::{
 use proto::{
     act::{Act, Change, Direction},
     digest::hex,
+    policy::{PolicyEntry, PolicyShown},
     time::UnixTime,
 };
 use serde::{Deserialize, Serialize};
@@ -31,6 +33,8 @@ const POLICY: Table = Table("policy");
 const IN_FORCE: &[u8] = b"in-force";
 /// Seconds after a broker was made in which its policy is written, and every one that is read holds at once.
 const SETUP_SECONDS: u64 = 12 * 3600;
+/// Tries to settle while others agree or object at the same moment.
+const RACES_MAX: u32 = 10;
 
 #[derive(Serialize, Deserialize)]
 struct InForce {
@@ -59,6 +63,22 @@ pub fn first(desk: &Desk, batch: Batch, policy: &Policy, now: UnixTime) -> Resul
 
 /// Decides between the policy that was read and the one in force: at every unseal, and when it is read again.
 pub async fn settle(desk: &Desk, now: UnixTime) -> Result<Settled, Fault> {
+    let mut left = RACES_MAX;
+    loop {
+        match once(desk, now).await {
+            // Somebody objected, or agreed, at this moment.
+            Err(Fault::Conflict(..)) if left > 0 => left -= 1,
+            Err(fault) => {
+                // What is in force is not known to be: nothing is allowed.
+                desk.policy.store(Arc::new(Policy::nothing()));
+                return Err(fault);
+            }
+            settled => return settled,
+        }
+    }
+}
+
+async fn once(desk: &Desk, now: UnixTime) -> Result<Settled, Fault> {
     let _one = desk.policing.lock().await;
     let given = desk.given.load_full();
     let held = in_force(desk)?;
@@ -109,7 +129,12 @@ async fn wait(desk: &Desk, given: &Policy, now: UnixTime) -> Result<(), Fault> {
     let mut batch = Batch::new();
     for (id, version) in waiting(desk)? {
         let held = desk.authentic_row::<Stored>(ACTS, id.as_bytes());
-        let same = |h: &Versioned<Stored>| h.value.act == act && now < h.value.expires;
+        // One that was asked for before today's admins were there could be confirmed by nobody.
+        let people = desk.people()?;
+        let admins: Vec<_> = people.iter().filter(|p| p.admin).collect();
+        let able = |h: &Stored| admins.is_empty() || admins.iter().any(|p| was_there(p, h));
+        let same =
+            |h: &Versioned<Stored>| h.value.act == act && now < h.value.expires && able(&h.value);
         if held.is_ok_and(|h| h.as_ref().is_some_and(same)) {
             return Ok(());
         }
@@ -128,13 +153,15 @@ async fn wait(desk: &Desk, given: &Policy, now: UnixTime) -> Result<(), Fault> {
     };
     let id = hex(&desk.world.random::<ID_BYTES>()?);
     let batch = waits(desk, batch, &id, &stored)?;
-    passable(desk.commit(batch, &[asked(&id, &stored)], now).await)
+    desk.commit(batch, &[asked(&id, &stored)], now)
+        .await
+        .map(drop)
 }
 
 /// Every act that would put a policy in force, with its row's version.
 fn waiting(desk: &Desk) -> Result<Vec<(String, u64)>, Fault> {
     let mut found = Vec::new();
-    for (key, row) in desk.live.range(ACTS, b"", None, ACTS_MAX)? {
+    for (key, row) in desk.live.range(ACTS, b"", None, READ_MAX)? {
         let held = desk.authentic_row::<Stored>(ACTS, &key);
         let policy = |h: &Versioned<Stored>| matches!(h.value.act, Act::Policy { .. });
         if held.is_ok_and(|h| h.as_ref().is_some_and(policy)) {
@@ -171,6 +198,32 @@ pub(super) fn put(
         digest: policy.digest().clone(),
     };
     Ok((batch, vec![event], policy))
+}
+
+/// The policy in force, with who can approve by it now.
+pub fn shown(desk: &Desk) -> Result<PolicyShown, Refusal> {
+    let policy = desk.policy.load();
+    let people = desk.people()?;
+    let entry = |e: &Entry| {
+        let able = people
+            .iter()
+            .filter(|p| p.groups.iter().any(|g| e.approvers.contains(g)));
+        PolicyEntry {
+            matches: e.matches.iter().map(|m| m.as_str().to_owned()).collect(),
+            callers: e.callers.iter().map(CallerEntry::words).collect(),
+            approvers: e.approvers.clone(),
+            people: able.map(|p| p.id.clone()).collect(),
+            quorum: e.quorum,
+            factors: e.factors.clone(),
+            mode: e.mode,
+            requester_may_approve: e.requester_may_approve,
+            veto_seconds: e.veto_seconds,
+        }
+    };
+    Ok(PolicyShown {
+        digest: policy.digest().clone(),
+        entries: policy.entries().iter().map(entry).collect(),
+    })
 }
 
 /// What a document would change, the weaker first.

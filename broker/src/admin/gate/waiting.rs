@@ -24,8 +24,10 @@ use serde::{Deserialize, Serialize};
 
 /// What waits, by its id.
 pub(super) const ACTS: Table = Table("act");
-/// Most acts that wait.
+/// Most acts that people's asking makes wait.
 pub(super) const ACTS_MAX: usize = 100;
+/// Most rows that are read: policies come on top.
+pub(super) const READ_MAX: usize = 1000;
 
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Stored {
@@ -49,12 +51,14 @@ pub(super) struct Stored {
 /// asked for is no second one, since the asker may have invited him.
 pub(super) fn missing(desk: &Desk, stored: &Stored) -> Result<usize, Refusal> {
     let asker = stored.by.as_ref().map(|b| &b.person);
+    // Nobody agrees to the end of his own role; of everything else that is about him he is a second one.
+    let takes = takes_a_role(desk, stored)?;
     let people = desk.people()?;
     let able: Vec<&Person> = people
         .iter()
         .map(AsRef::as_ref)
         .filter(|p| p.admin && was_there(p, stored))
-        .filter(|p| Some(&p.id) != asker && Some(&p.id) != stored.act.about())
+        .filter(|p| Some(&p.id) != asker && (!takes || Some(&p.id) != stored.act.about()))
         .collect();
     let needed = if asker.is_some() { 1 } else { 2 };
     let agreed = |p: &&&Person| {
@@ -64,6 +68,17 @@ pub(super) fn missing(desk: &Desk, stored: &Stored) -> Result<usize, Refusal> {
     Ok(needed
         .min(able.len())
         .saturating_sub(able.iter().filter(agreed).count()))
+}
+
+/// Whether it ends another admin's role.
+pub(super) fn takes_a_role(desk: &Desk, stored: &Stored) -> Result<bool, Refusal> {
+    let keeps = matches!(stored.act, Act::ChangePerson { admin: true, .. });
+    let Some(person) = stored.act.about().filter(|_| !keeps) else {
+        return Ok(false);
+    };
+    let asker = stored.by.as_ref().map(|b| &b.person);
+    let held = desk.person(person)?;
+    Ok(asker != Some(person) && held.is_some_and(|p| p.value.admin))
 }
 
 pub(super) fn was_there(person: &Person, stored: &Stored) -> bool {
@@ -100,7 +115,7 @@ pub(super) fn asked(id: &str, stored: &Stored) -> Event {
 
 /// All that can still come to something.
 pub(super) fn all(desk: &Desk, now: UnixTime) -> Result<Vec<(String, Versioned<Stored>)>, Refusal> {
-    let rows = desk.live.range(ACTS, b"", None, ACTS_MAX);
+    let rows = desk.live.range(ACTS, b"", None, READ_MAX);
     let mut acts = Vec::new();
     for (key, _) in rows.map_err(Fault::from)? {
         let Ok(id) = String::from_utf8(key) else {

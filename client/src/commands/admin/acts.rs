@@ -31,16 +31,19 @@ pub(crate) struct ConfirmArgs {
     code: Code,
 }
 
-/// Object to what waits, or take back what you asked for.
+/// Object to what waits, or take back what you asked for. Objecting needs a code, taking back does not.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Example:
   countersign admin veto 3f9c2a17b0de
 
-Everybody who is enrolled may object to a policy that allows more.")]
+Everybody who is enrolled may object to a policy that allows more. Who is to lose the own role ends the two weeks by
+it; another admin may still agree.")]
 pub(crate) struct VetoArgs {
     /// Its id, as `countersign admin acts` shows it
     id: String,
+    #[command(flatten)]
+    code: Code,
 }
 
 /// Asks for an act; for a code only where the broker wants one. Says what waits, where it waits.
@@ -158,9 +161,12 @@ pub(super) async fn veto(context: &Context, args: VetoArgs) -> Result<(), Failur
     let device = context.device()?;
     let id = named(&args.id)?;
     let act = one(&device, id).await?;
-    let answer = AnswerAct {
-        factor: SecondFactor::default(),
+    let factor = if act.by.as_ref() == Some(&device.profile.person) {
+        SecondFactor::default()
+    } else {
+        args.code.factor()?
     };
+    let answer = AnswerAct { factor };
     let path = format!("{ACTS}/{id}/veto");
     let _: Acts = device.broker.post(&path, &answer, device.proof()).await?;
     let value = json!({"id": id, "vetoed": act.act});
@@ -251,6 +257,7 @@ fn lines(act: &ActLine) -> Vec<String> {
 fn waiting(act: &ActLine) -> String {
     let id = harmless(&act.id);
     let admins = match act.missing {
+        1 if act.by.is_none() => Some("one admin".to_owned()),
         1 => Some("another admin".to_owned()),
         0 => None,
         n => Some(format!("{n} admins")),

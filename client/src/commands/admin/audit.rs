@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-mod find;
+pub(super) mod find;
 mod ocsf;
 
 /// Entries in one page.

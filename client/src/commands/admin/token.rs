@@ -169,7 +169,10 @@ async fn list(context: &Context, args: &ListArgs) -> Result<(), Failure> {
 /// The tokens, a line each, in columns; nothing where there are none.
 fn table(tokens: &[TokenLine]) -> Vec<String> {
     let day = |at: UnixTime| at.rfc3339().chars().take(10).collect::<String>();
-    let head = ["TOKEN", "VERSION", "PRINT", "STORED", "AGE", "EXPIRES", "USED"].map(str::to_owned);
+    let head = [
+        "TOKEN", "VERSION", "PRINT", "STORED", "AGE", "EXPIRES", "USED",
+    ]
+    .map(str::to_owned);
     let row = |t: &TokenLine| {
         let version = match t.overlap_until {
             Some(_) => format!("{} (old)", t.version),
@@ -188,7 +191,9 @@ fn table(tokens: &[TokenLine]) -> Vec<String> {
     if tokens.is_empty() {
         return Vec::new();
     }
-    let rows: Vec<_> = std::iter::once(head).chain(tokens.iter().map(row)).collect();
+    let rows: Vec<_> = std::iter::once(head)
+        .chain(tokens.iter().map(row))
+        .collect();
     let width = |at: usize| {
         let cells = rows.iter().filter_map(|r| r.get(at));
         cells.map(|c| c.chars().count()).max().unwrap_or(0)
@@ -321,9 +326,12 @@ mod tests {
             overlap_until: None,
             age_percent,
             exposed,
-            rotation: proto::api::Rotation::default(),
+            rotation: Rotation::default(),
         };
-        let shown = table(&[line(74, false, None), line(100, false, Some(UnixTime(86_400)))]);
+        let shown = table(&[
+            line(74, false, None),
+            line(100, false, Some(UnixTime(86_400))),
+        ]);
         let starts = |text: &str| shown.iter().map(|l| l.find(text)).collect::<Vec<_>>();
         assert_eq!(starts("1970-01-01")[1], starts("1970-01-01")[2]);
         assert!(shown[2].contains("1970-01-02") && shown[0].starts_with("TOKEN"));

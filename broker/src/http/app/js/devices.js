@@ -106,8 +106,7 @@ const TONES = { weaker: "bad", stronger: "good", neutral: null };
 
 /** What an admin asked for. Who may object does it here; another admin agrees in a terminal. */
 function actLine(act, me, change) {
-  const about = act.act.person === me.person;
-  const mayObject = me.admin || act.act.kind === "policy" || about;
+  const mayObject = me.admin || act.act.kind === "policy";
   return h(
     "li",
     { class: "card", "data-errors": true },

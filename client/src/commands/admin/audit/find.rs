@@ -44,11 +44,11 @@ pub(crate) struct Args {
     from: u64,
 }
 
-fn since(text: &str) -> Result<UnixTime, String> {
+pub(in super::super) fn since(text: &str) -> Result<UnixTime, String> {
     moment(text, "T00:00:00Z", edge::now())
 }
 
-fn until(text: &str) -> Result<UnixTime, String> {
+pub(in super::super) fn until(text: &str) -> Result<UnixTime, String> {
     moment(text, "T23:59:59Z", edge::now())
 }
 
