@@ -41,6 +41,9 @@ pub struct Agree {
 pub struct RestoredState {
     /// Whether this is an older copy, and nothing is approved or released.
     pub restored: bool,
+    /// Whether nobody restored it: the broker found its log shorter than it had been, or another.
+    #[serde(default)]
+    pub rolled_back: bool,
     /// When the copy was taken; absent where the mark cannot be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken: Option<UnixTime>,

@@ -284,7 +284,8 @@ impl Device {
             .await
     }
 
-    async fn with_code(&self, path: &str, body: Value) -> anyhow::Result<Reply> {
+    /// A call with a code where the broker wants one.
+    pub async fn with_code(&self, path: &str, body: Value) -> anyhow::Result<Reply> {
         let wants = |reply: &Reply| matches!(reply.code(), "factor-missing" | "factor-wrong");
         crate::with_code(&self.totp, &self.spent, wants, async |code| {
             let mut body = body.clone();

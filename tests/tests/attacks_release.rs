@@ -396,6 +396,7 @@ async fn desk(folder: &Path, clock: Arc<SetClock>, ci: &DeviceKey) -> anyhow::Re
             origin: "broker.test".into(),
             spool: folder.into(),
             data: folder.into(),
+            anchor: folder.join("anchor"),
             identity: None,
             token_max_age_days: 90,
             weakening_wait: 86_400,

@@ -7,13 +7,18 @@
     reason = "a test's helpers fail by panic, as the tests do"
 )]
 
-use proto::answer::Decision;
+use proto::{
+    answer::Decision,
+    api::SecondFactor,
+    digest::{Algorithm, Digest, hex},
+    intent::{IntendedFile, IntendedItem, IntentRequest, IntentStatement},
+    time::UnixTime,
+};
 use serde_json::{Value, json};
 use stand::{
     backups::Vaulted,
     daemon::Daemon,
-    now,
-    people::{Device, NO_REGISTRY, Office, Reply, STEP},
+    people::{Device, NO_REGISTRY, Office, Reply, random},
     root,
     team::{POLICY as TEAM_POLICY, Team},
 };
@@ -31,20 +36,10 @@ async fn office(vaulted: &Vaulted) -> Office {
         .unwrap()
 }
 
-/// A code that the broker has not seen: the one of the next step, once that has begun.
-async fn fresh_code(device: &Device) -> String {
-    let left = STEP - now().unwrap() % STEP;
-    tokio::time::sleep(Duration::from_secs(left)).await;
-    device.code(0).unwrap()
-}
+const AGREE: &str = "/v1/admin/restored/agree";
 
-async fn agree(device: &Device, code: Option<String>, more: &Value) -> Reply {
-    let mut asked = json!({ "totp": code });
-    for (name, value) in more.as_object().unwrap() {
-        asked[name] = value.clone();
-    }
-    let path = "/v1/admin/restored/agree";
-    device.post(path, asked).await.unwrap()
+async fn agree(device: &Device, more: Value) -> Reply {
+    device.with_code(AGREE, more).await.unwrap()
 }
 
 async fn is_older(device: &Device) -> bool {
@@ -125,12 +120,7 @@ async fn a_backup_of_a_broker_that_serves_is_a_broker() {
     assert_eq!(tokens.body.as_array().unwrap().len(), 1);
     // One admin alone: he agrees by himself. What waited is approved then.
     assert!(is_older(&office.admin).await);
-    let done = agree(
-        &office.admin,
-        Some(office.admin.code(0).unwrap()),
-        &json!({}),
-    )
-    .await;
+    let done = agree(&office.admin, json!({})).await;
     assert_eq!(done.body["restored"], false, "{}", done.body);
     let code = alice.code(0).unwrap();
     let approved = alice.approve(&waits, Some(&code)).await.unwrap();
@@ -195,13 +185,7 @@ async fn people_take_try_out_and_agree_with_our_own_programs() {
         .ok()
         .unwrap();
     assert!(told.stdout.contains("0 of 1"), "{told}");
-    // The one that was spent when he enrolled, or was in the backup as spent, is none.
-    let left = STEP - now().unwrap() % STEP;
-    tokio::time::sleep(Duration::from_secs(left)).await;
-    let code = team.code(&team.admin).await.unwrap();
-    let agreed = team
-        .admin(&["admin", "restored", "agree", "--totp", &code])
-        .await;
+    let agreed = team.admin_with_code(&["admin", "restored", "agree"]).await;
     let agreed = agreed.unwrap().ok().unwrap();
     assert!(agreed.stdout.contains("approvals count"), "{agreed}");
     team.admin(&["status"]).await.unwrap().ok().unwrap();
@@ -248,23 +232,16 @@ async fn attack_45_a_restored_database_lets_nothing_through_until_two_admins_agr
     assert!(frozen.success(), "freezing works: {}", frozen.body);
 
     // Without a second factor, by a newcomer, or by one of two, nothing is agreed.
-    let bare = agree(&office.admin, None, &json!({})).await;
+    let bare = office.admin.post(AGREE, json!({})).await.unwrap();
     assert_eq!(bare.code(), "factor-missing", "{}", bare.body);
     let mallory = office.hire("mallory", &[], true, &[]).await.unwrap();
-    let code = mallory.code(0).unwrap();
-    let newcomer = agree(&mallory, Some(code), &json!({})).await;
+    let newcomer = agree(&mallory, json!({})).await;
     assert_eq!(newcomer.code(), "not-allowed", "{}", newcomer.body);
-    let one = agree(
-        &office.admin,
-        Some(office.admin.code(0).unwrap()),
-        &json!({}),
-    )
-    .await;
+    let one = agree(&office.admin, json!({})).await;
     assert_eq!(one.body["restored"], true, "{}", one.body);
     assert_eq!(one.body["agreed"][0]["person"], "robin", "{}", one.body);
     assert_eq!(one.body["may"], json!(["carol", "robin"]), "{}", one.body);
-    let twice = fresh_code(&office.admin).await;
-    let twice = agree(&office.admin, Some(twice), &json!({})).await;
+    let twice = agree(&office.admin, json!({})).await;
     assert_eq!(
         twice.body["restored"], true,
         "one person is one: {}",
@@ -287,10 +264,9 @@ async fn attack_45_a_restored_database_lets_nothing_through_until_two_admins_agr
         "another restore, another question: {state}"
     );
 
-    let hers = agree(&carol, Some(carol.code(0).unwrap()), &json!({})).await;
+    let hers = agree(&carol, json!({})).await;
     assert_eq!(hers.body["restored"], true, "{}", hers.body);
-    let his = fresh_code(&office.admin).await;
-    let his = agree(&office.admin, Some(his), &json!({})).await;
+    let his = agree(&office.admin, json!({})).await;
     assert_eq!(his.body["restored"], false, "{}", his.body);
     assert!(!is_older(&office.admin).await);
     let code = alice.code(0).unwrap();
@@ -324,24 +300,18 @@ async fn attack_45_a_device_that_saw_more_than_was_restored_is_heard() {
     for name in ["a", "b", "c"] {
         office.invite(name, &[], false, &[]).await.unwrap();
     }
-    let code = office.admin.code(0).unwrap();
     let seen = json!({ "checkpoint": late });
-    let refused = agree(&office.admin, Some(code.clone()), &seen).await;
+    let refused = agree(&office.admin, seen).await;
     assert_eq!(refused.code(), "not-allowed", "{}", refused.body);
     let words = refused.body["title"].as_str().unwrap();
     assert!(words.contains("this device saw 2 entries"), "{words}");
     let foreign = late.replacen(late.lines().next().unwrap(), "elsewhere.example", 1);
-    let foreign = agree(
-        &office.admin,
-        Some(code.clone()),
-        &json!({"checkpoint": foreign}),
-    )
-    .await;
+    let foreign = agree(&office.admin, json!({"checkpoint": foreign})).await;
     assert_eq!(foreign.code(), "bad-request", "{}", foreign.body);
     assert!(is_older(&office.admin).await);
     // A prefix is no sign of a loss, and no proof of none.
     let despite = json!({"checkpoint": late, "despite_loss": true});
-    let done = agree(&office.admin, Some(code), &despite).await;
+    let done = agree(&office.admin, despite).await;
     assert_eq!(done.body["restored"], false, "{}", done.body);
     let events = office.events().await.unwrap();
     let agreed = events
@@ -350,9 +320,62 @@ async fn attack_45_a_device_that_saw_more_than_was_restored_is_heard() {
         .unwrap();
     assert_eq!(agreed["lost"], 2, "{agreed}");
     vaulted.put_back(&mut office, &backup).await.unwrap();
-    let fresh = fresh_code(&office.admin).await;
-    let done = agree(&office.admin, Some(fresh), &json!({ "checkpoint": early })).await;
+    let done = agree(&office.admin, json!({ "checkpoint": early })).await;
     assert_eq!(done.body["restored"], false, "{}", done.body);
+}
+
+/// Announces a package's only file, with a code: enough for an approval.
+async fn announce(by: &Device, name: &str, bytes: &[u8]) -> Reply {
+    let time = UnixTime(stand::now().unwrap());
+    let statement = IntentStatement {
+        items: vec![IntendedItem {
+            registry: "npm".parse().unwrap(),
+            package: name.parse().unwrap(),
+            version: "1.0.0".parse().unwrap(),
+            tag: Some("latest".parse().unwrap()),
+            files: vec![IntendedFile {
+                name: "package.tgz".into(),
+                digest: Digest::of(Algorithm::Sha512, bytes),
+            }],
+        }],
+        commit: None,
+        expires: time.after(1800),
+        device: by.key.public().id(),
+        time,
+        nonce: hex(&random::<16>().unwrap()),
+    };
+    let request = IntentRequest {
+        signature: hex(&by.key.sign(&statement.canonical())),
+        statement,
+        factor: SecondFactor {
+            totp: Some(by.code(0).unwrap()),
+            passkey: None,
+        },
+    };
+    let request = serde_json::to_value(&request).unwrap();
+    by.post("/v1/intents", request).await.unwrap()
+}
+
+#[tokio::test]
+async fn attack_45_what_was_announced_approves_nothing_in_a_restored_broker_and_jobs_learn_how_it_stands()
+ {
+    let vaulted = Vaulted::new().unwrap();
+    let mut office = office(&vaulted).await;
+    let alice = office
+        .hire("alice", &["release"], false, &[])
+        .await
+        .unwrap();
+    let announced = announce(&alice, "@acme/left", b"x").await;
+    assert!(announced.success(), "{}", announced.body);
+    let backup = vaulted.take(&office.admin, "one").await.unwrap();
+    vaulted.put_back(&mut office, &backup).await.unwrap();
+    let job = office.open("@acme/left", "1.0.0", b"x").await.unwrap();
+    assert_eq!(job.state().await.unwrap(), "pending");
+    let refused = announce(&alice, "@acme/right", b"y").await;
+    assert_eq!(refused.code(), "restored", "{}", refused.body);
+    let done = agree(&office.admin, json!({})).await;
+    assert_eq!(done.body["restored"], false, "{}", done.body);
+    assert_eq!(job.state().await.unwrap(), "approved");
 }
 
 fn holds(bytes: &[u8], canary: &[u8]) -> bool {
@@ -544,6 +567,111 @@ async fn without_recipients_there_is_no_backup_and_a_browsers_approver_gets_none
         .await
         .unwrap();
     assert!(denied.success(), "{}", denied.body);
+}
+
+/// Copies the files of a folder, and no folder in it.
+fn copy(from: &Path, to: &Path, but: &[&str]) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let name = entry.file_name();
+        if entry.path().is_file() && !but.iter().any(|b| *b == name) {
+            fs::copy(entry.path(), to.join(name)).unwrap();
+        }
+    }
+}
+
+fn anchored(file: &Path) -> u64 {
+    let note = fs::read_to_string(file).unwrap_or_default();
+    let size = note.lines().nth(1).and_then(|size| size.parse().ok());
+    size.unwrap_or_default()
+}
+
+#[tokio::test]
+async fn attack_45_an_older_database_that_was_put_in_by_hand_is_noticed_at_the_next_start() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let outside = elsewhere.path().join("anchor");
+    let mut office = Office::start(POLICY, NO_REGISTRY).await.unwrap();
+    office
+        .hire("alice", &["release"], false, &[])
+        .await
+        .unwrap();
+    let data = office.daemon.dir().join("data");
+    let beside = data.join("anchor");
+    let old = office.daemon.dir().join("old");
+    let config = fs::read_to_string(office.daemon.config_path()).unwrap();
+    // Once with the file beside the database, which stays when the database alone is put back; once with the file
+    // elsewhere, when the whole folder is.
+    for (anchor, but) in [(&beside, &["anchor"][..]), (&outside, &[])] {
+        let line = format!("anchor = \"{}\"\n", anchor.display());
+        fs::write(office.daemon.config_path(), line + &config).unwrap();
+        office.daemon.restart().await.unwrap();
+        stand_still(|| anchored(anchor) > 0).await;
+        office.daemon.terminate().await.unwrap();
+        copy(&data, &old, &[]);
+        let before = anchored(anchor);
+        office.daemon.restart().await.unwrap();
+        assert!(!is_older(&office.admin).await, "a restart is no rollback");
+        let job = office.open("@acme/left", "1.0.0", b"x").await.unwrap();
+        stand_still(|| anchored(anchor) > before + 2).await;
+        office.daemon.kill9();
+        copy(&old, &data, but);
+        fs::remove_dir_all(&old).unwrap();
+        office.daemon.restart().await.unwrap();
+        assert!(is_older(&office.admin).await, "{}", anchor.display());
+        assert!(!job.state().await.is_ok_and(|state| state == "pending"));
+        let state: Value = office
+            .admin
+            .get("/v1/admin/restored")
+            .await
+            .unwrap()
+            .ok()
+            .unwrap();
+        assert_eq!(state["rolled_back"], true, "{state}");
+        // It stays so, and what was known is not forgotten, until an admin has looked.
+        let known = anchored(anchor);
+        office.daemon.restart().await.unwrap();
+        assert!(is_older(&office.admin).await);
+        assert_eq!(anchored(anchor), known);
+        let done = agree(&office.admin, json!({})).await;
+        assert_eq!(done.body["restored"], false, "{}", done.body);
+        let kept = fs::read_to_string(anchor).unwrap();
+        stand_still(|| fs::read_to_string(anchor).unwrap() != kept).await;
+        office.daemon.restart().await.unwrap();
+        assert!(!is_older(&office.admin).await, "agreed to once is enough");
+        let events = office.events().await.unwrap();
+        assert!(kinds(&events).contains(&"rolled-back"));
+    }
+}
+
+async fn stand_still(holds: impl Fn() -> bool) {
+    let start = std::time::Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_mins(1), "it does not come");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_backup_that_cannot_be_made_is_told() {
+    let vaulted = Vaulted::new().unwrap();
+    let folder = vaulted.folder().join("not-there");
+    let more = format!("folder = \"{}\"\n", folder.display());
+    let builder = vaulted.of(Daemon::builder(), &more);
+    let office = Office::start_as(builder, POLICY, NO_REGISTRY)
+        .await
+        .unwrap();
+    stand_still(|| office.daemon.log().contains("ALARM: no backup was made")).await;
+    let known: Value = office
+        .admin
+        .get("/v1/admin/backups")
+        .await
+        .unwrap()
+        .ok()
+        .unwrap();
+    assert_eq!(known["failed"], true, "{known}");
+    let events = office.events().await.unwrap();
+    let failed = events.iter().filter(|e| e["type"] == "backup-failed");
+    assert_eq!(failed.count(), 1, "{events:?}");
 }
 
 /// The names in `Table("…")` of the daemon's sources, tests left out.

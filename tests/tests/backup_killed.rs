@@ -76,6 +76,43 @@ async fn attack_47_a_restore_that_is_killed_anywhere_is_done_again_or_done() {
     println!("killed at {} steps", steps - 1);
 }
 
+#[tokio::test]
+async fn attack_47_a_restore_onto_a_full_disk_leaves_nothing() {
+    let vaulted = Vaulted::new().unwrap();
+    let builder = vaulted.of(Daemon::builder(), "");
+    let office = Office::start_as(builder, POLICY, NO_REGISTRY).await;
+    let mut office = office.unwrap();
+    let backup = vaulted.take(&office.admin, "one").await.unwrap();
+    office.daemon.kill9();
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("data");
+    let identity = vaulted.identity_file();
+    let program = &office.daemon.bins.countersignd;
+    let paths: [&Path; 4] = [program, &backup, &identity, &data];
+    let [program, backup, identity, shown] = paths.map(|p| p.display().to_string());
+    let mut full = 0;
+    // No file may grow beyond so many blocks of 512 bytes: each write behind that fails, as on a full disk.
+    for blocks in (0..).map(|n| n * 300) {
+        let script = format!(
+            "trap '' XFSZ; ulimit -f {blocks}; exec {program} restore --from {backup} --identity {identity} --data {shown}"
+        );
+        let dir = vaulted.folder();
+        let args = ["-c", script.as_str()];
+        let out = stand::run("sh", &args, &[], dir, Duration::from_mins(1));
+        let out = out.await.unwrap();
+        if out.success() {
+            break;
+        }
+        full += 1;
+        assert_eq!(out.status, Some(1), "{blocks} blocks: {out}");
+        let left = fs::read_dir(&data).unwrap().count();
+        assert_eq!(left, 0, "{blocks} blocks left something: {out}");
+        assert!(blocks < 100_000, "{out}");
+    }
+    assert!(full >= 3, "{full} full disks");
+    marked(&data, "when there was room");
+}
+
 /// A whole broker is there, and its mark.
 fn marked(data: &Path, when: &str) {
     for name in [

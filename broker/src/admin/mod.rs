@@ -1,6 +1,7 @@
 //! What admins do, a file per verb's family. Every act here is a signed call of an enrolled admin
 //! device, and leaves an event in the same commit.
 
+pub mod anchor;
 pub mod authenticator;
 pub mod channels;
 pub mod client_keys;

@@ -11,7 +11,7 @@ use crate::{
     desk::{
         Desk, Fault,
         people::Versioned,
-        restored::{self, Mark, Marked},
+        restored::{self, Cause, Mark, Marked},
     },
     notify::About,
     publish::{Refusal, prove::prove_in_terminal, ring},
@@ -41,7 +41,7 @@ struct Yes {
 
 /// Whether this is an older copy, and who agreed to go on with it.
 pub fn state(desk: &Desk) -> Result<RestoredState, Refusal> {
-    let Some(Marked { mark, .. }) = desk.restored()? else {
+    let Some(Marked { mark, version }) = desk.restored()? else {
         return Ok(RestoredState::default());
     };
     let Some(mark) = mark else {
@@ -50,7 +50,7 @@ pub fn state(desk: &Desk) -> Result<RestoredState, Refusal> {
             ..RestoredState::default()
         });
     };
-    let may = admins(desk, &mark)?;
+    let may = admins(desk, &mark, version)?;
     let mut agreed = Vec::new();
     for person in &may {
         agreed.extend(yes(desk, person, &mark)?.map(|yes| Agreed {
@@ -60,6 +60,7 @@ pub fn state(desk: &Desk) -> Result<RestoredState, Refusal> {
     }
     Ok(RestoredState {
         restored: true,
+        rolled_back: mark.cause == Cause::RolledBack,
         taken: Some(mark.taken),
         since: Some(mark.restored),
         entries: mark.entries,
@@ -83,7 +84,7 @@ pub async fn agree(
     };
     let mark = mark.ok_or(Fault::Damaged("the mark of a restore"))?;
     let by = current(desk, own)?;
-    let may = admins(desk, &mark)?;
+    let may = admins(desk, &mark, version)?;
     if !may.contains(own.person) {
         return Err(Refusal::NotAllowed(
             "only who was an admin already when the copy was taken agrees to it".to_owned(),
@@ -175,13 +176,18 @@ fn yes(desk: &Desk, person: &PersonId, mark: &Mark) -> Result<Option<Versioned<Y
     Ok(has.then_some(yes))
 }
 
-/// Admins who were enrolled when the copy was taken: whoever was made one since may be anybody's.
-fn admins(desk: &Desk, mark: &Mark) -> Result<Vec<PersonId>, Fault> {
-    let people = desk.people()?;
-    let then = people
-        .iter()
-        .filter(|p| p.admin && p.since().is_some_and(|since| since <= mark.taken));
-    Ok(then.map(|p| p.id.clone()).collect())
+/// Admins who were enrolled when the copy was taken: whoever was made one since may be anybody's. A row that is
+/// older than the mark came with the copy; one that changed since tells it by the person's own date.
+fn admins(desk: &Desk, mark: &Mark, marked: u64) -> Result<Vec<PersonId>, Fault> {
+    let mut then = Vec::new();
+    for person in desk.people()?.iter().filter(|p| p.admin) {
+        let held = desk.person(&person.id)?;
+        let before = person.since().is_some_and(|since| since < mark.taken);
+        if before || held.is_some_and(|held| held.version < marked) {
+            then.push(person.id.clone());
+        }
+    }
+    Ok(then)
 }
 
 /// Nobody alone where two are there; and never nobody.

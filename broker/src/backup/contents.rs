@@ -36,7 +36,8 @@ pub enum Proof {
 use Proof::{Bare, Channel, Freeze, Key, Mac, Person, Request};
 
 /// Every table there is. A test compares it with the sources.
-pub const TABLES: [(&str, Proof); 64] = [
+pub const TABLES: [(&str, Proof); 66] = [
+    ("act", Mac),
     ("approved", Bare),
     ("burnt", Bare),
     ("by-actor", Bare),
@@ -77,6 +78,7 @@ pub const TABLES: [(&str, Proof); 64] = [
     ("outbox", Bare),
     ("passkey", Mac),
     ("person", Person),
+    ("policy", Mac),
     ("published-of", Bare),
     ("quiet-hours", Bare),
     ("recovery", Mac),

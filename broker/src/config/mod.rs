@@ -33,6 +33,9 @@ pub struct Config {
     pub path: PathBuf,
     /// Folder of the store, the vault's key file and uploads on their way.
     pub data: PathBuf,
+    /// Where the log's last checkpoint is kept outside the database; `anchor` in `data` when absent.
+    #[serde(default)]
+    pub anchor: Option<PathBuf>,
     /// What people, devices and jobs call the broker: scheme, host and port.
     pub public_url: Spanned<Url>,
     /// Where people and API are served.
@@ -350,6 +353,7 @@ pub fn load(path: &Path) -> Result<Config, String> {
     };
     resolve(&mut config.data);
     resolve(&mut config.policy);
+    config.anchor.iter_mut().for_each(resolve);
     config.backup.folder.iter_mut().for_each(resolve);
     if let Some(tls) = &mut config.tls {
         resolve(&mut tls.certificate);

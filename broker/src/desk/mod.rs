@@ -171,6 +171,8 @@ pub struct Place {
     pub spool: PathBuf,
     /// The data folder.
     pub data: PathBuf,
+    /// Where the log's last checkpoint is kept outside the database.
+    pub anchor: PathBuf,
     /// The identity that the configuration names to open the vault at the start.
     pub identity: Option<PathBuf>,
     /// Days that a token may live.

@@ -124,6 +124,10 @@ pub(super) fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk
             origin,
             spool: config.data.join("spool"),
             data: config.data.clone(),
+            anchor: config
+                .anchor
+                .clone()
+                .unwrap_or_else(|| config.data.join("anchor")),
             identity: identity_path(config).ok(),
             token_max_age_days: config.token_max_age_days,
             web: web(config),

@@ -46,6 +46,13 @@ pub(crate) async fn init(
             data.display()
         );
     }
+    let anchor = config.anchor.as_ref().filter(|anchor| anchor.exists());
+    if let Some(anchor) = anchor {
+        bail!(
+            "{}: `anchor` holds the log of another broker; name another file, or remove it",
+            anchor.display()
+        );
+    }
     for folder in ["spool", "deposits"] {
         std::fs::DirBuilder::new()
             .recursive(true)

@@ -9,7 +9,7 @@ mod unseal;
 use anyhow::{Context as _, Result, bail};
 use broker::{
     admin::{
-        clock,
+        anchor, clock,
         gate::{self, policy::Settled},
     },
     audit::event::Event,
@@ -62,6 +62,8 @@ pub(crate) async fn serve(config: Config, path: PathBuf) -> Result<()> {
     let policy = policy(&config)?;
     let desk = Arc::new(desk::desk(&config, policy, World::system())?);
     clock::start(&desk)?;
+    // Before the vault opens: from then on what was approved before could be released.
+    anchor::check(&desk, desk.world.now()).await?;
     let certificate = match &config.tls {
         None => None,
         Some(tls) => Some(

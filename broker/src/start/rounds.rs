@@ -1,7 +1,7 @@
 //! What the broker does again and again by itself.
 
 use broker::{
-    admin::{clock, gate, invites, reminders, tokens},
+    admin::{anchor, clock, gate, invites, reminders, tokens},
     backup::folder,
     desk::Desk,
     publish::{archive, close, confirm, deposit, fetch, outbox, pushes, ring, settle, unseen},
@@ -133,6 +133,7 @@ pub(super) async fn keep_backups(desk: Arc<Desk>, mut stop: watch::Receiver<bool
 pub(super) async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
     let mut suspect = false;
     let mut slowly_swept = UnixTime(0);
+    let mut anchored = (0, 0);
     loop {
         let watched = clock::watch(&desk, &mut suspect).await;
         let now = desk.world.now();
@@ -172,6 +173,9 @@ pub(super) async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>)
         }
         if let Err(why) = desk.tree.catch_up_into(&*desk.live, &*desk.history).await {
             tracing::error!(%why, "the log's tree cannot follow");
+        }
+        if let Err(why) = anchor::keep(&desk, &mut anchored).await {
+            tracing::error!(%why, "the log's checkpoint is not kept outside the database");
         }
         desk.waiters.sweep();
         tokio::select! {

@@ -83,8 +83,13 @@ fn told(state: &RestoredState) -> String {
             a.person
         ),
     });
+    let how = if state.rolled_back {
+        "\n  NOBODY RESTORED IT: its log is shorter than it was. Find out who put it there before you agree"
+    } else {
+        ""
+    };
     let mut text = format!(
-        "THE DATABASE IS AN OLDER COPY: nothing is approved or released\n\
+        "THE DATABASE IS AN OLDER COPY: nothing is approved or released{how}\n\
          \x20 taken     {}\n\
          \x20 put back  {}\n\
          \x20 log       {} entries came with it\n\
