@@ -35,7 +35,7 @@ async fn a_review_says_who_can_approve_what_and_who_did() {
         "there is one admin",
         "## Tokens",
         "| npm:* | 1 |",
-        "invite-made, person idle, by robin",
+        "invite-made, by robin, person idle",
         "npm:@acme/left@1.4.2 | alice, bob |",
     ] {
         assert!(text.contains(part), "{part}:\n{text}");

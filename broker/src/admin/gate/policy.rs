@@ -94,11 +94,11 @@ async fn once(desk: &Desk, now: UnixTime) -> Result<Settled, Fault> {
     let same = before.digest() == given.digest();
     if !same && is_weaker(&changes) && !setting_up {
         desk.policy.store(Arc::new(before));
+        wait(desk, &given, now).await?;
         tracing::warn!(
             digest = %given.digest(),
             "the policy file allows more than the policy in force, which stays; admins confirm it: countersign admin acts"
         );
-        wait(desk, &given, now).await?;
         return Ok(Settled::Waits);
     }
     let mut batch = Batch::new();
