@@ -27,10 +27,10 @@ pub(crate) enum Command {
 Examples:
   countersign admin audit export --out log.jsonl
   countersign verify log.jsonl --key 'broker.example.org+1a2b3c4d+AQ…'
-  countersign --json admin audit export --format ocsf --from \"$(cat next)\" --out new.jsonl | jq .next > next
+  countersign admin audit export --format ocsf --from 1000 --out new.jsonl --json   # says `next`
 
-An export with --from is a continuation: append it to what you have, in place of the old checkpoint. Events of the OCSF
-have no checkpoint: they are for collecting, and what proves them is the log itself.")]
+An export with --from is a continuation: append it to what you have, in place of the old
+checkpoint. Events of the OCSF have none: what proves them is the log itself.")]
     Export {
         /// How: jsonl (entries, verifiable) or ocsf (events of the Open Cybersecurity Schema Framework)
         #[arg(long, value_enum, default_value_t = Format::Jsonl)]

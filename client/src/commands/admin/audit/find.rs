@@ -15,11 +15,11 @@ use proto::{
 #[command(after_help = "\
 Examples:
   countersign admin audit find --package npm:@acme/left --since 7d
-  countersign admin audit find --person alice --event answer-accepted --since 2026-11-01 --until 2026-11-30
+  countersign admin audit find --person alice --event answer-accepted --since 2026-11-01
   countersign admin audit find --event frozen --json | jq .entries
 
-What the broker finds is its own word. To be sure that nothing is left out: `audit export`, `countersign verify`, and
-search in that.")]
+What the broker finds is its own word. To be sure that nothing is left out, search a verified
+export: `admin audit export`, then `countersign verify`.")]
 pub(crate) struct Args {
     /// Entries about this package, like npm:@acme/left, and about requests for it
     #[arg(long, value_name = "REGISTRY:PACKAGE")]
