@@ -270,7 +270,7 @@ fn told(entry: &Entry) -> Told {
             _ => continue,
         };
         if member != "type" && !text.is_empty() {
-            what.push_str(&format!(", {member} {}", harmless(&text)));
+            what.extend([format!(", {member} {}", harmless(&text))]);
         }
     }
     Told {
@@ -369,13 +369,13 @@ fn markdown(report: &Report) -> String {
         report.policy.digest
     );
     let mut part = |title: &str, head: &str, rows: Vec<String>| {
-        out.push_str(&format!("\n## {title}\n\n"));
+        out.extend([format!("\n## {title}\n\n")]);
         if rows.is_empty() {
             return out.push_str("None.\n");
         }
         if !head.is_empty() {
             let columns = head.matches('|').count().saturating_sub(1);
-            out.push_str(&format!("{head}\n|{}\n", "---|".repeat(columns)));
+            out.extend([format!("{head}\n|{}\n", "---|".repeat(columns))]);
         }
         for row in rows {
             out.push_str(&row);
