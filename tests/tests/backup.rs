@@ -7,11 +7,17 @@
     reason = "a test's helpers fail by panic, as the tests do"
 )]
 
+use broker::{
+    backup::format::{Reader, Writer},
+    store::redb::SCHEMA,
+};
 use proto::{
     answer::Decision,
     api::SecondFactor,
+    device::DeviceKey,
     digest::{Algorithm, Digest, hex},
     intent::{IntendedFile, IntendedItem, IntentRequest, IntentStatement},
+    log::checkpoint::{Checkpoint, LogKey},
     time::UnixTime,
 };
 use serde_json::{Value, json};
@@ -45,6 +51,11 @@ async fn agree(device: &Device, more: Value) -> Reply {
 async fn is_older(device: &Device) -> bool {
     let status: Value = device.get("/v1/status").await.unwrap().ok().unwrap();
     status["restored"] == true
+}
+
+async fn older(device: &Device) -> Value {
+    let state = device.get("/v1/admin/restored").await;
+    state.unwrap().ok().unwrap()
 }
 
 async fn checkpoint(device: &Device) -> String {
@@ -207,6 +218,7 @@ async fn attack_45_a_restored_database_lets_nothing_through_until_two_admins_agr
     assert!(done.success(), "{}", done.body);
     let waits = office.open("@acme/right", "1.0.0", b"y").await.unwrap();
     let denied = office.open("@acme/down", "1.0.0", b"z").await.unwrap();
+    let invite = office.invite("mallory", &[], true, &[]).await.unwrap();
     let backup = vaulted.take(&office.admin, "one").await.unwrap();
     // What the copy does not know: it was collected.
     let collected = approved.collect().await.unwrap();
@@ -234,9 +246,12 @@ async fn attack_45_a_restored_database_lets_nothing_through_until_two_admins_agr
     // Without a second factor, by a newcomer, or by one of two, nothing is agreed.
     let bare = office.admin.post(AGREE, json!({})).await.unwrap();
     assert_eq!(bare.code(), "factor-missing", "{}", bare.body);
-    let mallory = office.hire("mallory", &[], true, &[]).await.unwrap();
-    let newcomer = agree(&mallory, json!({})).await;
-    assert_eq!(newcomer.code(), "not-allowed", "{}", newcomer.body);
+    let newcomer = Device::enroll(&office.daemon.url, &invite).await;
+    let newcomer = newcomer.err().unwrap().to_string();
+    assert!(newcomer.contains("\"restored\""), "{newcomer}");
+    let by_two = json!({"person": "alice"});
+    let recovered = carol.with_code("/v1/recoveries/invite", by_two).await;
+    assert_eq!(recovered.unwrap().code(), "restored");
     let one = agree(&office.admin, json!({})).await;
     assert_eq!(one.body["restored"], true, "{}", one.body);
     assert_eq!(one.body["agreed"][0]["person"], "robin", "{}", one.body);
@@ -247,22 +262,20 @@ async fn attack_45_a_restored_database_lets_nothing_through_until_two_admins_agr
         "one person is one: {}",
         twice.body
     );
-    // The mark outlives the process, and a copy of a copy.
+    // The mark outlives the process, and a copy of a copy. That one is no younger than the first.
+    let first = older(&office.admin).await;
     office.daemon.restart().await.unwrap();
     let copy = vaulted.take(&office.admin, "two").await.unwrap();
     vaulted.put_back(&mut office, &copy).await.unwrap();
-    let state: Value = office
-        .admin
-        .get("/v1/admin/restored")
-        .await
-        .unwrap()
-        .ok()
-        .unwrap();
+    let state = older(&office.admin).await;
     assert_eq!(
         state["agreed"],
         json!([]),
         "another restore, another question: {state}"
     );
+    for part in ["taken", "entries", "may", "needed"] {
+        assert_eq!(state[part], first[part], "{part} of a copy of a copy");
+    }
 
     let hers = agree(&carol, json!({})).await;
     assert_eq!(hers.body["restored"], true, "{}", hers.body);
@@ -298,7 +311,9 @@ async fn attack_45_a_device_that_saw_more_than_was_restored_is_heard() {
     vaulted.put_back(&mut office, &backup).await.unwrap();
     // The log grows again past what was lost: a length alone would say nothing.
     for name in ["a", "b", "c"] {
-        office.invite(name, &[], false, &[]).await.unwrap();
+        let freeze = json!({ "package": format!("npm:@acme/{name}") });
+        let frozen = office.admin.post("/v1/admin/freeze", freeze).await.unwrap();
+        assert!(frozen.success(), "{}", frozen.body);
     }
     let seen = json!({ "checkpoint": late });
     let refused = agree(&office.admin, seen).await;
@@ -506,8 +521,8 @@ async fn attack_45_nothing_but_a_whole_backup_of_this_broker_is_restored_and_onl
     assert_eq!(fs::read(data.join("notes")).unwrap(), b"mine");
     // The key that was written down decides whose log it is.
     fs::remove_file(data.join("notes")).unwrap();
-    let key = proto::device::DeviceKey::from_seed([5; 32]).unwrap();
-    let key = proto::log::checkpoint::LogKey::new("127.0.0.1", key.public()).unwrap();
+    let key = DeviceKey::from_seed([5; 32]).unwrap();
+    let key = LogKey::new("127.0.0.1", key.public()).unwrap();
     let [from, identity, data] =
         [backup, vaulted.identity_file(), data].map(|p| p.display().to_string());
     let key = key.to_string();
@@ -532,6 +547,84 @@ async fn attack_45_nothing_but_a_whole_backup_of_this_broker_is_restored_and_onl
     );
     let said = said.await.unwrap();
     assert!(said.stderr.contains("a log with another key"), "{said}");
+}
+
+/// The same content, changed at will and signed with another key, which it names.
+fn resigned(inside: &[u8], by: &DeviceKey) -> Vec<u8> {
+    let (mut head, mut reader) = Reader::begin(inside, SCHEMA).unwrap();
+    let key: LogKey = head.log_key.parse().unwrap();
+    let own = LogKey::new(key.name(), by.public()).unwrap();
+    head.log_key = own.to_string();
+    let signed = Checkpoint::open(&head.checkpoint, &key).unwrap();
+    head.checkpoint = signed.sign(by).unwrap();
+    let mut writer = Writer::begin(Vec::new(), &head).unwrap();
+    while let Some(frame) = reader.next_frame().unwrap() {
+        match (frame.piece(), frame.file()) {
+            (Some((which, piece)), _) => writer.piece(which, piece).unwrap(),
+            (None, Some((name, bytes))) => writer.file(name, bytes).unwrap(),
+            (None, None) => panic!("neither"),
+        }
+    }
+    writer.end(|bytes| by.sign(bytes)).unwrap()
+}
+
+#[tokio::test]
+async fn attack_45_nobody_agrees_to_a_backup_that_somebody_else_signed() {
+    let vaulted = Vaulted::new().unwrap();
+    let mut office = office(&vaulted).await;
+    let backup = vaulted.take(&office.admin, "one").await.unwrap();
+    let forger = DeviceKey::from_seed([6; 32]).unwrap();
+    let inside = resigned(&vaulted.inside(&backup).unwrap(), &forger);
+    let forged = vaulted.forge(&inside, "forged").unwrap();
+    // Without `--log-key` nothing is wrong with it. Its vault knows better, when that is open.
+    vaulted.put_back(&mut office, &forged).await.unwrap();
+    assert!(is_older(&office.admin).await);
+    let state = office.admin.get("/v1/admin/restored").await.unwrap();
+    let refused = agree(&office.admin, json!({})).await;
+    for said in [&state, &refused] {
+        assert_eq!(said.code(), "not-allowed", "{}", said.body);
+        let words = said.body["title"].as_str().unwrap();
+        assert!(words.contains("somebody else made this backup"), "{words}");
+    }
+    assert!(is_older(&office.admin).await);
+    vaulted.put_back(&mut office, &backup).await.unwrap();
+    let done = agree(&office.admin, json!({})).await;
+    assert_eq!(done.body["restored"], false, "{}", done.body);
+}
+
+#[tokio::test]
+async fn attack_47_a_restore_has_its_folder_alone_and_removes_no_brokers_files() {
+    let vaulted = Vaulted::new().unwrap();
+    let mut office = office(&vaulted).await;
+    let backup = vaulted.take(&office.admin, "one").await.unwrap();
+    office.daemon.kill9();
+    let data = vaulted.folder().join("data");
+    fs::create_dir(&data).unwrap();
+    let other = fs::File::open(&data).unwrap();
+    other.lock().unwrap();
+    let daemon = &office.daemon;
+    let said = vaulted.restore(daemon, &backup, &data, &[]).await.unwrap();
+    assert!(said.stderr.contains("another restore"), "{said}");
+    drop(other);
+    let done = vaulted.restore(daemon, &backup, &data, &[]).await.unwrap();
+    done.ok().unwrap();
+    // A whole broker's files, whose live store somebody moved away, beside what a restore could not remove.
+    fs::create_dir(data.join(".restore")).unwrap();
+    fs::rename(data.join("live.redb"), vaulted.folder().join("aside")).unwrap();
+    let said = vaulted.restore(daemon, &backup, &data, &[]).await.unwrap();
+    assert!(said.stderr.contains("not empty"), "{said}");
+    assert!(data.join("vault.json").exists() && data.join("history.redb").exists());
+    // Where a restore broke off, no new broker is made.
+    let own = daemon.dir().join("data");
+    fs::rename(&own, daemon.dir().join("own")).unwrap();
+    fs::create_dir_all(own.join(".restore")).unwrap();
+    let config = daemon.config_path().display().to_string();
+    let args = ["init", "--config", &config, "--admin", "robin"];
+    let program = &daemon.bins.countersignd;
+    let said = stand::run(program, &args, &[], daemon.dir(), Duration::from_mins(1));
+    let said = said.await.unwrap();
+    assert!(said.stderr.contains("a restore broke off"), "{said}");
+    assert!(!own.join("vault.json").exists());
 }
 
 #[tokio::test]

@@ -49,6 +49,7 @@ pub async fn check(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
         taken: last_entry(desk, size)?,
         restored: now,
         entries: size,
+        log_key: None,
     };
     let (table, key) = restored::row();
     let batch = Batch::new().create(table, key, restored::bytes(&mark)?);

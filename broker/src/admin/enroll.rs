@@ -15,7 +15,7 @@ use crate::{
         },
     },
     notify::About,
-    publish::{Refusal, prove::not_taken, ring},
+    publish::{Refusal, judge, prove::not_taken, ring},
     secret::Secret,
     store::Batch,
 };
@@ -173,6 +173,8 @@ async fn finish(
     claim: Claim,
     now: UnixTime,
 ) -> Result<Enrolled, Refusal> {
+    // An older copy has invites that were used, called off or forgotten since.
+    judge::serves(desk)?;
     let asked = &held.value.asked;
     let person = asked.person.clone();
     let device = given.public_key.id();

@@ -10,7 +10,7 @@ use crate::{
         people::{Person, Versioned},
     },
     notify::About,
-    publish::{Refusal, prove::prove_change, ring},
+    publish::{Refusal, judge, prove::prove_change, ring},
     store::{Batch, Table},
 };
 use proto::{
@@ -184,6 +184,8 @@ pub async fn invite(
     given: &Recover,
     now: UnixTime,
 ) -> Result<Invited, Refusal> {
+    // In an older copy nobody is known to be who he was: the recovery may have been called off since.
+    judge::serves(desk)?;
     let person = somebody_else(desk, by, given)?;
     let key = person.id.as_str().as_bytes();
     let under_way = read(desk, key)?.and_then(Held::good);

@@ -1,16 +1,17 @@
 //! An older database that was put back: looked at by the admins, who agree to go on with it.
 //!
-//! Two admins agree who were enrolled when the copy was taken, each in a terminal with a second factor; where
-//! there was one alone, he does. Each device sends the last checkpoint that it saw. That can show that something
-//! was lost, and never that nothing was: a log goes on after a device has looked. So it is a reason to stop and
-//! think, which is overruled by name only, and no key to the broker by itself.
+//! Two admins agree who were enrolled when the copy was taken, each in a terminal with a second factor; where there
+//! was one alone, he does. Nobody agrees to a copy that another key signed than the one in its vault. Each device
+//! sends the last checkpoint that it saw. That can show that something was lost, and never that nothing was: a log
+//! goes on after a device has looked. So it is a reason to stop and think, which is overruled by name only, and no
+//! key to the broker by itself.
 
 use super::own::{Own, current};
 use crate::{
     audit::event::Event,
     desk::{
         Desk, Fault,
-        people::Versioned,
+        people::{PEOPLE, Versioned},
         restored::{self, Cause, Mark, Marked},
     },
     notify::About,
@@ -50,6 +51,7 @@ pub fn state(desk: &Desk) -> Result<RestoredState, Refusal> {
             ..RestoredState::default()
         });
     };
+    ours(desk, &mark)?;
     let may = admins(desk, &mark, version)?;
     let mut agreed = Vec::new();
     for person in &may {
@@ -83,6 +85,7 @@ pub async fn agree(
         ));
     };
     let mark = mark.ok_or(Fault::Damaged("the mark of a restore"))?;
+    ours(desk, &mark)?;
     let by = current(desk, own)?;
     let may = admins(desk, &mark, version)?;
     if !may.contains(own.person) {
@@ -99,11 +102,7 @@ pub async fn agree(
     let mut batch =
         prove_in_terminal(desk, &by.value, own.device, about, &given.factor, now).await?;
     // Who was removed or changed meanwhile agrees to nothing, and the mark is the one that was looked at.
-    batch = batch.require(
-        crate::desk::people::PEOPLE,
-        own.person.as_str().as_bytes(),
-        by.version,
-    );
+    batch = batch.require(PEOPLE, own.person.as_str().as_bytes(), by.version);
     let mut events = vec![Event::RestoredAgreed {
         by: own.person.clone(),
         device: own.device.clone(),
@@ -114,6 +113,9 @@ pub async fn agree(
         if yes(desk, other, &mark)?.is_some() {
             agreed.push(other.clone());
         }
+        // They are as many as were counted until this is stored, and each who agreed still has the device.
+        let held = desk.person(other)?.ok_or(Refusal::NotFound)?;
+        batch = batch.require(PEOPLE, other.as_str().as_bytes(), held.version);
     }
     let (table, key) = restored::row();
     if agreed.len() >= needed(&may) {
@@ -133,6 +135,26 @@ pub async fn agree(
     batch = ring::notice(desk, batch, About::Restored, "", Some(own.person))?;
     desk.commit(batch, &events, now).await?;
     state(desk)
+}
+
+/// The backup was signed with the key that lies in the vault it brought. Whoever can read a backup can change it and sign
+/// it with a key of his own, but not put that key into the vault.
+fn ours(desk: &Desk, mark: &Mark) -> Result<(), Refusal> {
+    if mark.cause == Cause::RolledBack && mark.log_key.is_none() {
+        // Nobody restored it.
+        return Ok(());
+    }
+    let named = mark.log_key.as_deref().map(str::parse::<LogKey>);
+    let own = desk.log_key()?.public();
+    // The key alone: the name before it is the host's, which may have changed.
+    if named.is_some_and(|named| named.is_ok_and(|named| *named.public() == own)) {
+        return Ok(());
+    }
+    Err(Refusal::NotAllowed(
+        "somebody else made this backup: it is signed with another key than the one in its vault, so anything in it may be his; \
+         nobody agrees to it: stop this broker, and restore another backup with --log-key"
+            .to_owned(),
+    ))
 }
 
 /// What a second factor is about when somebody agrees.

@@ -37,9 +37,8 @@ pub async fn round(desk: &Arc<Desk>, tried: &mut UnixTime, now: UnixTime) -> Res
     if desk.vault.is_sealed() || now.since(*tried) < AGAIN {
         return Ok(());
     }
-    let newest = newest(&rounds.folder);
-    if let Some(last) = newest {
-        desk.backups.made(last);
+    if let Some(last) = newest(&rounds.folder, now) {
+        desk.backups.made(last, now);
         if now.since(last.taken) < rounds.every {
             return Ok(());
         }
@@ -84,15 +83,23 @@ async fn make(desk: &Arc<Desk>, rounds: &Rounds, now: UnixTime) -> Result<(), Re
         return Err(why);
     }
     // Whole and flushed, under a name that counts for nothing. A crash leaves it to the next round, which removes it.
-    keep(&part, &whole, rounds).map_err(failed)
+    name_it(&part, &whole, rounds).map_err(failed)?;
+    // Whoever looks at an older copy may find that he needs a backup from before or after it.
+    if desk.restored()?.is_some() {
+        return Ok(());
+    }
+    keep(rounds, now).map_err(failed)
 }
 
-/// Gives a backup its name, and removes those that are too many.
-fn keep(part: &Path, whole: &Path, rounds: &Rounds) -> io::Result<()> {
+/// Gives a backup its name. From then on it counts, whatever happens, and older ones may go.
+fn name_it(part: &Path, whole: &Path, rounds: &Rounds) -> io::Result<()> {
     fs::rename(part, whole)?;
-    File::open(&rounds.folder)?.sync_all()?;
-    // It counts now, whatever happens. Only now older ones may go.
-    let mut all = backups(&rounds.folder)?;
+    File::open(&rounds.folder)?.sync_all()
+}
+
+/// Removes those that are too many.
+fn keep(rounds: &Rounds, now: UnixTime) -> io::Result<()> {
+    let mut all = backups(&rounds.folder, now)?;
     all.sort_unstable();
     let surplus = all.len().saturating_sub(rounds.keep);
     for (_, path) in all.into_iter().take(surplus) {
@@ -107,7 +114,7 @@ fn sweep(folder: &Path) -> io::Result<()> {
         let entry = entry?;
         let file = entry.file_name();
         let whole = file.to_str().and_then(|name| name.strip_suffix(PART));
-        if whole.and_then(time_of).is_some() {
+        if whole.and_then(time_of).is_some() && entry.file_type()?.is_file() {
             fs::remove_file(entry.path())?;
         }
     }
@@ -115,19 +122,23 @@ fn sweep(folder: &Path) -> io::Result<()> {
 }
 
 /// The newest backup of a folder.
-fn newest(folder: &Path) -> Option<Last> {
-    let all = backups(folder).ok()?;
+fn newest(folder: &Path, now: UnixTime) -> Option<Last> {
+    let all = backups(folder, now).ok()?;
     let (taken, path) = all.into_iter().max()?;
     let bytes = fs::metadata(path).ok()?.len();
     Some(Last { taken, bytes })
 }
 
-/// What is called like a backup.
-fn backups(folder: &Path) -> io::Result<Vec<(UnixTime, PathBuf)>> {
+/// Files that are called like a backup of the past. One with a date that has not come was made by a clock that jumped,
+/// or by somebody else: it stands for no backup, no real one goes for it, and it stays where it is.
+fn backups(folder: &Path, now: UnixTime) -> io::Result<Vec<(UnixTime, PathBuf)>> {
     let mut all = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if let Some(taken) = entry.file_name().to_str().and_then(time_of) {
+        let taken = entry.file_name().to_str().and_then(time_of);
+        if let Some(taken) = taken.filter(|taken| *taken <= now)
+            && entry.file_type()?.is_file()
+        {
             all.push((taken, entry.path()));
         }
     }
@@ -159,6 +170,7 @@ mod tests {
             every: 60,
             keep: 2,
         };
+        let now = UnixTime(1_900_000_000);
         let foreign = ["notes.txt", "countersign-1.backup", "countersign-.backup"];
         for other in foreign {
             fs::write(folder.join(other), "x").unwrap();
@@ -166,19 +178,47 @@ mod tests {
         for taken in [5, 70, 1_900_000_000] {
             let part = folder.join("countersign-000000000001.backup.part");
             fs::write(&part, "whole").unwrap();
-            keep(&part, &folder.join(name(UnixTime(taken))), &rounds).unwrap();
+            name_it(&part, &folder.join(name(UnixTime(taken))), &rounds).unwrap();
+            keep(&rounds, now).unwrap();
         }
-        let mut held: Vec<_> = backups(folder)
+        let mut held: Vec<_> = backups(folder, now)
             .unwrap()
             .into_iter()
             .map(|(t, _)| t.0)
             .collect();
         held.sort_unstable();
         assert_eq!(held, [70, 1_900_000_000]);
-        assert_eq!(newest(folder).unwrap().taken, UnixTime(1_900_000_000));
+        assert_eq!(newest(folder, now).unwrap().taken, now);
         fs::write(folder.join("countersign-000000000009.backup.part"), "half").unwrap();
         sweep(folder).unwrap();
         assert!(foreign.iter().all(|other| folder.join(other).exists()));
         assert_eq!(fs::read_dir(folder).unwrap().count(), 2 + foreign.len());
+    }
+
+    #[test]
+    fn a_backup_of_the_future_is_neither_due_nor_in_the_way_of_a_real_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path();
+        let rounds = Rounds {
+            folder: folder.to_owned(),
+            every: 60,
+            keep: 2,
+        };
+        let now = UnixTime(1000);
+        let put = |taken: u64| fs::write(folder.join(name(UnixTime(taken))), "x").unwrap();
+        let ahead = [2000, 3000, 4000];
+        ahead.into_iter().for_each(put);
+        assert_eq!(newest(folder, now), None, "none is known: one is due");
+        [100, 200, 300].into_iter().for_each(put);
+        // No file: nothing that can be restored.
+        fs::create_dir(folder.join(name(UnixTime(900)))).unwrap();
+        let part = format!("{}{PART}", name(UnixTime(901)));
+        fs::create_dir(folder.join(part)).unwrap();
+        sweep(folder).unwrap();
+        assert_eq!(newest(folder, now).unwrap().taken, UnixTime(300));
+        keep(&rounds, now).unwrap();
+        let left = |taken: u64| folder.join(name(UnixTime(taken))).exists();
+        assert!(!left(100) && left(200) && left(300));
+        assert!(ahead.into_iter().all(left), "nothing is lost by a date");
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! The whole stands in one age file (c2sp.org/age), which its own tool opens as well. age notices a cut and any
 //! changed byte, but whoever knows the recipients can write such a file. So the head and every byte after it are
-//! signed with the log's key: a backup that somebody else made is refused.
+//! signed with a key that the head names. Whoever can read a backup can write a changed one and sign that with a key of his
+//! own, which he names. So the signature says who made it only to whom knows the log's key (`restore --log-key`); and nobody
+//! agrees to a restored backup whose key is not the one in its vault.
 //!
 //! ```text
 //! magic, length (4 bytes, big-endian), head (JSON)
@@ -113,7 +115,9 @@ pub enum ReadError {
     #[error("the backup is damaged: {0}")]
     Damaged(&'static str),
     /// Not signed, or with another key.
-    #[error("the backup's signature does not hold: this broker did not make it; take another one")]
+    #[error(
+        "the backup's signature does not hold: it was changed after it was made; take another one"
+    )]
     Signature,
 }
 

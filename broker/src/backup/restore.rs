@@ -29,7 +29,7 @@ use proto::{
     time::UnixTime,
 };
 use std::{
-    fs::{self, DirBuilder, File},
+    fs::{self, DirBuilder, File, TryLockError},
     io::{self, BufReader, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
@@ -37,7 +37,7 @@ use std::{
 use thiserror::Error;
 
 /// Where it grows, in the data folder.
-const DRAFT: &str = ".restore";
+pub const DRAFT: &str = ".restore";
 /// Where the texts of a backup end up, for a person to read.
 pub const REFERENCE: &str = "reference";
 /// The two stores.
@@ -74,6 +74,9 @@ pub enum RestoreError {
     /// There is something.
     #[error("{}: there is a broker already; restore never touches one: name an empty folder", .0.display())]
     Broker(PathBuf),
+    /// Another restore.
+    #[error("{}: another restore is at work in it: wait until it has ended", .0.display())]
+    AtWork(PathBuf),
     /// There is something else.
     #[error("{}: the folder is not empty; name an empty one", .0.display())]
     NotEmpty(PathBuf),
@@ -125,6 +128,8 @@ impl RestoreError {
 /// Restores. Blocking.
 pub fn restore(wish: &Wish<'_>, world: &World, now: UnixTime) -> Result<Restored, RestoreError> {
     let data = wish.data;
+    // Held until the end: two in one folder would mix two brokers.
+    let _alone = alone(data)?;
     prepare(data)?;
     let draft = data.join(DRAFT);
     make_folder(&draft)?;
@@ -139,26 +144,39 @@ pub fn restore(wish: &Wish<'_>, world: &World, now: UnixTime) -> Result<Restored
     done
 }
 
-/// Sees to it that the folder is there and empty. What an earlier try left that broke off, it removes.
+/// Sees to it that the folder is there, and has it alone for as long as the result is held.
+fn alone(data: &Path) -> Result<File, RestoreError> {
+    let mut new = DirBuilder::new();
+    let made = new.recursive(true).mode(0o700).create(data);
+    made.map_err(disk(data))?;
+    let folder = File::open(data).map_err(disk(data))?;
+    match folder.try_lock() {
+        Ok(()) => Ok(folder),
+        Err(TryLockError::WouldBlock) => Err(RestoreError::AtWork(data.to_owned())),
+        Err(TryLockError::Error(error)) => Err(disk(data)(error)),
+    }
+}
+
+/// Sees to it that the folder is empty. What an earlier try left that broke off, it removes.
 fn prepare(data: &Path) -> Result<(), RestoreError> {
-    let mut builder = DirBuilder::new();
-    builder.recursive(true).mode(0o700);
-    builder.create(data).map_err(disk(data))?;
     let (live, past) = STORES;
     if data.join(live).symlink_metadata().is_ok() {
         return Err(RestoreError::Broker(data.to_owned()));
     }
     let draft = data.join(DRAFT);
     if draft.symlink_metadata().is_ok() {
-        // The draft is made in an empty folder, and the live store is named last. So these are ours, and no broker's.
-        for name in [KEY_FILE, past] {
-            remove(&data.join(name), |path| fs::remove_file(path))?;
+        // The draft is made in an empty folder, and the live store leaves it last: so long, these are ours. Later they are
+        // a broker's, whatever became of its live store.
+        if draft.join(live).symlink_metadata().is_ok() {
+            for name in [KEY_FILE, past] {
+                remove(&data.join(name), |path| fs::remove_file(path))?;
+            }
+            for name in ["spool", "deposits"] {
+                remove(&data.join(name), |path| fs::remove_dir(path))?;
+            }
+            remove(&data.join(REFERENCE), |path| fs::remove_dir_all(path))?;
+            sync(data)?;
         }
-        for name in ["spool", "deposits"] {
-            remove(&data.join(name), |path| fs::remove_dir(path))?;
-        }
-        remove(&data.join(REFERENCE), |path| fs::remove_dir_all(path))?;
-        sync(data)?;
         // Last: as long as it is there, the rest is known for what it is.
         remove(&draft, |path| fs::remove_dir_all(path))?;
         sync(data)?;
@@ -195,19 +213,29 @@ fn grow(
             expected: expected.to_string(),
         });
     }
-    let (live, past) = STORES;
     let mut new = New {
-        live: Redb::fill(&draft.join(live), Options::new(CACHE))?,
-        past: Redb::fill(&draft.join(past), Options::new(CACHE).quick_repair())?,
+        live: Redb::fill(&draft.join(STORES.0), Options::new(CACHE))?,
+        past: Redb::fill(&draft.join(STORES.1), Options::new(CACHE).quick_repair())?,
         rows: 0,
-        mark: restored::place(),
+        place: restored::place(),
+        mark: Mark {
+            id: hex(&world.random::<16>()?),
+            cause: Cause::Restored,
+            taken: head.taken,
+            restored: now,
+            entries: head.live.log_len,
+            log_key: Some(head.log_key.clone()),
+        },
+        marked: head.live.version.saturating_add(1),
     };
+    // First: there is no row without it. And again at the end, when it is known what the copy was.
+    new.mark()?;
     while let Some(frame) = reader.next_frame()? {
         new.take(&frame, draft)?;
     }
-    // Everything up to here is this broker's own word: it signed all of it.
+    // All of it was signed with the key that the head names; whose that is say `--log-key` and, later, the vault.
     checked(&head)?;
-    let rows = new.finish(&head, world, now)?;
+    let rows = new.finish(&head, now)?;
     sync(&draft.join(REFERENCE)).or_else(absent)?;
     sync(draft)?;
     Ok(Restored { head, rows, bytes })
@@ -226,14 +254,29 @@ struct New {
     live: Filling,
     past: Filling,
     rows: u64,
-    mark: Vec<u8>,
+    place: Vec<u8>,
+    mark: Mark,
+    /// The version of the mark's row: what has a smaller one came with the copy.
+    marked: u64,
 }
 
 impl New {
     fn take(&mut self, frame: &Frame, draft: &Path) -> Result<(), RestoreError> {
         if let Some((which, piece)) = frame.piece() {
-            // Of a broker that was itself restored, and not agreed to yet: this restore is the one that counts.
-            if matches!(piece, Piece::Row { place, .. } if place == self.mark) {
+            // Of a broker that was itself an older copy, not agreed to yet. This restore is the one that is agreed to; but
+            // what is unknown begins where the older one ended.
+            if let Piece::Row {
+                place,
+                version,
+                value,
+            } = piece
+                && place == self.place
+            {
+                let bad = |_| RestoreError::Inside(ReadError::Damaged("the mark of a restore"));
+                let before: Mark = serde_json::from_slice(value).map_err(bad)?;
+                self.mark.taken = self.mark.taken.min(before.taken);
+                self.mark.entries = self.mark.entries.min(before.entries);
+                self.marked = self.marked.min(version);
                 return Ok(());
             }
             self.rows += u64::from(matches!(piece, Piece::Row { .. }));
@@ -258,31 +301,28 @@ impl New {
         Err(RestoreError::Inside(ReadError::Damaged("a file's name")))
     }
 
-    /// Writes the mark, and its record as the log's next entry; closes both stores.
-    fn finish(mut self, head: &Head, world: &World, now: UnixTime) -> Result<u64, RestoreError> {
-        let mark = Mark {
-            id: hex(&world.random::<16>()?),
-            cause: Cause::Restored,
-            taken: head.taken,
-            restored: now,
-            entries: head.live.log_len,
-        };
-        let version = head.live.version.saturating_add(1);
+    /// Writes the mark.
+    fn mark(&mut self) -> Result<(), RestoreError> {
+        Ok(self.live.put(Piece::Row {
+            place: &self.place,
+            version: self.marked,
+            value: &restored::bytes(&self.mark)?,
+        })?)
+    }
+
+    /// Writes the mark as it stays, and its record as the log's next entry; closes both stores.
+    fn finish(mut self, head: &Head, now: UnixTime) -> Result<u64, RestoreError> {
+        self.mark()?;
         let event = Event::BrokerRestored {
             taken: head.taken,
             entries: head.live.log_len,
         };
-        self.live.put(Piece::Row {
-            place: &self.mark,
-            version,
-            value: &restored::bytes(&mark)?,
-        })?;
         self.live.put(Piece::Entry {
             index: head.live.log_len,
             value: &leaf(&event, now),
         })?;
         self.live.finish(Counters {
-            version,
+            version: head.live.version.saturating_add(1),
             log_len: head.live.log_len.saturating_add(1),
             ..head.live
         })?;

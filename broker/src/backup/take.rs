@@ -61,7 +61,7 @@ pub async fn take(
     match written {
         Ok(Ok(bytes)) => {
             let made = Last { taken: now, bytes };
-            desk.backups.made(made);
+            desk.backups.made(made, now);
             Ok(made)
         }
         other => {

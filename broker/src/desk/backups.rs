@@ -69,10 +69,10 @@ impl Backups {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One was made, or found.
-    pub fn made(&self, made: Last) {
+    /// One was made, or found. What a clock said that ran ahead stands in nobody's way.
+    pub fn made(&self, made: Last, now: UnixTime) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_none_or(|last| last.taken <= made.taken) {
+        if last.is_none_or(|last| last.taken <= made.taken || last.taken > now) {
             *last = Some(made);
         }
     }

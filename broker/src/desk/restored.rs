@@ -40,6 +40,9 @@ pub struct Mark {
     pub restored: UnixTime,
     /// Entries of the log that came with it.
     pub entries: u64,
+    /// The log's key that the backup names, as a vkey, and was signed with; none where nobody restored it.
+    #[serde(default)]
+    pub log_key: Option<String>,
 }
 
 /// The mark with its row's version, for compare and swap.

@@ -9,6 +9,7 @@ use age::secrecy::ExposeSecret as _;
 use anyhow::{Context as _, Result, bail};
 use broker::{
     admin::{custody, gate, invites},
+    backup::restore::DRAFT,
     config::Config,
     secret::Secret,
     store::{
@@ -43,6 +44,12 @@ pub(crate) async fn init(
     if data.join("live.redb").exists() || data.join(custody::KEY_FILE).exists() {
         bail!(
             "{}: there is a broker already; init never touches one",
+            data.display()
+        );
+    }
+    if data.join(DRAFT).exists() {
+        bail!(
+            "{}: a restore broke off here: run countersignd restore again, or remove {DRAFT} in it",
             data.display()
         );
     }

@@ -4,7 +4,8 @@
 //! still stand, and does not depend on the layout of redb's own file.
 
 use super::{
-    CreateError, LOG, META, META_LOG_LEN, META_VERSION, Options, ROWS, Redb, VERSION_BYTES,
+    CreateError, LOG, META, META_LOG_LEN, META_SCHEMA, META_VERSION, Options, ROWS, Redb,
+    VERSION_BYTES,
     file::{SCHEMA, furnish_new},
     shown::Shown,
     split_version,
@@ -64,7 +65,7 @@ impl Snapshot for Copy {
     }
 }
 
-/// A new database that is being filled. It counts as one only after [`Filling::finish`].
+/// A new database that is being filled. It counts as one, and opens, only after [`Filling::finish`].
 pub struct Filling {
     path: PathBuf,
     db: Database,
@@ -145,6 +146,7 @@ impl Filling {
             }
             if let Some(counters) = counters {
                 let mut meta = txn.open_table(META)?;
+                meta.insert(META_SCHEMA, SCHEMA)?;
                 meta.insert(META_VERSION, counters.version)?;
                 meta.insert(META_LOG_LEN, counters.log_len)?;
             }

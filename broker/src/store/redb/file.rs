@@ -15,6 +15,8 @@ use thiserror::Error;
 
 /// The layout that this program writes. A database with a greater number is refused.
 pub const SCHEMA: u64 = 1;
+/// The number of one that is not whole yet. It is no layout, and is refused.
+const UNFINISHED: u64 = 0;
 
 /// Why a database was not made.
 #[derive(Debug, Error)]
@@ -54,8 +56,8 @@ pub enum OpenError {
         /// The newest schema that this program knows.
         known: u64,
     },
-    /// It is a file, and not one of ours.
-    #[error("{} is not a store of this program", .0.display())]
+    /// It is a file, and not one of ours, or one that was never filled to its end.
+    #[error("{} is not a whole store of this program", .0.display())]
     Foreign(PathBuf),
     /// The storage failed, or the file is damaged.
     #[error("the storage failed: {0}")]
@@ -90,7 +92,7 @@ impl Redb {
         draft
             .reopen()
             .map_err(::redb::Error::from)
-            .and_then(|file| furnish(file, &options).map(drop))
+            .and_then(|file| furnish(file, &options, SCHEMA).map(drop))
             .map_err(|error| failed(error.to_string()))?;
         let synced = draft.as_file().sync_all();
         synced.map_err(|error| failed(error.to_string()))?;
@@ -144,7 +146,7 @@ impl Redb {
         let db = builder(&options).create_with_backend(backend);
         let db = db.map_err(|error| failed(error.into()))?;
         if schema(&db).map_err(failed)?.is_none() {
-            write_schema(&db).map_err(failed)?;
+            write_schema(&db, SCHEMA).map_err(failed)?;
         }
         Self::start(db, options)
     }
@@ -170,25 +172,25 @@ fn known(path: &Path, found: Result<Option<u64>, ::redb::Error>) -> Result<u64, 
 }
 
 /// Writes an empty store into a fresh file.
-fn furnish(file: File, options: &Options) -> Result<Database, ::redb::Error> {
+fn furnish(file: File, options: &Options, schema: u64) -> Result<Database, ::redb::Error> {
     let db = builder(options).create_file(file)?;
-    write_schema(&db)?;
+    write_schema(&db, schema)?;
     Ok(db)
 }
 
-/// An empty store in a file that was not there, readable by its owner alone.
+/// An empty store in a file that was not there, readable by its owner alone. It does not open before its schema is set.
 pub(super) fn furnish_new(path: &Path, options: &Options) -> Result<Database, CreateError> {
     let mut new = File::options();
     new.read(true).write(true).create_new(true).mode(0o600);
     let file = new.open(path).map_err(::redb::Error::from);
-    let made = file.and_then(|file| furnish(file, options));
+    let made = file.and_then(|file| furnish(file, options, UNFINISHED));
     made.map_err(|error| CreateError::Storage {
         path: path.to_owned(),
         reason: error.to_string(),
     })
 }
 
-fn write_schema(db: &Database) -> Result<(), ::redb::Error> {
+fn write_schema(db: &Database, schema: u64) -> Result<(), ::redb::Error> {
     let mut txn = db.begin_write()?;
     txn.set_two_phase_commit(true);
     {
@@ -196,7 +198,7 @@ fn write_schema(db: &Database) -> Result<(), ::redb::Error> {
         txn.open_table(ROWS)?;
         txn.open_table(LOG)?;
         let mut meta = txn.open_table(META)?;
-        meta.insert(META_SCHEMA, SCHEMA)?;
+        meta.insert(META_SCHEMA, schema)?;
         meta.insert(META_VERSION, 0)?;
         meta.insert(META_LOG_LEN, 0)?;
     }

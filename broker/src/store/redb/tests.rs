@@ -1,9 +1,10 @@
 //! The contract over redb files, and what only this back end can get wrong.
 
-use super::{CreateError, META, META_SCHEMA, OpenError, Options, Redb};
+use super::{CreateError, META, META_SCHEMA, OpenError, Options, Redb, SCHEMA};
 use crate::store::{
     Batch, CommitError, Store, StoreError, Table,
     contract::{Place, contract_tests},
+    snapshot::{Counters, Piece},
 };
 use ::redb::{StorageBackend, backends::InMemoryBackend};
 use std::{
@@ -104,6 +105,34 @@ fn attack_44_the_file_is_its_owners_alone() {
     let folder = Folder::new();
     let mode = fs::metadata(folder.file()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn attack_47_a_store_that_was_not_filled_to_its_end_does_not_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("half");
+    let mut half = Redb::fill(&path, 1 << 20).unwrap();
+    let value = vec![7; 8 << 20];
+    let row = Piece::Row {
+        place: b"t\0k",
+        version: 1,
+        value: &value,
+    };
+    // More than is gathered: it is in the file.
+    half.put(row).unwrap();
+    drop(half);
+    let refused = Redb::open(&path, 1 << 20);
+    assert!(matches!(refused, Err(OpenError::Foreign(_))));
+    let path = dir.path().join("whole");
+    let mut whole = Redb::fill(&path, 1 << 20).unwrap();
+    whole.put(row).unwrap();
+    let counters = Counters {
+        schema: SCHEMA,
+        version: 1,
+        log_len: 0,
+    };
+    whole.finish(counters).unwrap();
+    drop(Redb::open(&path, 1 << 20).unwrap());
 }
 
 #[test]

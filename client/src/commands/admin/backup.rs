@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 /// Seconds over its interval after which a backup counts as overdue.
 const OVERDUE: u64 = 3600;
+/// Seconds by which the clocks of two machines may differ.
+const AHEAD: u64 = 300;
 
 /// Take a backup of the whole broker while it serves. It is encrypted to `recipients` of `[backup]` in the
 /// broker's configuration, and what opens it does not open the vault inside.
@@ -80,6 +82,13 @@ fn told(known: &BackupState, now: u64) -> (bool, String) {
         let text = "no backup is known since the start: countersign admin backup --out FILE";
         return (true, text.to_owned());
     };
+    if taken.0 > now.saturating_add(AHEAD) {
+        let text = format!(
+            "the last backup is dated {}, which has not come: set the clocks, and take one",
+            taken.rfc3339()
+        );
+        return (true, text);
+    }
     let age = now.saturating_sub(taken.0);
     let last = format!("the last backup is {} old", span(age));
     match known.every {
@@ -111,6 +120,8 @@ mod tests {
         };
         assert!(!told(&good, 1_080_000).0);
         assert!(told(&good, 1_100_000).0, "late");
+        assert!(told(&good, 900_000).0, "of the future");
+        assert!(!told(&good, 999_990).0, "another machine's clock");
         let failed = BackupState {
             failed: true,
             ..good.clone()

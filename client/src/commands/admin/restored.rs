@@ -103,8 +103,8 @@ fn told(state: &RestoredState) -> String {
         names(agreed.collect()),
     );
     text.push_str(
-        "\n\nBefore you agree, do again what was done since it was taken: remove people, devices and client keys\n\
-         that were removed; freeze what was frozen; rotate tokens that were rotated or shown to a job. The registries,\n\
+        "\n\nDo again what was done since it was taken: freeze what was frozen, before you agree; then remove people,\n\
+         devices and client keys that were removed, and rotate tokens that were rotated or shown to a job. The registries,\n\
          the watch (countersign admin watch) and an export of the log tell more.",
     );
     text
