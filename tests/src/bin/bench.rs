@@ -31,6 +31,8 @@ mod nginx;
 mod phone;
 #[path = "../bench/restore.rs"]
 mod restore;
+#[path = "../bench/search.rs"]
+mod search;
 #[path = "../bench/sink.rs"]
 mod sink;
 #[path = "../bench/upload.rs"]
@@ -88,6 +90,8 @@ enum Only {
     Phone(phone::Arguments),
     /// The log and a receipt, verified by the client
     Log(log::Arguments),
+    /// A long log, searched
+    Search(search::Arguments),
     /// A backup with many tokens, and the way back
     Restore(restore::Arguments),
 }
@@ -116,6 +120,7 @@ async fn main() -> anyhow::Result<()> {
     match &arguments.only {
         Some(Only::Upload(uploads)) => return upload::run(uploads).await,
         Some(Only::Phone(phones)) => return phone::run(phones).await,
+        Some(Only::Search(searches)) => return search::run(searches).await,
         Some(Only::Log(logs)) => {
             let client = std::env::current_exe()?.with_file_name("countersign");
             return log::run(logs, &client);
