@@ -90,6 +90,16 @@ pub fn http() -> anyhow::Result<reqwest::Client> {
         .build()?)
 }
 
+/// Waits until something holds, a minute at most.
+pub async fn until(what: &str, holds: impl Fn() -> bool) -> anyhow::Result<()> {
+    let start = std::time::Instant::now();
+    while !holds() {
+        anyhow::ensure!(start.elapsed() < Duration::from_mins(1), "{what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
 /// Seconds of a TOTP step.
 const STEP: u64 = 30;
 

@@ -7,6 +7,7 @@
 
 use crate::{
     browser::{Browser, Page},
+    command::Output,
     daemon::{Builder, Daemon},
     http, now,
     parts::{Issuer, github_claims},
@@ -23,11 +24,16 @@ use proto::{
 };
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
-use std::sync::{Mutex, PoisonError, atomic::AtomicU64};
+use std::{
+    sync::{Mutex, PoisonError, atomic::AtomicU64},
+    time::Duration,
+};
 use totp_rs::Totp;
 
 /// Seconds of a TOTP step.
 pub const STEP: u64 = 30;
+/// One command of a person's.
+const COMMAND: Duration = Duration::from_mins(1);
 
 /// Random bytes.
 pub fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
@@ -543,6 +549,34 @@ impl Office {
     /// The same with more said about the broker.
     pub async fn of_phones_as(builder: Builder, policy: &str) -> anyhow::Result<Self> {
         Self::start_as(builder.named(), policy, NO_REGISTRY).await
+    }
+
+    /// Runs `countersign` as a person of this office, in a folder of the broker's.
+    pub async fn run(
+        &self,
+        person: &str,
+        args: &[&str],
+        env: &[(&str, &str)],
+    ) -> anyhow::Result<Output> {
+        let folder = self.daemon.dir();
+        let home = folder.join(person).display().to_string();
+        let mut all = vec![
+            ("COUNTERSIGN_HOME", home.as_str()),
+            ("COUNTERSIGN_PASSPHRASE", "p"),
+            ("COUNTERSIGN_BROKER", self.daemon.url.as_str()),
+        ];
+        all.extend_from_slice(env);
+        self.daemon.countersign(args, &all, folder, COMMAND).await
+    }
+
+    /// Invites a person to `release` and enrols a terminal of his.
+    pub async fn terminal(&self, person: &str, admin: bool) -> anyhow::Result<()> {
+        let invite = self.invite(person, &["release"], admin, &[]).await?;
+        let totp = self.daemon.dir().join(format!("{person}.totp"));
+        let totp = totp.display().to_string();
+        let args = ["enroll", "--totp-file", &totp];
+        let env = [("COUNTERSIGN_INVITE", invite.as_str())];
+        self.run(person, &args, &env).await?.ok().map(drop)
     }
 
     /// Stores the registry's token.

@@ -12,30 +12,10 @@ use stand::{
     Output, now,
     people::{NO_REGISTRY, Office, phone_policy},
 };
-use std::{collections::BTreeSet, fs, time::Duration};
-
-const COMMAND: Duration = Duration::from_mins(1);
+use std::{collections::BTreeSet, fs};
 
 async fn run(office: &Office, person: &str, args: &[&str], env: &[(&str, &str)]) -> Output {
-    let folder = office.daemon.dir();
-    let home = folder.join(person).display().to_string();
-    let mut all = vec![
-        ("COUNTERSIGN_HOME", home.as_str()),
-        ("COUNTERSIGN_PASSPHRASE", "p"),
-        ("COUNTERSIGN_BROKER", office.daemon.url.as_str()),
-    ];
-    all.extend_from_slice(env);
-    let done = office.daemon.countersign(args, &all, folder, COMMAND);
-    done.await.unwrap()
-}
-
-async fn enrolled(office: &Office, person: &str, admin: bool) {
-    let invite = office.invite(person, &["release"], admin, &[]).await;
-    let totp = office.daemon.dir().join(format!("{person}.totp"));
-    let args = ["enroll", "--totp-file", totp.to_str().unwrap()];
-    let invite = invite.unwrap();
-    let out = run(office, person, &args, &[("COUNTERSIGN_INVITE", &invite)]).await;
-    assert!(out.success(), "{out}");
+    office.run(person, args, env).await.unwrap()
 }
 
 /// What `find` gives, and where it would go on.
@@ -57,14 +37,14 @@ fn kinds(entries: &[Value]) -> BTreeSet<&str> {
 async fn entries_are_found_by_package_person_type_and_time_and_all_of_them() {
     let policy = phone_policy(1, r#"["device"]"#);
     let mut office = Office::start(&policy, NO_REGISTRY).await.unwrap();
-    enrolled(&office, "dora", false).await;
+    office.terminal("dora", false).await.unwrap();
     let alice = office
         .hire("alice", &["release"], false, &[])
         .await
         .unwrap();
     let bob = office.hire("bob", &["release"], false, &[]).await.unwrap();
     // Last: what one admin does not do alone, two do.
-    enrolled(&office, "carol", true).await;
+    office.terminal("carol", true).await.unwrap();
     let left = office.open("@acme/left", "1.0.0", b"a").await.unwrap();
     let right = office.open("@acme/right", "1.0.0", b"b").await.unwrap();
     assert!(alice.deny(&left, false).await.unwrap().success());
@@ -147,7 +127,7 @@ async fn many(office: &mut Office, count: u64) {
 async fn an_export_goes_on_where_the_last_one_ended_in_both_formats() {
     let policy = phone_policy(1, r#"["device"]"#);
     let office = Office::start(&policy, NO_REGISTRY).await.unwrap();
-    enrolled(&office, "carol", true).await;
+    office.terminal("carol", true).await.unwrap();
     let folder = office.daemon.dir().to_owned();
     let export = async |name: &str, more: &[&str]| {
         let path = folder.join(name).display().to_string();

@@ -27,6 +27,7 @@ use stand::{
     people::{Device, NO_REGISTRY, Office, Reply, random},
     root,
     team::{POLICY as TEAM_POLICY, Team},
+    until,
 };
 use std::{
     collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration,
@@ -698,14 +699,18 @@ async fn attack_45_an_older_database_that_was_put_in_by_hand_is_noticed_at_the_n
         let line = format!("anchor = \"{}\"\n", anchor.display());
         fs::write(office.daemon.config_path(), line + &config).unwrap();
         office.daemon.restart().await.unwrap();
-        stand_still(|| anchored(anchor) > 0).await;
+        until("it does not come", || anchored(anchor) > 0)
+            .await
+            .unwrap();
         office.daemon.terminate().await.unwrap();
         copy(&data, &old, &[]);
         let before = anchored(anchor);
         office.daemon.restart().await.unwrap();
         assert!(!is_older(&office.admin).await, "a restart is no rollback");
         let job = office.open("@acme/left", "1.0.0", b"x").await.unwrap();
-        stand_still(|| anchored(anchor) > before + 2).await;
+        until("it does not come", || anchored(anchor) > before + 2)
+            .await
+            .unwrap();
         office.daemon.kill9();
         copy(&old, &data, but);
         fs::remove_dir_all(&old).unwrap();
@@ -728,19 +733,15 @@ async fn attack_45_an_older_database_that_was_put_in_by_hand_is_noticed_at_the_n
         let done = agree(&office.admin, json!({})).await;
         assert_eq!(done.body["restored"], false, "{}", done.body);
         let kept = fs::read_to_string(anchor).unwrap();
-        stand_still(|| fs::read_to_string(anchor).unwrap() != kept).await;
+        until("it does not come", || {
+            fs::read_to_string(anchor).unwrap() != kept
+        })
+        .await
+        .unwrap();
         office.daemon.restart().await.unwrap();
         assert!(!is_older(&office.admin).await, "agreed to once is enough");
         let events = office.events().await.unwrap();
         assert!(kinds(&events).contains(&"rolled-back"));
-    }
-}
-
-async fn stand_still(holds: impl Fn() -> bool) {
-    let start = std::time::Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < Duration::from_mins(1), "it does not come");
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
@@ -753,7 +754,11 @@ async fn a_backup_that_cannot_be_made_is_told() {
     let office = Office::start_as(builder, POLICY, NO_REGISTRY)
         .await
         .unwrap();
-    stand_still(|| office.daemon.log().contains("ALARM: no backup was made")).await;
+    until("it does not come", || {
+        office.daemon.log().contains("ALARM: no backup was made")
+    })
+    .await
+    .unwrap();
     let known: Value = office
         .admin
         .get("/v1/admin/backups")

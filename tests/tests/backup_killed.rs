@@ -12,12 +12,13 @@ use stand::{
     daemon::Daemon,
     killed::Killer,
     people::{NO_REGISTRY, Office},
+    until,
 };
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 const POLICY: &str = stand::kept::POLICY;
@@ -139,14 +140,6 @@ fn listed(folder: &Path) -> (Vec<PathBuf>, usize) {
     (whole, other.len())
 }
 
-async fn until(what: &str, holds: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < Duration::from_mins(1), "{what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
 #[tokio::test]
 async fn attack_47_a_backup_of_the_brokers_own_is_whole_or_not_there_wherever_it_is_killed() {
     let vaulted = Vaulted::new().unwrap();
@@ -162,7 +155,9 @@ async fn attack_47_a_backup_of_the_brokers_own_is_whole_or_not_there_wherever_it
     let mut office = Office::start_as(builder, POLICY, NO_REGISTRY)
         .await
         .unwrap();
-    until("a first backup", || listed(&folder).0.len() == 1).await;
+    until("a first backup", || listed(&folder).0.len() == 1)
+        .await
+        .unwrap();
     let mut steps = 0;
     loop {
         steps += 1;
@@ -177,7 +172,9 @@ async fn attack_47_a_backup_of_the_brokers_own_is_whole_or_not_there_wherever_it
         let pid = office.daemon.id();
         let dead = || pid.is_none_or(|pid| !Path::new(&format!("/proc/{pid}/exe")).exists());
         let done = || !old.exists() && listed(&folder) == (listed(&folder).0, 0);
-        until("a backup or a kill", || dead() || done()).await;
+        until("a backup or a kill", || dead() || done())
+            .await
+            .unwrap();
         if done() && !dead() {
             break;
         }
@@ -197,8 +194,11 @@ async fn attack_47_a_backup_of_the_brokers_own_is_whole_or_not_there_wherever_it
             until("the next one", || {
                 listed(&folder).0.iter().any(|p| *p != old)
             })
-            .await;
-            until("nothing half written", || listed(&folder).1 == 0).await;
+            .await
+            .unwrap();
+            until("nothing half written", || listed(&folder).1 == 0)
+                .await
+                .unwrap();
         }
         assert!(steps < 50, "it does not come to an end");
     }

@@ -292,6 +292,47 @@ async fn an_admin_who_is_gone_for_good_is_removed_after_two_weeks_in_which_nobod
     panic!("she is there: {:?}", two.people().await);
 }
 
+/// Where nobody but the asker and the subject was there, no agreement is missing: that the asker still is an admin is
+/// what counts then.
+#[tokio::test]
+async fn attack_50_the_wish_of_an_admin_who_was_removed_removes_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::make(dir.path()).await.unwrap();
+    let builder = clock.env(Daemon::builder());
+    let office = Office::start_as(builder, &policy(1), NO_REGISTRY).await;
+    let mut two = Two::over(office.unwrap()).await;
+    two.ask(json!({"kind": "remove-person", "person": "alice"}), None)
+        .await;
+    // alice wants robin gone as well, and finds a third one who agrees: he was enrolled since robin asked.
+    let act = json!({"kind": "invite", "person": "dora", "admin": true});
+    let asked = two.alice.act(act, None).await.unwrap();
+    let id = asked.body["act"]["id"].as_str().unwrap().to_owned();
+    let done = two.office.admin.confirm(&id).await.unwrap();
+    let invite = done.body["invited"]["invite"].as_str().unwrap().to_owned();
+    let dora = Device::enroll(&two.office.daemon.url, &invite)
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let act = json!({"kind": "remove-person", "person": "robin"});
+    let asked = two.alice.act(act, None).await.unwrap();
+    let id = asked.body["act"]["id"].as_str().unwrap().to_owned();
+    let done = dora.confirm(&id).await.unwrap();
+    assert_eq!(done.body["done"], true, "{}", done.body);
+    clock
+        .pass(&mut two.office.daemon, 14 * DAY + HOUR)
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let people: Vec<Value> = two
+        .alice
+        .get("/v1/admin/people")
+        .await
+        .unwrap()
+        .ok()
+        .unwrap();
+    assert_eq!(names(&people), ["alice", "bob", "carol", "dora"]);
+}
+
 /// The digest of the policy in force, and what waits.
 async fn in_force(two: &Two) -> (String, Vec<Value>) {
     let acts = two.acts().await;

@@ -22,34 +22,13 @@ use stand::{
     browser::Browser,
     people::{Device, NO_REGISTRY, Office, phone_policy},
 };
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path};
 
-const COMMAND: Duration = Duration::from_mins(1);
 const ROWS: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new("rows");
 const LOG: redb::TableDefinition<'_, u64, &[u8]> = redb::TableDefinition::new("log");
 
-/// Runs `countersign` as a person of this office.
 async fn run(office: &Office, person: &str, args: &[&str], env: &[(&str, &str)]) -> Output {
-    let folder = office.daemon.dir();
-    let home = folder.join(person).display().to_string();
-    let mut all = vec![
-        ("COUNTERSIGN_HOME", home.as_str()),
-        ("COUNTERSIGN_PASSPHRASE", "p"),
-        ("COUNTERSIGN_BROKER", office.daemon.url.as_str()),
-    ];
-    all.extend_from_slice(env);
-    let done = office.daemon.countersign(args, &all, folder, COMMAND);
-    done.await.unwrap()
-}
-
-/// Enrols a person's terminal.
-async fn enrolled(office: &Office, person: &str) {
-    let invite = office.invite(person, &["release"], false, &[]).await;
-    let totp = office.daemon.dir().join(format!("{person}.totp"));
-    let args = ["enroll", "--totp-file", totp.to_str().unwrap()];
-    let invite = invite.unwrap();
-    let out = run(office, person, &args, &[("COUNTERSIGN_INVITE", &invite)]).await;
-    assert!(out.success(), "{out}");
+    office.run(person, args, env).await.unwrap()
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -91,7 +70,7 @@ fn kept(office: &Office, person: &str) -> Option<Checkpoint> {
 async fn attack_45_a_database_rolled_back_gets_no_approval_from_a_terminal_that_saw_more() {
     let policy = phone_policy(1, r#"["device"]"#);
     let mut office = Office::start(&policy, NO_REGISTRY).await.unwrap();
-    enrolled(&office, "alice").await;
+    office.terminal("alice", false).await.unwrap();
     // The enrolment pinned the first checkpoint.
     let first = kept(&office, "alice").unwrap();
     assert!(first.size > 0);
@@ -217,7 +196,7 @@ fn rewrite(data: &Path, entry: u64) {
 async fn attack_46_an_edited_log_that_the_broker_itself_signs_anew_gets_no_approval() {
     let policy = phone_policy(1, r#"["device"]"#);
     let mut office = Office::start(&policy, NO_REGISTRY).await.unwrap();
-    enrolled(&office, "alice").await;
+    office.terminal("alice", false).await.unwrap();
     let seen = kept(&office, "alice").unwrap();
     let job = office.open("@acme/left", "1.0.0", b"a").await.unwrap();
     let (id, code) = (job.opened.id.to_string(), job.opened.match_code.clone());

@@ -2,8 +2,8 @@
 //! and, where another admin is there, that one's as well. A policy that allows more waits a day besides, in
 //! which anybody may object. So one admin, or a thief with one admin's machine, changes nothing alone (attack 50).
 //!
-//! [`effect`] says what each act does; the last agreement, the act and its event are one commit. [`policy`] is what
-//! is in force.
+//! [`waiting`] is what nobody has agreed to yet; [`effect`] says what each act does; the last agreement, the act and
+//! its events are one commit. [`policy`] is what is in force.
 //!
 //! What if an attacker writes here? The rows are authenticated: he can remove what waits, and put back a row that was
 //! vetoed, while it would still be good. Who deletes another admin's row makes one admin the only one: each device and
@@ -38,7 +38,7 @@ use proto::{
 use std::sync::Arc;
 use waiting::{
     ACTS, ACTS_MAX, READ_MAX, Stored, about_what, all, asked, binding, is_wanted, line, missing,
-    one, opened, takes_a_role, waits, was_there,
+    one, opened, read, takes_a_role, waits, was_there,
 };
 
 /// Random bytes that name an act.
@@ -109,15 +109,12 @@ pub async fn ask(
         stored.ready = Some(now.after(ABSENT_SECONDS));
         stored.expires = now.after(ABSENT_SECONDS + LIFE_SECONDS);
     }
-    let alone = free || (missing(desk, &stored)? == 0 && stored.ready.is_none());
-    if !alone {
-        // Whatever is wrong with it is said now, and costs no code: nothing is spent until it is stored.
-        effect::of(desk, &stored, token.as_ref(), Batch::new(), now).await?;
-    }
-    if alone {
+    if free || (missing(desk, &stored)? == 0 && stored.ready.is_none()) {
         let effect = effect::of(desk, &stored, token.as_ref(), spent, now).await?;
         return done(desk, effect, Vec::new(), now).await;
     }
+    // Whatever is wrong with it is said now, and costs no code: nothing is spent until it is stored.
+    effect::of(desk, &stored, token.as_ref(), Batch::new(), now).await?;
     let id = hex(&desk.world.random::<ID_BYTES>().map_err(Fault::from)?);
     if let Some(token) = &token {
         let sealed = (desk.vault).seal_row(&binding(&id), token.expose().as_bytes());
@@ -125,12 +122,7 @@ pub async fn ask(
     }
     let batch = waits(desk, spent, &id, &stored)?;
     desk.commit(batch, &[asked(&id, &stored)], now).await?;
-    Ok(Acted {
-        done: false,
-        act: Some(line(desk, &id, &stored)?),
-        invited: None,
-        token: None,
-    })
+    pending(desk, &id, &stored)
 }
 
 /// Another admin agrees.
@@ -182,9 +174,14 @@ pub async fn confirm(
     let batch = spent.replace(ACTS, id.as_bytes(), version, row);
     let batch = ring::notice(desk, batch, about_what(&value), "", Some(own.person))?;
     desk.commit(batch, &events, now).await?;
+    pending(desk, id, &value)
+}
+
+/// The reply while it waits.
+fn pending(desk: &Desk, id: &str, stored: &Stored) -> Result<Acted, Refusal> {
     Ok(Acted {
         done: false,
-        act: Some(line(desk, id, &value)?),
+        act: Some(line(desk, id, stored)?),
         invited: None,
         token: None,
     })
@@ -253,26 +250,17 @@ pub async fn sweep(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
     let rows = desk.live.range(ACTS, b"", None, READ_MAX)?;
     for (key, row) in rows {
         let id = String::from_utf8_lossy(&key).into_owned();
-        let held = match desk.authentic_row::<Stored>(ACTS, &key) {
-            Err(Fault::Damaged(what)) => {
-                tracing::error!(
-                    id,
-                    what,
-                    "ALARM: what an admin asked for cannot be believed"
-                );
-                continue;
-            }
-            held => held?,
+        let Some(held) = read(desk, &id)? else {
+            continue;
         };
-        let Some(held) = held else { continue };
-        if held.value.ready.is_some_and(|ready| ready <= now) && now < held.value.expires {
+        if now >= held.value.expires || !is_wanted(desk, &held.value) {
+            let batch = Batch::new().delete(ACTS, &key, row.version);
+            passable(desk.commit(batch, &[Event::ActExpired { id }], now).await)?;
+        } else if held.value.ready.is_some_and(|ready| ready <= now) {
             // One that cannot be done keeps no other waiting.
             if let Err(why) = timely(desk, &id, &held, now).await {
                 tracing::error!(id, %why, "what an admin asked for cannot be done");
             }
-        } else if now >= held.value.expires || !is_wanted(desk, &held.value) {
-            let batch = Batch::new().delete(ACTS, &key, row.version);
-            passable(desk.commit(batch, &[Event::ActExpired { id }], now).await)?;
         }
     }
     Ok(())
@@ -290,7 +278,7 @@ async fn timely(
     let gone = || Batch::new().delete(ACTS, id.as_bytes(), held.version);
     let done = match missing(desk, stored) {
         // Without everybody's word until now a policy waits on.
-        Ok(left) if left > 0 && (policy || !is_wanted(desk, stored)) => return Ok(()),
+        Ok(left) if left > 0 && policy => return Ok(()),
         Ok(_) => match effect::of(desk, stored, None, gone(), now).await {
             Ok(effect) => done(desk, effect, Vec::new(), now).await.map(drop),
             Err(why) => Err(why),

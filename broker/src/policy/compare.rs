@@ -158,7 +158,7 @@ impl Differences {
         // A passkey in addition makes nobody's answer weaker.
         let kinds = |factors: &[Factor]| -> Vec<String> {
             let names = factors.iter().filter(|f| **f != Factor::Passkey);
-            names.map(|f| factor(*f).to_owned()).collect()
+            names.map(|f| f.name().to_owned()).collect()
         };
         self.list(at, "factors", &kinds(&old.factors), &kinds(&new.factors));
         let passkeys = |e: &Entry| e.factors.contains(&Factor::Passkey);
@@ -174,9 +174,7 @@ impl Differences {
         self.flag(at, "requester_may_approve", was, is);
         let risky = |e: &Entry| {
             let all = e.risky_factors.as_ref().unwrap_or(&e.factors);
-            all.iter()
-                .map(|f| factor(*f).to_owned())
-                .collect::<Vec<_>>()
+            all.iter().map(|f| f.name().to_owned()).collect::<Vec<_>>()
         };
         if old.risky_factors.is_some() || new.risky_factors.is_some() {
             self.list(at, "risky_factors", &risky(old), &risky(new));
@@ -315,13 +313,5 @@ impl Differences {
     fn put(&mut self, direction: Direction, at: &PackagePattern, words: &str) {
         let words = format!("{} {words}", at.as_str());
         self.found.insert(Change { direction, words });
-    }
-}
-
-const fn factor(factor: Factor) -> &'static str {
-    match factor {
-        Factor::Passkey => "passkey",
-        Factor::Device => "device",
-        Factor::Totp => "totp",
     }
 }

@@ -212,10 +212,13 @@ pub async fn cancel(desk: &Desk, own: Own<'_>, now: UnixTime) -> Result<Custody,
         return Err(Refusal::Busy);
     };
     let held = under_way(desk, now)?.ok_or(Refusal::NotFound)?;
-    if held.value.agreed && is_installed(desk, &held.value).await? {
-        return Err(Refusal::BadRequest(
-            "it holds already; ask for another change".to_owned(),
-        ));
+    if held.value.agreed {
+        let (now_there, next) = files(desk, &held.value).await?;
+        if now_there.expose() == next.expose() {
+            return Err(Refusal::BadRequest(
+                "it holds already; ask for another change".to_owned(),
+            ));
+        }
     }
     let event = Event::UnsealMethodCancelled {
         by: own.person.clone(),
@@ -231,10 +234,10 @@ pub async fn finish(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
     let Some(held) = under_way(desk, now)?.filter(|h| h.value.agreed) else {
         return Ok(());
     };
-    let bytes = opened(desk, &held.value)?;
+    let (now_there, bytes) = files(desk, &held.value).await?;
     // Its file may be in its place already, and only the record be missing.
-    if !is_installed(desk, &held.value).await?
-        && let Some(why) = obsolete(desk, &held.value, &bytes).await?
+    if now_there.expose() != bytes.expose()
+        && let Some(why) = obsolete(desk, &held.value, &now_there, &bytes)?
     {
         tracing::error!(
             why,
@@ -270,19 +273,19 @@ pub async fn finish(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
     }
 }
 
-/// Whether its key file is in its place, and only the record is missing.
-async fn is_installed(desk: &Desk, stored: &Stored) -> Result<bool, Fault> {
-    let (now, next) = (file::read(desk).await?, opened(desk, stored)?);
-    Ok(now.expose() == next.expose())
+/// The key file in use, and the one that is to take its place: equal, where only the record is missing.
+async fn files(desk: &Desk, stored: &Stored) -> Result<(Secret<Vec<u8>>, Secret<Vec<u8>>), Fault> {
+    Ok((file::read(desk).await?, opened(desk, stored)?))
 }
 
 /// Why an agreed change must not come to its end any more. A disk that was full may have kept it for long.
-async fn obsolete(
+fn obsolete(
     desk: &Desk,
     stored: &Stored,
+    now_there: &Secret<Vec<u8>>,
     next: &Secret<Vec<u8>>,
 ) -> Result<Option<&'static str>, Fault> {
-    if print(&file::read(desk).await?) != stored.replaces {
+    if print(now_there) != stored.replaces {
         return Ok(Some("the key file is not the one that it replaces"));
     }
     let judged = offered(next).and_then(|offer| missing(desk, stored, offer.as_ref()));

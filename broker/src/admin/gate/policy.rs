@@ -42,6 +42,8 @@ struct InForce {
     setup_until: UnixTime,
 }
 
+type Held = Versioned<Stored>;
+
 /// What became of the policy that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {
@@ -110,8 +112,8 @@ async fn once(desk: &Desk, now: UnixTime) -> Result<Settled, Fault> {
         let row = desk.authentic(POLICY, IN_FORCE, &row)?;
         batch = batch.replace(POLICY, IN_FORCE, held.version, row);
     }
-    for (id, version) in waiting(desk)? {
-        batch = batch.delete(ACTS, id.as_bytes(), version);
+    for (key, held) in waiting(desk)? {
+        batch = batch.delete(ACTS, key, held.version);
     }
     let event = Event::PolicyLoaded {
         digest: given.digest().clone(),
@@ -126,21 +128,9 @@ async fn wait(desk: &Desk, given: &Policy, now: UnixTime) -> Result<(), Fault> {
     let act = Act::Policy {
         digest: given.digest().clone(),
     };
-    let mut batch = Batch::new();
-    for (id, version) in waiting(desk)? {
-        let held = desk.authentic_row::<Stored>(ACTS, id.as_bytes());
-        // One that was asked for before today's admins were there could be confirmed by nobody.
-        let people = desk.people()?;
-        let admins: Vec<_> = people.iter().filter(|p| p.admin).collect();
-        let able = |h: &Stored| admins.is_empty() || admins.iter().any(|p| was_there(p, h));
-        let same =
-            |h: &Versioned<Stored>| h.value.act == act && now < h.value.expires && able(&h.value);
-        if held.is_ok_and(|h| h.as_ref().is_some_and(same)) {
-            return Ok(());
-        }
-        // What the file said before is nobody's wish any more.
-        batch = batch.delete(ACTS, id.as_bytes(), version);
-    }
+    let Some(batch) = superseded(desk, &act, now)? else {
+        return Ok(());
+    };
     let stored = Stored {
         act,
         by: None,
@@ -158,15 +148,30 @@ async fn wait(desk: &Desk, given: &Policy, now: UnixTime) -> Result<(), Fault> {
         .map(drop)
 }
 
-/// Every act that would put a policy in force, with its row's version.
-fn waiting(desk: &Desk) -> Result<Vec<(String, u64)>, Fault> {
-    let mut found = Vec::new();
-    for (key, row) in desk.live.range(ACTS, b"", None, READ_MAX)? {
-        let held = desk.authentic_row::<Stored>(ACTS, &key);
-        let policy = |h: &Versioned<Stored>| matches!(h.value.act, Act::Policy { .. });
-        if held.is_ok_and(|h| h.as_ref().is_some_and(policy)) {
-            found.extend(String::from_utf8(key).ok().map(|id| (id, row.version)));
+/// The operations that forget what the file said before, which is nobody's wish any more; none where this very
+/// document waits already.
+fn superseded(desk: &Desk, act: &Act, now: UnixTime) -> Result<Option<Batch>, Fault> {
+    let people = desk.people()?;
+    let admins: Vec<_> = people.iter().filter(|p| p.admin).collect();
+    // One that was asked for before today's admins were there could be confirmed by nobody.
+    let able = |h: &Stored| admins.is_empty() || admins.iter().any(|p| was_there(p, h));
+    let mut batch = Batch::new();
+    for (key, Held { version, value }) in waiting(desk)? {
+        if value.act == *act && now < value.expires && able(&value) {
+            return Ok(None);
         }
+        batch = batch.delete(ACTS, key, version);
+    }
+    Ok(Some(batch))
+}
+
+/// Every act that would put a policy in force, by its row's key.
+fn waiting(desk: &Desk) -> Result<Vec<(Vec<u8>, Held)>, Fault> {
+    let mut found = Vec::new();
+    for (key, _) in desk.live.range(ACTS, b"", None, READ_MAX)? {
+        let held = desk.authentic_row::<Stored>(ACTS, &key).ok().flatten();
+        let policy = held.filter(|h| matches!(h.value.act, Act::Policy { .. }));
+        found.extend(policy.map(|held| (key, held)));
     }
     Ok(found)
 }

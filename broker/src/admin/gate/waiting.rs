@@ -131,20 +131,24 @@ pub(super) fn all(desk: &Desk, now: UnixTime) -> Result<Vec<(String, Versioned<S
 }
 
 pub(super) fn one(desk: &Desk, id: &str, now: UnixTime) -> Result<Versioned<Stored>, Refusal> {
-    let held = match desk.authentic_row::<Stored>(ACTS, id.as_bytes()) {
-        // Nobody's wish.
+    read(desk, id)?
+        .filter(|h| now < h.value.expires && is_wanted(desk, &h.value))
+        .ok_or(Refusal::NotFound)
+}
+
+/// A row, over or not. One that cannot be believed is nobody's wish.
+pub(super) fn read(desk: &Desk, id: &str) -> Result<Option<Versioned<Stored>>, Fault> {
+    match desk.authentic_row::<Stored>(ACTS, id.as_bytes()) {
         Err(Fault::Damaged(what)) => {
             tracing::error!(
                 id,
                 what,
                 "ALARM: what an admin asked for cannot be believed"
             );
-            None
+            Ok(None)
         }
-        held => held?,
-    };
-    held.filter(|h| now < h.value.expires && is_wanted(desk, &h.value))
-        .ok_or(Refusal::NotFound)
+        held => held,
+    }
 }
 
 pub(super) fn opened(

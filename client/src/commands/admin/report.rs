@@ -8,7 +8,6 @@ use crate::{
     fail::Failure,
 };
 use proto::{
-    answer::Factor,
     api::{ClientKeyLine, Found, PersonLine, Rotation, TokenLine},
     ids::RequestId,
     log::find::Entry,
@@ -418,11 +417,7 @@ fn markdown(report: &Report) -> String {
 }
 
 fn allowed(entry: &PolicyEntry) -> String {
-    let factors = entry.factors.iter().map(|f| match f {
-        Factor::Passkey => "passkey",
-        Factor::Device => "device",
-        Factor::Totp => "totp",
-    });
+    let factors = entry.factors.iter().map(|f| f.name());
     let callers: Vec<_> = entry.callers.iter().map(|c| cell(c)).collect();
     format!(
         "| {} | {} | {} | {} | {} | {} | {} |",
