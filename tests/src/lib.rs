@@ -29,6 +29,7 @@ pub mod passkey;
 pub mod people;
 pub mod proxy;
 pub mod python;
+pub mod rows;
 pub mod stages;
 pub mod team;
 pub mod transcript;

@@ -7,20 +7,16 @@
     reason = "a test's helpers fail by panic, as the tests do"
 )]
 
-use anyhow::Context as _;
-use redb::ReadableDatabase as _;
 use serde_json::{Value, json};
 use stand::{
     api::{Job, Packed, Small, policy_of_one},
     daemon::Daemon,
     parts::Issuer,
     people::Office,
+    rows::{read as row, write as write_row},
     stages::{STAGE_ONLY, Stages},
 };
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 /// Nothing listens there: these requests never get as far as the registry.
 const NO_REGISTRY: &str = "http://127.0.0.1:1";
@@ -34,26 +30,6 @@ factors = ["totp"]
 version = "semver-release"
 tags = ["latest"]
 "#;
-
-const ROWS: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new("rows");
-
-/// A row of the live store: 8 bytes of version, 32 of MAC, JSON.
-fn row(live: &Path, key: &[u8]) -> anyhow::Result<Vec<u8>> {
-    let db = redb::Database::open(live)?;
-    let read = db.begin_read()?;
-    let stored = read.open_table(ROWS)?.get(key)?.context("a row")?;
-    Ok(stored.value().to_vec())
-}
-
-fn write_row(live: &Path, key: &[u8], value: Option<&[u8]>) -> anyhow::Result<()> {
-    let db = redb::Database::open(live)?;
-    let write = db.begin_write()?;
-    match value {
-        Some(value) => drop(write.open_table(ROWS)?.insert(key, value)?),
-        None => drop(write.open_table(ROWS)?.remove(key)?),
-    }
-    Ok(write.commit()?)
-}
 
 /// A release that was handed over.
 async fn handed_over(small: &Small, name: &str) -> Job {

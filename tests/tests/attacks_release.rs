@@ -371,6 +371,7 @@ async fn desk(folder: &Path, clock: Arc<SetClock>, ci: &DeviceKey) -> anyhow::Re
         registries: [("vault".parse()?, Registry::Secrets)].into(),
         tree,
         roster: Roster::default(),
+        known: broker::desk::inventory::Known::default(),
         waiters: Waiters::default(),
         uploads: broker::desk::uploads::Uploads::default(),
         pushes: broker::desk::pushes::Pushes::default(),
@@ -405,6 +406,7 @@ async fn desk(folder: &Path, clock: Arc<SetClock>, ci: &DeviceKey) -> anyhow::Re
         },
     };
     desk.make_log_key().await?;
+    desk.make_inventory().await?;
     // So that what is collected in time comes out.
     let wanted = NewToken {
         registry: &"vault".parse()?,

@@ -354,7 +354,8 @@ async fn attack_47_a_change_that_breaks_off_leaves_a_key_file_that_opens() {
     assert_eq!(robin.get(METHOD).await["change"], Value::Null);
 }
 
-/// Who writes the database and kept the row of an agreed change does not put its key file back.
+/// Who writes the database and kept the row of an agreed change does not put its key file back, not even with the
+/// inventory of that time.
 #[tokio::test]
 async fn attack_44_a_kept_change_of_long_ago_puts_no_key_file_back() {
     let (mut office, robin) = office().await;
@@ -370,7 +371,8 @@ async fn attack_44_a_kept_change_of_long_ago_puts_no_key_file_back() {
     // Once more, and the row is kept.
     assert_eq!(robin.ask(wish(), Some(PASSPHRASE)).await.status, 500);
     office.daemon.terminate().await.unwrap();
-    let kept = stored(&live, b"unseal-change\0next").unwrap();
+    let rows = [&b"unseal-change\0next"[..], b"inventory\0all"];
+    let kept = rows.map(|key| (key, stored(&live, key).unwrap()));
     fs::remove_dir(&next).unwrap();
     assert!(key_file(&office.daemon) == before);
     office.daemon.restart().await.unwrap();
@@ -381,7 +383,10 @@ async fn attack_44_a_kept_change_of_long_ago_puts_no_key_file_back() {
     let after = key_file(&office.daemon);
 
     office.daemon.terminate().await.unwrap();
-    store(&live, b"unseal-change\0next", &kept);
+    for (key, row) in kept {
+        store(&live, key, &row);
+    }
+    fs::remove_file(office.daemon.dir().join("data/anchor")).unwrap();
     office.daemon.restart_sealed().await.unwrap();
     let open = json!({"passphrase": "another-passphrase-of-it-5678"});
     let open = robin.post(UNSEAL, open).await;

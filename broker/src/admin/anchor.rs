@@ -1,5 +1,5 @@
-//! The log's last checkpoint in a file outside the database, so that the broker itself notices an older database
-//! that somebody put into its place without `countersignd restore`.
+//! The log's last checkpoint, and the inventory's number, in a file outside the database, so that the broker itself
+//! notices an older database that somebody put into its place without `countersignd restore`, or older rows in it.
 //!
 //! If an attacker writes here: he can delete the file, or put back an old one with the database, and nothing is
 //! noticed; the devices' own checkpoints are against that. What he writes that is no checkpoint of this log, or
@@ -8,7 +8,7 @@
 use crate::{
     audit::event::Event,
     desk::{
-        Desk, Fault,
+        Desk, Fault, inventory,
         restored::{self, Cause, Mark},
     },
     store::{Batch, history::whole_log_read},
@@ -17,34 +17,60 @@ use proto::{digest::hex, log::checkpoint::Checkpoint, time::UnixTime};
 use std::{
     fs::{self, File},
     io::{self, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
+use thiserror::Error;
 
 /// Milliseconds between two writes, at least. What happened since the last one is not noticed to be gone.
 const PAUSE_MS: u64 = 10_000;
+/// Before the inventory's number, behind the checkpoint.
+const NUMBER: &str = "\ninventory ";
 /// Bytes of the file at most.
 const FILE_MAX: u64 = 64 << 10;
 
+/// Why the broker does not start.
+#[derive(Debug, Error)]
+pub enum CheckError {
+    /// Something below failed.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// The log is whole, and what it tells of is not there.
+    #[error(
+        "people, policies or what waits for admins are older than the log: somebody put back older rows; look at who can write the \
+         database, and restore a backup (countersignd restore). If this is a backup that was agreed to a moment ago, remove {} and start again", .0.display()
+    )]
+    OlderRows(PathBuf),
+}
+
 /// Compares the log with what it is known to have been; before anybody is served.
-pub async fn check(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
+pub async fn check(desk: &Desk, now: UnixTime) -> Result<(), CheckError> {
     let Some(known) = read(&desk.place.anchor) else {
         return Ok(());
     };
-    let seen = Checkpoint::read_unverified(&known).ok();
+    let (note, number) = known.rsplit_once(NUMBER).unwrap_or((&known, "0"));
+    let number: Option<u64> = number.trim_end().parse().ok();
+    let changes = inventory::number_unauthenticated(desk)?;
+    let seen = Checkpoint::read_unverified(note).ok();
     let size = desk.tree.catch_up_into(&*desk.live, &*desk.history).await;
     let size = size.map_err(|e| Fault::Store(e.to_string()))?;
     if let Some(seen) = seen.as_ref().filter(|seen| seen.size <= size) {
         let root = desk.tree.root_at(&*desk.history, seen.size);
         if root.map_err(|e| Fault::Store(e.to_string()))? == seen.root {
-            return Ok(());
+            // Who writes a greater number into the row does not know the key: nothing is believed then.
+            let whole = number.is_some_and(|seen| seen <= changes.unwrap_or(0));
+            return match desk.restored()? {
+                None if !whole => Err(CheckError::OlderRows(desk.place.anchor.clone())),
+                _ => Ok(()),
+            };
         }
     }
     // Restored, and marked already: the admins look at that.
     if desk.restored()?.is_some() {
         return Ok(());
     }
+    let id = desk.world.random::<16>().map_err(Fault::from)?;
     let mark = Mark {
-        id: hex(&desk.world.random::<16>()?),
+        id: hex(&id),
         cause: Cause::RolledBack,
         taken: last_entry(desk, size)?,
         restored: now,
@@ -73,7 +99,9 @@ pub async fn keep(desk: &Desk, last: &mut (u64, u64)) -> Result<(), Fault> {
     if older {
         return Ok(());
     }
+    let number = desk.inventory()?.number();
     let (grown, note) = desk.checkpoint().await?;
+    let note = format!("{note}{NUMBER}{number}\n");
     let path = desk.place.anchor.clone();
     let work = move || write(&path, &note);
     match tokio::task::spawn_blocking(work).await {

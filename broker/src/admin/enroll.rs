@@ -10,6 +10,7 @@ use crate::{
     challenge::totp::{self, NoCode, TotpState},
     desk::{
         Desk, Fault,
+        inventory::RECOVERIES,
         people::{
             DEVICES, INVITES, PASSKEYS, PEOPLE, PasskeyUse, Person, PersonPasskey, TOTP, Versioned,
         },
@@ -218,7 +219,7 @@ async fn finish(
     if held.value.purpose == Purpose::Recovery {
         let known = desk.person(&person)?.ok_or(Refusal::NotFound)?;
         let under_way = recovery::ready(desk, &known.value, now)?;
-        batch = batch.delete(recovery::RECOVERIES, id, under_way);
+        batch = batch.delete(RECOVERIES, id, under_way);
         batch = without_factors(desk, batch, &known.value)?;
         // Whoever has the lost phone is not told what waits.
         batch = desk.forget_bells(batch, &person)?;

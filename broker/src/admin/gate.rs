@@ -18,6 +18,7 @@ use crate::{
     audit::event::Event,
     desk::{
         Desk, Fault,
+        inventory::ACTS,
         people::{PEOPLE, Person, Versioned},
     },
     publish::{
@@ -37,8 +38,8 @@ use proto::{
 };
 use std::sync::Arc;
 use waiting::{
-    ACTS, ACTS_MAX, READ_MAX, Stored, about_what, all, asked, binding, is_wanted, line, missing,
-    one, opened, read, takes_a_role, waits, was_there,
+    ACTS_MAX, READ_MAX, Stored, about_what, all, asked, binding, is_wanted, line, missing, one,
+    opened, read, takes_a_role, waits, was_there,
 };
 
 /// Random bytes that name an act.

@@ -7,11 +7,12 @@ use crate::{
     audit::event::Event,
     desk::{
         Desk, Fault,
+        inventory::RECOVERIES,
         people::{Person, Versioned},
     },
     notify::About,
     publish::{Refusal, judge, prove::prove_change, ring},
-    store::{Batch, Table},
+    store::Batch,
 };
 use proto::{
     api::Invited,
@@ -22,8 +23,6 @@ use proto::{
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// Recoveries under way, by person; authenticated.
-pub const RECOVERIES: Table = Table("recovery");
 /// People who must ask.
 const ASKERS: usize = 2;
 /// Seconds between the second asking and the invite.

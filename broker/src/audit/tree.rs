@@ -44,7 +44,9 @@ pub enum TreeError {
     #[error("the audit tree's stored {0} is damaged")]
     Damaged(&'static str),
     /// The log lost entries that the tree has.
-    #[error("the log has {len} entries, but its tree has {size}; it was cut or rolled back")]
+    #[error(
+        "the log has {len} entries, but its tree has {size}: live.redb is older than history.redb, or was cut; restore both from one backup (countersignd restore)"
+    )]
     Shrunk {
         /// The log's.
         len: u64,
@@ -54,6 +56,11 @@ pub enum TreeError {
     /// The entry that comes next is not in the log.
     #[error("log entry {0} is missing; it was moved or cut before the tree took it in")]
     Gap(u64),
+    /// An entry is another one than the tree has.
+    #[error(
+        "log entry {0} is not the one in its tree: live.redb and history.redb are not of one moment; restore both from one backup (countersignd restore)"
+    )]
+    Differs(u64),
     /// No such leaf or tree.
     #[error("the tree has no such entry or size")]
     OutOfRange,
@@ -111,6 +118,31 @@ impl Tree {
                 return Err(TreeError::Damaged("edge"));
             }
             self.edge.store(Arc::new(stored));
+        }
+    }
+
+    /// Compares the entries that are still in the log with the leaves that the tree has of them. One of the two that was
+    /// put back alone, and has grown since, has another past: no device accepts what would be signed over it.
+    pub fn check(&self, log: &dyn Store, tree: &dyn Store) -> Result<(), TreeError> {
+        let (size, len) = (self.size(), log.log_len()?);
+        if len < size {
+            return Err(TreeError::Shrunk { len, size });
+        }
+        let mut from = 0;
+        loop {
+            let entries = log.log_read(from, CATCH_UP_BATCH)?;
+            let Some((last, _)) = entries.last() else {
+                return Ok(());
+            };
+            from = last + 1;
+            for (index, leaf) in entries {
+                if index >= size {
+                    return Ok(());
+                }
+                if read_node(tree, Node { level: 0, index })? != leaf_hash(&leaf) {
+                    return Err(TreeError::Differs(index));
+                }
+            }
         }
     }
 

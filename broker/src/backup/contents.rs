@@ -36,7 +36,7 @@ pub enum Proof {
 use Proof::{Bare, Channel, Freeze, Key, Mac, Person, Request};
 
 /// Every table there is. A test compares it with the sources.
-pub const TABLES: [(&str, Proof); 66] = [
+pub const TABLES: [(&str, Proof); 67] = [
     ("act", Mac),
     ("approved", Bare),
     ("burnt", Bare),
@@ -67,6 +67,7 @@ pub const TABLES: [(&str, Proof); 66] = [
     ("idempotency", Bare),
     ("intent", Mac),
     ("intent-of-package", Bare),
+    ("inventory", Mac),
     ("invite", Mac),
     ("key", Key),
     ("known", Mac),

@@ -7,6 +7,7 @@ pub mod factors;
 pub mod guests;
 pub mod in_hand;
 pub mod inspections;
+pub mod inventory;
 pub mod offered;
 pub mod people;
 pub mod pushes;
@@ -68,6 +69,8 @@ pub struct Desk {
     pub tree: Tree,
     /// People's rows that were authenticated before.
     pub roster: people::Roster,
+    /// The inventory that was authenticated before.
+    pub known: inventory::Known,
     /// Who waits.
     pub waiters: waiters::Waiters,
     /// Uploads on their way.
@@ -280,6 +283,10 @@ impl Desk {
     ) -> Result<Committed, Fault> {
         for event in events {
             batch = batch.append(leaf(event, now));
+        }
+        if inventory::changes(&batch) {
+            // In a box: every act waits for a commit, and few of them change the inventory.
+            return Box::pin(self.commit_listed(batch)).await;
         }
         Ok(self.live.commit(batch).await?)
     }

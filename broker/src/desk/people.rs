@@ -5,13 +5,17 @@
 
 use crate::{
     challenge::{passkey::Registered, totp::TotpState},
-    desk::{Desk, Fault},
+    desk::{
+        Desk, Fault,
+        inventory::{self, Listed},
+    },
     secret::Secret,
     store::{Batch, Row, Table},
     vault::{Binding, Domain, rows},
 };
 use proto::{
     device::{DeviceKind, DevicePublic},
+    digest::Digest,
     ids::{DeviceId, GroupName, PersonId},
     time::UnixTime,
 };
@@ -139,18 +143,23 @@ struct Known {
     /// Which unsealing the key is of.
     era: u64,
     stored: Vec<u8>,
+    hash: Digest,
     person: Arc<Person>,
 }
 
+/// A person, and the hash of the row.
+type Read = (Arc<Person>, Digest);
+
 impl Roster {
-    fn known(&self, era: u64, key: &[u8], stored: &[u8]) -> Option<Arc<Person>> {
+    fn known(&self, era: u64, key: &[u8], stored: &[u8]) -> Option<Read> {
         let rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = rows.get(key)?;
-        (known.era == era && known.stored == stored).then(|| Arc::clone(&known.person))
+        let same = known.era == era && known.stored == stored;
+        same.then(|| (Arc::clone(&known.person), known.hash.clone()))
     }
 
-    fn learn(&self, era: u64, key: Vec<u8>, stored: Vec<u8>, person: &Arc<Person>) {
-        let person = Arc::clone(person);
+    fn learn(&self, era: u64, key: Vec<u8>, stored: Vec<u8>, (person, hash): &Read) {
+        let (person, hash) = (Arc::clone(person), hash.clone());
         let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // People come and go; what is forgotten is checked again.
         if rows.len() >= PEOPLE_MAX && !rows.contains_key(&key) {
@@ -161,6 +170,7 @@ impl Roster {
             Known {
                 era,
                 stored,
+                hash,
                 person,
             },
         );
@@ -171,22 +181,36 @@ impl Desk {
     /// A person, authenticated.
     pub fn person(&self, id: &PersonId) -> Result<Option<Versioned<Arc<Person>>>, Fault> {
         let key = id.as_str().as_bytes();
-        let Some(row) = self.live.get(PEOPLE, key)? else {
+        if self.vault.is_sealed() && self.live.get(PEOPLE, key)?.is_none() {
             return Ok(None);
-        };
-        let version = row.version;
-        let value = self.person_in(key.to_vec(), row)?;
-        Ok(Some(Versioned { version, value }))
+        }
+        self.as_listed(|listed| {
+            let Some(row) = self.live.get(PEOPLE, key)? else {
+                return Ok(listed.has(PEOPLE, key, None).then_some(None));
+            };
+            let version = row.version;
+            let person = self.person_in(listed, key.to_vec(), row)?;
+            Ok(person.map(|value| Some(Versioned { version, value })))
+        })
     }
 
-    fn person_in(&self, key: Vec<u8>, row: Row) -> Result<Arc<Person>, Fault> {
+    /// The person in a row; none where another row must stand there.
+    fn person_in(
+        &self,
+        listed: &Listed,
+        key: Vec<u8>,
+        row: Row,
+    ) -> Result<Option<Arc<Person>>, Fault> {
         let era = self.vault.era()?;
-        if let Some(person) = self.roster.known(era, &key, &row.value) {
-            return Ok(person);
+        let is_listed = |hash: &Digest| listed.has_hash(PEOPLE, &key, hash);
+        if let Some((person, hash)) = self.roster.known(era, &key, &row.value) {
+            return Ok(is_listed(&hash).then_some(person));
         }
         let person = Arc::new(self.check_row::<Person>(PEOPLE, &key, &row)?);
-        self.roster.learn(era, key, row.value, &person);
-        Ok(person)
+        let read = (person, inventory::hash(&row.value));
+        let known = is_listed(&read.1);
+        self.roster.learn(era, key, row.value, &read);
+        Ok(known.then_some(read.0))
     }
 
     /// The person who has this device, authenticated.
@@ -225,21 +249,31 @@ impl Desk {
 
     /// Everybody, in name order.
     pub fn people(&self) -> Result<Vec<Arc<Person>>, Fault> {
-        let rows = self.live.range(PEOPLE, b"", None, PEOPLE_MAX)?;
-        rows.into_iter()
-            .map(|(key, row)| self.person_in(key, row))
-            .collect()
+        self.as_listed(|listed| {
+            let rows = self.live.range(PEOPLE, b"", None, PEOPLE_MAX)?;
+            if rows.len() != listed.count(PEOPLE) {
+                return Ok(None);
+            }
+            let person = |(key, row)| self.person_in(listed, key, row);
+            rows.into_iter().map(person).collect()
+        })
     }
 
     /// Everybody whose row can be believed: for telling people, where one damaged row must not keep the others from it.
     pub fn people_believed(&self) -> Result<Vec<Arc<Person>>, Fault> {
+        match self.people() {
+            Err(Fault::Damaged(_)) => {}
+            people => return people,
+        }
+        let listed = self.inventory()?;
         let rows = self.live.range(PEOPLE, b"", None, PEOPLE_MAX)?;
-        let person = |(key, row)| match self.person_in(key, row) {
-            Err(Fault::Damaged(what)) => {
-                tracing::error!(what, "ALARM: a person's row cannot be believed");
+        let person = |(key, row)| match self.person_in(&listed, key, row) {
+            Ok(None) | Err(Fault::Damaged(_)) => {
+                tracing::error!("ALARM: a person's row cannot be believed");
                 None
             }
-            person => Some(person),
+            Ok(Some(person)) => Some(Ok(person)),
+            Err(fault) => Some(Err(fault)),
         };
         rows.into_iter().filter_map(person).collect()
     }
@@ -261,16 +295,22 @@ impl Desk {
         table: Table,
         key: &[u8],
     ) -> Result<Option<Versioned<T>>, Fault> {
-        match self.live.get(table, key)? {
-            None => Ok(None),
-            Some(row) => {
-                let value = self.check_row(table, key, &row)?;
-                Ok(Some(Versioned {
-                    version: row.version,
-                    value,
-                }))
-            }
-        }
+        // Sealed, what is not there is not there, and nothing else is believed: as for every other row.
+        let row = if inventory::is_listed(table) && !self.vault.is_sealed() {
+            self.as_listed(|listed| {
+                let row = self.live.get(table, key)?;
+                let value = row.as_ref().map(|row| row.value.as_slice());
+                Ok(listed.has(table, key, value).then_some(row))
+            })?
+        } else {
+            self.live.get(table, key)?
+        };
+        let checked = |row: Row| {
+            let value = self.check_row(table, key, &row)?;
+            let version = row.version;
+            Ok(Versioned { version, value })
+        };
+        row.map(checked).transpose()
     }
 
     fn check_row<T: serde::de::DeserializeOwned>(
@@ -367,7 +407,8 @@ mod tests {
             passkeys: Vec::new(),
             totp: Vec::new(),
         });
-        roster.learn(1, b"alice".to_vec(), b"row".to_vec(), &person);
+        let read = (person, inventory::hash(b"row"));
+        roster.learn(1, b"alice".to_vec(), b"row".to_vec(), &read);
         let known = |era, key: &[u8], stored: &[u8]| roster.known(era, key, stored).is_some();
         assert!(known(1, b"alice", b"row"));
         assert!(!known(1, b"alice", b"roW"));
@@ -381,9 +422,9 @@ mod tests {
         let roster = Roster::default();
         let json = br#"{"id":"a","groups":[],"admin":false,"actors":[],"devices":[],"totp":[]}"#;
         let person: Person = serde_json::from_slice(json).unwrap();
-        let person = Arc::new(person);
+        let read = (Arc::new(person), inventory::hash(json));
         for n in 0..2 * PEOPLE_MAX {
-            roster.learn(1, n.to_be_bytes().to_vec(), Vec::new(), &person);
+            roster.learn(1, n.to_be_bytes().to_vec(), Vec::new(), &read);
         }
         assert!(roster.0.lock().unwrap().len() <= PEOPLE_MAX);
     }

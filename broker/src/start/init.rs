@@ -80,6 +80,7 @@ pub(crate) async fn init(
     let desk = desk(config, policy, world)?;
     desk.vault.unseal(&key_file, &unseal)?;
     desk.make_log_key().await?;
+    desk.make_inventory().await?;
     let now = desk.world.now();
     let asked = InviteRequest {
         person: admin.clone(),

@@ -62,6 +62,7 @@ pub(crate) async fn serve(config: Config, path: PathBuf) -> Result<()> {
     let policy = policy(&config)?;
     let desk = Arc::new(desk::desk(&config, policy, World::system())?);
     clock::start(&desk)?;
+    desk.tree.check(&*desk.live, &*desk.history)?;
     // Before the vault opens: from then on what was approved before could be released.
     anchor::check(&desk, desk.world.now()).await?;
     let certificate = match &config.tls {

@@ -6,7 +6,7 @@ use super::Table;
 ///
 /// All preconditions are about the state before the batch. A batch writes a row at most once: a
 /// second write to the same row is answered as a conflict, since one of the two would be lost.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 #[must_use = "a batch does nothing until it is committed"]
 pub struct Batch {
     pub(super) steps: Vec<Step>,
@@ -15,7 +15,7 @@ pub struct Batch {
 }
 
 /// One row's part in a batch.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Step {
     pub(super) table: Table,
     pub(super) key: Vec<u8>,
@@ -25,7 +25,7 @@ pub(super) struct Step {
 }
 
 /// What happens to a row whose precondition holds.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Then {
     Keep,
     Write(Vec<u8>),
@@ -85,6 +85,17 @@ impl Batch {
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty() && self.appended.is_empty() && self.trim_below == 0
+    }
+
+    /// Looks at each row that it writes, with what it writes there; none where the row goes.
+    pub fn each_write(&self, mut look: impl FnMut(Table, &[u8], Option<&[u8]>)) {
+        for step in &self.steps {
+            match &step.then {
+                Then::Keep => {}
+                Then::Write(value) => look(step.table, &step.key, Some(value)),
+                Then::Delete => look(step.table, &step.key, None),
+            }
+        }
     }
 
     fn step(

@@ -15,12 +15,13 @@ use crate::{
     audit::event::Event,
     desk::{
         Desk, Fault,
+        inventory::CHANGES,
         people::{Person, Versioned},
     },
     notify::About,
     publish::{Refusal, prove::prove_in_terminal, ring},
     secret::Secret,
-    store::{Batch, Table},
+    store::Batch,
     vault::{
         Binding, Unseal, UnsealError, UnsealMethod,
         key_file::{self, Offer, WORK_FACTOR},
@@ -36,8 +37,7 @@ use proto::{
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// The change under way, in one row; authenticated.
-const CHANGES: Table = Table("unseal-change");
+/// The one row of the change under way.
 const ROW: &[u8] = b"next";
 /// Seconds until a change that not everybody confirmed is over.
 const LIFE_SECONDS: u64 = 3 * 24 * 3600;

@@ -6,18 +6,22 @@
 
 use super::{
     ID_BYTES, LIFE_SECONDS,
-    waiting::{ACTS, READ_MAX, Stored, asked, waits, was_there},
+    waiting::{READ_MAX, Stored, asked, waits, was_there},
 };
 use crate::{
     audit::event::Event,
-    desk::{Desk, Fault, people::Versioned},
+    desk::{
+        Desk, Fault,
+        inventory::{ACTS, POLICY},
+        people::Versioned,
+    },
     policy::{
         Entry, Policy,
         callers::CallerEntry,
         compare::{compare, is_weaker},
     },
     publish::Refusal,
-    store::{Batch, Table},
+    store::Batch,
 };
 use proto::{
     act::{Act, Change, Direction},
@@ -28,8 +32,7 @@ use proto::{
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// The policy in force, in one row; authenticated.
-const POLICY: Table = Table("policy");
+/// The one row of the policy in force.
 const IN_FORCE: &[u8] = b"in-force";
 /// Seconds after a broker was made in which its policy is written, and every one that is read holds at once.
 const SETUP_SECONDS: u64 = 12 * 3600;

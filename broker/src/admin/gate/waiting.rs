@@ -6,12 +6,13 @@ use crate::{
     audit::event::Event,
     desk::{
         Desk, Fault,
+        inventory::ACTS,
         people::{Person, Versioned},
     },
     notify::About,
     publish::{Refusal, ring},
     secret::Secret,
-    store::{Batch, Table},
+    store::Batch,
     vault::Binding,
 };
 use proto::{
@@ -22,8 +23,6 @@ use proto::{
 };
 use serde::{Deserialize, Serialize};
 
-/// What waits, by its id.
-pub(super) const ACTS: Table = Table("act");
 /// Most acts that people's asking makes wait.
 pub(super) const ACTS_MAX: usize = 100;
 /// Most rows that are read: policies come on top.

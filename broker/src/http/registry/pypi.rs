@@ -38,7 +38,7 @@ pub(super) async fn serve(
             Ok(exchange::serve(&desk, &registry, request).await)
         }
         // The public index's path, and the root, where other servers take uploads.
-        (&Method::POST, "/legacy/" | "/") => publish(desk, registry, request).await,
+        (&Method::POST, "/legacy/" | "/") => Box::pin(publish(desk, registry, request)).await,
         // twine and uv follow no redirect with a body.
         (&Method::POST, "/legacy") => Err(Failed::new(
             Code::NotFound,
