@@ -35,6 +35,8 @@ pub enum Act {
     RotateToken(TokenPlace),
     /// Destroys all versions of a token.
     RemoveToken(TokenName),
+    /// Gives the vault a fresh data key, and writes everything anew under it.
+    Rekey,
     /// Puts another policy in force. The broker asks for it when it reads one that allows more.
     Policy {
         /// SHA-256 of the document.
@@ -77,6 +79,7 @@ impl Act {
             Self::AddToken(at) => format!("add token {}:{}", at.registry, at.scope),
             Self::RotateToken(at) => format!("rotate token {}:{}", at.registry, at.scope),
             Self::RemoveToken(at) => format!("remove token {}:{}", at.registry, at.scope),
+            Self::Rekey => "re-key the vault".to_owned(),
             Self::Policy { digest } => format!("policy {digest}"),
         }
     }

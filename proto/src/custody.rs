@@ -139,6 +139,36 @@ pub struct Custody {
     /// A change under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<Change>,
+    /// What it opens.
+    pub data_key: DataKey,
+}
+
+/// The vault's data key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DataKey {
+    /// Its generation; 1 until the vault is re-keyed.
+    pub generation: u32,
+    /// The one before, while something of it is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old: Option<u32>,
+    /// How far a re-keying is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<Rekeying>,
+    /// When the key before goes, at the earliest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<UnixTime>,
+}
+
+/// A step of re-keying.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rekeying {
+    /// It was agreed to.
+    Agreed,
+    /// The fresh key is in use, and rows are written anew under it.
+    Writing,
+    /// Everything is under the fresh key; nothing is believed that the old one authenticated.
+    Retired,
 }
 
 /// A change of what opens the vault, before it holds.

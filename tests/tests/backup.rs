@@ -797,7 +797,7 @@ fn tables(dir: &Path, found: &mut BTreeSet<String>) {
 fn attack_44_a_drill_knows_what_the_rows_of_every_table_must_prove() {
     let mut found = BTreeSet::new();
     tables(&root().join("broker/src"), &mut found);
-    let known = broker::backup::contents::TABLES.iter();
+    let known = broker::publish::contents::TABLES.iter();
     let known: BTreeSet<_> = known.map(|(name, _)| (*name).to_owned()).collect();
     let missing: Vec<_> = found.difference(&known).collect();
     assert!(missing.is_empty(), "say what their rows prove: {missing:?}");

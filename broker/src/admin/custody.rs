@@ -1,7 +1,9 @@
-//! Sealing and unsealing. [`shares`]: by several admins together. [`method`]: what opens the vault changes.
+//! Sealing and unsealing. [`shares`]: by several admins together. [`method`]: what opens the vault changes. [`rekey`]: what
+//! it opens does.
 
 pub mod file;
 pub mod method;
+pub mod rekey;
 pub mod shares;
 
 use super::{

@@ -37,6 +37,7 @@ use proto::{
     time::UnixTime,
 };
 use std::sync::Arc;
+pub(super) use waiting::sealed_anew;
 use waiting::{
     ACTS_MAX, READ_MAX, Stored, about_what, all, asked, binding, is_wanted, line, missing, one,
     opened, read, takes_a_role, waits, was_there,

@@ -120,6 +120,28 @@ pub enum Event {
         #[serde(serialize_with = "plain")]
         to: String,
     },
+    /// The vault gets a fresh data key.
+    RekeyBegun {
+        /// By whom.
+        by: PersonId,
+        /// The fresh key's generation.
+        generation: u32,
+    },
+    /// It is in use; the old one stays until everything is written anew.
+    RekeyInUse {
+        /// The fresh key's generation.
+        generation: u32,
+    },
+    /// Nothing is believed any more that the old key authenticated.
+    RekeyRetired {
+        /// The old key's generation.
+        generation: u32,
+    },
+    /// The old key is gone.
+    RekeyDone {
+        /// The fresh key's generation.
+        generation: u32,
+    },
     /// An admin asked for what another one must agree to, or the broker read a policy that allows more.
     ActAsked {
         /// Names it.

@@ -5,14 +5,14 @@
 //! token opened.
 
 use super::{
-    KEY_FILE, contents,
-    contents::Proof,
+    KEY_FILE,
     format::Head,
     restore::{RestoreError, STORES, Wish, restore},
 };
 use crate::{
     audit::tree::Tree,
     desk,
+    publish::contents::{self, Proof},
     secret::Secret,
     store::{
         Store, StoreError, Table,

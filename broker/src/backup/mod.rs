@@ -7,7 +7,6 @@
 //! what opens the vault for the rest (attack 44). What if he puts one back? Then nothing is approved until the
 //! admins have agreed to it (attack 45), and every device that saw more than it holds refuses.
 
-pub mod contents;
 pub mod drill;
 pub mod folder;
 pub mod format;

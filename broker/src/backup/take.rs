@@ -82,6 +82,8 @@ async fn whole(
     let key = desk.log_key()?;
     let log_key = LogKey::new(&desk.place.origin, key.public());
     let log_key = log_key.map_err(|_| Fault::Damaged("the log key"))?;
+    // The key file opens the very rows that are copied: it does not change until they are.
+    let one = desk.unsealing.acquire().await;
     let key_file = fs::read(desk.place.data.join(KEY_FILE)).map(Secret::new);
     let mut files = vec![(
         KEY_FILE,
@@ -103,7 +105,7 @@ async fn whole(
     // the two at least, since nothing moves between.
     let past = desk.history.snapshot().map_err(Fault::from)?;
     let live = desk.live.snapshot().map_err(Fault::from)?;
-    drop(moving);
+    drop((moving, one));
     let head = Head {
         v: FORMAT,
         made_by: env!("CARGO_PKG_VERSION").to_owned(),

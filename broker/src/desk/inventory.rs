@@ -34,9 +34,12 @@ pub const RECOVERIES: Table = Table("recovery");
 /// A change of what opens the vault.
 pub const CHANGES: Table = Table("unseal-change");
 
+/// A re-keying of the vault.
+pub const REKEY: Table = Table("rekey");
+
 /// The tables whose rows are listed. They change when people do something about people, and so rarely that all of
 /// them can have one row.
-const LISTED: [Table; 6] = [PEOPLE, INVITES, RECOVERIES, ACTS, POLICY, CHANGES];
+const LISTED: [Table; 7] = [PEOPLE, INVITES, RECOVERIES, ACTS, POLICY, CHANGES, REKEY];
 
 const INVENTORY: Table = Table("inventory");
 const ROW: &[u8] = b"all";

@@ -11,7 +11,7 @@ use crate::{
     },
     secret::Secret,
     store::{Batch, Row, Table},
-    vault::{Binding, Domain, rows},
+    vault::{Binding, Domain, Vault, rows},
 };
 use proto::{
     device::{DeviceKind, DevicePublic},
@@ -378,6 +378,20 @@ pub fn index_devices(mut batch: Batch, person: &Person) -> Batch {
 
 /// Most people of one broker.
 pub const PEOPLE_MAX: usize = 1000;
+
+/// The plain bytes of a person's row whose secret is sealed with the current key; none where it is already.
+pub(crate) fn sealed_anew(vault: &Vault, plain: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+    let damaged = Fault::Damaged("a person's row");
+    let Ok(mut person) = serde_json::from_slice::<Person>(plain) else {
+        return Err(damaged);
+    };
+    if person.totp.is_empty() || vault.seal_is_new(&person.totp)? {
+        return Ok(None);
+    }
+    let secret = vault.open_row(&totp_binding(&person.id), &person.totp)?;
+    person.totp = vault.seal_row(&totp_binding(&person.id), secret.expose())?;
+    serde_json::to_vec(&person).map(Some).map_err(|_| damaged)
+}
 
 pub(crate) fn totp_binding(person: &PersonId) -> Binding<'_> {
     Binding {

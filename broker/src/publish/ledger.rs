@@ -366,7 +366,8 @@ pub fn id_of(bytes: &[u8]) -> Option<RequestId> {
     Some(RequestId(uuid::Uuid::from_bytes(bytes.try_into().ok()?)))
 }
 
-fn encode(record: &Record) -> Result<Vec<u8>, Fault> {
+/// The bytes of a request's row.
+pub(crate) fn encode(record: &Record) -> Result<Vec<u8>, Fault> {
     serde_json::to_vec(record).map_err(|_| Fault::Damaged("a request"))
 }
 

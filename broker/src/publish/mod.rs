@@ -10,6 +10,7 @@ pub mod archive;
 pub mod close;
 pub mod confirm;
 mod conflict;
+pub mod contents;
 mod deny;
 pub mod deposit;
 pub mod ended;

@@ -1,9 +1,9 @@
 //! What the broker does again and again by itself.
 
 use broker::{
-    admin::{anchor, clock, gate, invites, reminders, tokens},
+    admin::{anchor, clock, custody::rekey, gate, invites, reminders, tokens},
     backup::folder,
-    desk::Desk,
+    desk::{Desk, Fault},
     publish::{archive, close, confirm, deposit, fetch, outbox, pushes, ring, settle, unseen},
     watch::round,
 };
@@ -121,6 +121,25 @@ pub(super) async fn keep_backups(desk: Arc<Desk>, mut stop: watch::Receiver<bool
             let marked = desk.restored().map_or(true, |mark| mark.is_some());
             desk.metrics.restored.set(i64::from(marked));
             tokio::time::sleep(BACKUPS).await;
+        }
+    };
+    tokio::select! {
+        _ = stop.changed() => {}
+        () = work => {}
+    }
+}
+
+/// Brings a re-keying of the vault to its end.
+pub(super) async fn keep_rekeying(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
+    let work = async {
+        let mut last = None;
+        loop {
+            match rekey::go_on(&desk, &mut last).await {
+                // Somebody changed what opens the vault, or one of the rows: the next round goes on.
+                Ok(()) | Err(Fault::Conflict(..)) => {}
+                Err(why) => tracing::error!(%why, "the vault's re-keying does not go on"),
+            }
+            tokio::time::sleep(SWEEP).await;
         }
     };
     tokio::select! {

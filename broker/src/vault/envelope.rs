@@ -4,7 +4,7 @@
 //! ciphertext, tag (16 bytes). GCM-SIV, since a repeated nonce (a virtual machine that was cloned
 //! while running) then tells that two rows are equal and nothing more.
 
-use super::keys::{KEY_BYTES, Keys};
+use super::keys::{KEY_BYTES, Keyring, Keys};
 use crate::{
     secret::Secret,
     world::{NoEntropy, World},
@@ -101,26 +101,29 @@ pub(super) fn seal(
 
 /// Opens a row that [`seal`] made for the same binding.
 pub(super) fn open(
-    keys: &Keys,
+    ring: &Keyring,
     binding: &Binding<'_>,
     sealed: &[u8],
 ) -> Result<Secret<Vec<u8>>, OpenRowError> {
     let bad = OpenRowError::NotAuthentic;
-    let Some(([format, generation @ ..], rest)) = sealed.split_first_chunk::<5>() else {
+    let Some((_, rest)) = sealed.split_first_chunk::<5>() else {
         return Err(bad);
     };
     let Some((nonce, body)) = rest.split_first_chunk::<NONCE_BYTES>() else {
         return Err(bad);
     };
-    if *format != FORMAT {
-        return Err(bad);
-    }
-    let found = u32::from_be_bytes(*generation);
-    if found != keys.generation {
-        let held = keys.generation;
+    let found = generation(sealed).ok_or(OpenRowError::NotAuthentic)?;
+    let Some(keys) = ring.of(found) else {
+        let held = ring.current.generation;
         return Err(OpenRowError::OtherGeneration { found, held });
-    }
+    };
     decrypt(&keys.rows, *nonce, &binding.aad(found), body).ok_or(bad)
+}
+
+/// Which key generation sealed a row; none where it is no sealed row.
+pub(super) fn generation(sealed: &[u8]) -> Option<u32> {
+    let [format, generation @ ..] = sealed.first_chunk::<5>()?;
+    (*format == FORMAT).then(|| u32::from_be_bytes(*generation))
 }
 
 impl Binding<'_> {

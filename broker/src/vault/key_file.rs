@@ -1,5 +1,5 @@
 //! The key file: a random key-encryption key, wrapped once per unseal method as an age file
-//! (c2sp.org/age), and the data key wrapped under it.
+//! (c2sp.org/age), and the data key wrapped under it; while the vault is re-keyed, the data key before as well.
 //!
 //! age does not mix a passphrase with other recipients, so each method has an age file of its own:
 //! any **one** of them unseals.
@@ -10,12 +10,12 @@
 
 use super::{
     envelope::{decrypt, encrypt},
-    keys::{KEY_BYTES, Keys},
+    keys::{KEY_BYTES, Keyring, Keys, Old},
 };
 use crate::{secret::Secret, world::World};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use methods::{by_identity, by_passphrase, public_keys, recipient, unwrap_kek, wrap_for};
-use proto::{canonical::Canonical, ids::PersonId};
+use proto::{canonical::Canonical, ids::PersonId, time::UnixTime};
 use serde::{Deserialize, Serialize};
 use shared::Shared;
 use zeroize::Zeroize;
@@ -32,8 +32,8 @@ pub use shared::{Holder, Offer, ShareOf};
 const MAX_FILE_BYTES: usize = 256 * 1024;
 const MAX_METHODS: usize = 16;
 const NONCE_BYTES: usize = 12;
-/// The newest format. One without shares is written as format 1, which older brokers read.
-const V: u32 = 2;
+/// The newest format: the vault was re-keyed. Shares are format 2, and without them it is format 1.
+const V: u32 = 3;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,9 +43,37 @@ struct KeyFile {
     files: Vec<Wrapped>,
     /// Nonce and wrapped data key, base64.
     data_key: String,
+    /// Since when it is the current one; absent for the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since: Option<UnixTime>,
+    /// The one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    old: Option<OldKey>,
     /// SHA-256 over the rest, base64. It tells a damaged file from a wrong passphrase; it is no
     /// protection, since who writes the file can write this too.
     check: String,
+}
+
+/// The data key before the current one.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OldKey {
+    generation: u32,
+    /// Nonce and wrapped data key, base64.
+    data_key: String,
+    /// Whether what it authenticated is believed no more.
+    retired: bool,
+}
+
+/// A generation's number and data key.
+pub(super) type Generation = (u32, Secret<[u8; KEY_BYTES]>);
+
+/// The data keys that a key file shall hold.
+pub(super) struct KeySet {
+    pub(super) current: Generation,
+    pub(super) since: Option<UnixTime>,
+    /// The one before, and whether it is retired.
+    pub(super) old: Option<(Generation, bool)>,
 }
 
 /// The key-encryption key for one method. Age files are base64.
@@ -106,8 +134,12 @@ pub fn recipients_of(text: &Secret<String>) -> Result<Vec<String>, UnsealError> 
 
 /// Makes a new key file with new keys.
 pub(super) fn create(world: &World, methods: &[UnsealMethod]) -> Result<Vec<u8>, InitError> {
-    let data = Secret::new(world.random::<KEY_BYTES>()?);
-    Ok(wrap(world, methods, 1, data.expose())?.bytes)
+    let first = KeySet {
+        current: (1, Secret::new(world.random::<KEY_BYTES>()?)),
+        since: None,
+        old: None,
+    };
+    Ok(wrap(world, methods, &first)?.bytes)
 }
 
 /// A key file that was just made.
@@ -116,6 +148,8 @@ pub struct NewFile {
     pub bytes: Vec<u8>,
     /// The shares in it, open, so that it can be tried before it is relied on.
     pub shares: Vec<ShareOf>,
+    /// Its key-encryption key.
+    pub(super) kek: Secret<[u8; KEY_BYTES]>,
 }
 
 impl NewFile {
@@ -135,12 +169,11 @@ impl NewFile {
     }
 }
 
-/// Wraps a data key under a new key-encryption key, and that for every method.
+/// Wraps data keys under a new key-encryption key, and that for every method.
 pub(super) fn wrap(
     world: &World,
     methods: &[UnsealMethod],
-    generation: u32,
-    data: &[u8; KEY_BYTES],
+    set: &KeySet,
 ) -> Result<NewFile, InitError> {
     if methods.is_empty() || methods.len() > MAX_METHODS {
         return Err(InitError::Methods);
@@ -151,34 +184,91 @@ pub(super) fn wrap(
         .iter()
         .map(|m| wrap_for(world, m, kek.expose(), &mut shares))
         .collect::<Result<Vec<_>, _>>()?;
+    let bytes = filled(world, files, kek.expose(), set)?;
+    Ok(NewFile { bytes, shares, kek })
+}
+
+/// The same key file with other data keys: whatever opened it opens it still.
+pub(super) fn with_keys(
+    world: &World,
+    key_file: &[u8],
+    kek: &[u8; KEY_BYTES],
+    set: &KeySet,
+) -> Result<Vec<u8>, InitError> {
+    let file = KeyFile::read(key_file).map_err(|_| InitError::Refused)?;
+    // One of another time, or of another vault, would be opened by what opens nothing here.
+    file.keys_under(kek).map_err(|_| InitError::Refused)?;
+    filled(world, file.files, kek, set)
+}
+
+fn filled(
+    world: &World,
+    files: Vec<Wrapped>,
+    kek: &[u8; KEY_BYTES],
+    set: &KeySet,
+) -> Result<Vec<u8>, InitError> {
+    let shared = files.iter().any(|f| matches!(f, Wrapped::Shares(_)));
+    let v = match (set.since, shared) {
+        (Some(_), _) => V,
+        (None, true) => 2,
+        (None, false) => 1,
+    };
+    let (generation, data) = &set.current;
+    let current = Role::Current(set.since);
+    let mut file = KeyFile {
+        v,
+        generation: *generation,
+        files,
+        data_key: wrapped(world, kek, (*generation, current), data.expose())?,
+        since: set.since,
+        old: None,
+        check: String::new(),
+    };
+    if let Some(((generation, data), retired)) = &set.old {
+        let role = Role::Old { retired: *retired };
+        file.old = Some(OldKey {
+            generation: *generation,
+            data_key: wrapped(world, kek, (*generation, role), data.expose())?,
+            retired: *retired,
+        });
+    }
+    file.check = file.checksum();
+    serde_json::to_vec_pretty(&file).map_err(|_| InitError::Refused)
+}
+
+fn wrapped(
+    world: &World,
+    kek: &[u8; KEY_BYTES],
+    (generation, role): (u32, Role),
+    data: &[u8; KEY_BYTES],
+) -> Result<String, InitError> {
     let nonce = world.random::<NONCE_BYTES>()?;
     let mut body = Vec::with_capacity(KEY_BYTES + 16);
     body.extend_from_slice(data);
-    if !encrypt(kek.expose(), nonce, &data_key_aad(generation), &mut body) {
+    if !encrypt(kek, nonce, &role.aad(generation), &mut body) {
         body.zeroize();
         return Err(InitError::Refused);
     }
-    let mut file = KeyFile {
-        v: if shares.is_empty() { 1 } else { V },
-        generation,
-        files,
-        data_key: STANDARD.encode([&nonce[..], &body].concat()),
-        check: String::new(),
-    };
-    file.check = file.checksum();
-    let bytes = serde_json::to_vec_pretty(&file).map_err(|_| InitError::Refused)?;
-    Ok(NewFile { bytes, shares })
+    Ok(STANDARD.encode([&nonce[..], &body].concat()))
+}
+
+/// Opens a key file with the key-encryption key itself.
+pub(super) fn open_under(
+    key_file: &[u8],
+    kek: &[u8; KEY_BYTES],
+) -> Result<Box<Keyring>, UnsealError> {
+    KeyFile::read(key_file)?.keys_under(kek)
 }
 
 /// Opens a key file.
-pub(super) fn open(key_file: &[u8], secret: &Unseal) -> Result<Box<Keys>, UnsealError> {
+pub(super) fn open(key_file: &[u8], secret: &Unseal) -> Result<Box<Keyring>, UnsealError> {
     let file = KeyFile::read(key_file)?;
     let (method, identities) = match secret {
         Unseal::Passphrase(passphrase) => ("passphrase", by_passphrase(passphrase)),
         Unseal::Identity(text) => ("identity", by_identity(text)?),
         Unseal::Shares(shares) => {
             let shared = file.shared().ok_or_else(|| file.no_such("shares"))?;
-            return file.keys(&shared.join(shares)?);
+            return file.keys_under(shared.join(shares)?.expose());
         }
     };
     let mut failed = None;
@@ -187,7 +277,7 @@ pub(super) fn open(key_file: &[u8], secret: &Unseal) -> Result<Box<Keys>, Unseal
             continue;
         };
         match unwrap_kek(age, &identities) {
-            Ok(kek) => return file.keys(&kek),
+            Ok(kek) => return file.keys_under(kek.expose()),
             // Another file of the same method may be the one for this secret.
             Err(e) => failed = failed.or(Some(e)),
         }
@@ -228,21 +318,24 @@ impl KeyFile {
         UnsealError::NoSuchMethod(method, known.join(", "))
     }
 
-    fn keys(&self, kek: &Secret<[u8; KEY_BYTES]>) -> Result<Box<Keys>, UnsealError> {
-        let bad = UnsealError::Damaged;
-        let Ok(bytes) = STANDARD.decode(&self.data_key) else {
-            return Err(bad);
-        };
-        let Some((nonce, body)) = bytes.split_first_chunk::<NONCE_BYTES>() else {
-            return Err(bad);
-        };
-        let aad = data_key_aad(self.generation);
-        let data = decrypt(kek.expose(), *nonce, &aad, body).ok_or(bad)?;
-        Keys::derive(self.generation, |key| {
-            let data = data.expose().as_slice();
-            *key = *data.first_chunk().ok_or(UnsealError::Damaged)?;
-            Ok(())
-        })
+    fn keys_under(&self, kek: &[u8; KEY_BYTES]) -> Result<Box<Keyring>, UnsealError> {
+        let current = Role::Current(self.since);
+        let old = self.old.as_ref().map(|old| {
+            let role = Role::Old {
+                retired: old.retired,
+            };
+            let keys = unwrapped(kek, (old.generation, role), &old.data_key)?;
+            Ok::<_, UnsealError>(Old {
+                keys,
+                retired: old.retired,
+            })
+        });
+        Ok(Box::new(Keyring {
+            kek: Secret::new(*kek),
+            current: unwrapped(kek, (self.generation, current), &self.data_key)?,
+            since: self.since,
+            old: old.transpose()?,
+        }))
     }
 
     fn checksum(&self) -> String {
@@ -251,13 +344,66 @@ impl KeyFile {
             .number(u64::from(self.generation))
             .number(self.files.len() as u64);
         let all = self.files.iter().fold(start, |c, file| file.told(c));
-        STANDARD.encode(all.text(&self.data_key).sha256())
+        let mut all = all.text(&self.data_key);
+        if let Some(since) = self.since {
+            all = all.number(since.0);
+        }
+        if let Some(old) = &self.old {
+            all = all
+                .number(u64::from(old.generation))
+                .text(&old.data_key)
+                .number(u64::from(old.retired));
+        }
+        STANDARD.encode(all.sha256())
     }
 }
 
-/// The generation is bound, so an old generation's data key cannot be passed off as the new one.
-fn data_key_aad(generation: u32) -> Vec<u8> {
-    Canonical::new("countersign/data-key/v1")
-        .number(u64::from(generation))
+/// A file that somebody wrote, with its checksum made right.
+#[cfg(test)]
+pub(super) fn checked(bytes: &[u8]) -> Vec<u8> {
+    let mut file: KeyFile = serde_json::from_slice(bytes).unwrap();
+    file.check = file.checksum();
+    serde_json::to_vec(&file).unwrap()
+}
+
+fn unwrapped(
+    kek: &[u8; KEY_BYTES],
+    (generation, role): (u32, Role),
+    wrapped: &str,
+) -> Result<Box<Keys>, UnsealError> {
+    let bad = UnsealError::Damaged;
+    let Ok(bytes) = STANDARD.decode(wrapped) else {
+        return Err(bad);
+    };
+    let Some((nonce, body)) = bytes.split_first_chunk::<NONCE_BYTES>() else {
+        return Err(bad);
+    };
+    let data = decrypt(kek, *nonce, &role.aad(generation), body).ok_or(bad)?;
+    Keys::derive(generation, |key| {
+        let data = data.expose().as_slice();
+        *key = *data.first_chunk().ok_or(UnsealError::Damaged)?;
+        Ok(())
+    })
+}
+
+/// What a data key is for, bound to it: whoever writes the file, and has an old key, cannot make it the current one
+/// again, or one that is believed.
+#[derive(Clone, Copy)]
+enum Role {
+    Current(Option<UnixTime>),
+    Old { retired: bool },
+}
+
+impl Role {
+    fn aad(self, generation: u32) -> Vec<u8> {
+        let first = Canonical::new("countersign/data-key/v1").number(u64::from(generation));
+        let later = Canonical::new("countersign/data-key/v2").number(u64::from(generation));
+        match self {
+            Self::Current(None) => first,
+            Self::Current(Some(since)) => later.text("current").number(since.0),
+            Self::Old { retired: false } => later.text("old"),
+            Self::Old { retired: true } => later.text("retired"),
+        }
         .finish()
+    }
 }

@@ -1,6 +1,10 @@
-//! The keys of an unsealed vault: one random data key and what is derived from it.
+//! The keys of an unsealed vault: a random data key and what is derived from it; while the vault is re-keyed, the one
+//! before as well.
 
+use super::key_file::KeySet;
+use crate::secret::Secret;
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
+use proto::time::UnixTime;
 use thiserror::Error;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -66,6 +70,54 @@ impl Keys {
                 .map_err(|_| NotDerived)?;
         }
         Ok(keys)
+    }
+}
+
+/// All keys that an unsealed vault holds.
+pub(super) struct Keyring {
+    /// Wraps the data keys in the key file.
+    pub(super) kek: Secret<[u8; KEY_BYTES]>,
+    /// What seals and authenticates from now on.
+    pub(super) current: Box<Keys>,
+    /// What is older was derived from the key before; none for the first.
+    pub(super) since: Option<UnixTime>,
+    /// The one before, while there is something of it.
+    pub(super) old: Option<Old>,
+}
+
+/// The generation before.
+pub(super) struct Old {
+    pub(super) keys: Box<Keys>,
+    /// Nothing that is authenticated with it is believed any more; what it sealed still opens.
+    pub(super) retired: bool,
+}
+
+impl Keyring {
+    /// The keys of this generation, if it is one of those that are held.
+    pub(super) fn of(&self, generation: u32) -> Option<&Keys> {
+        let old = self.old.as_ref().map(|old| &*old.keys);
+        [Some(&*self.current), old]
+            .into_iter()
+            .flatten()
+            .find(|keys| keys.generation == generation)
+    }
+
+    /// The keys from which something is derived that was first derived at that time.
+    pub(super) fn at(&self, time: UnixTime) -> &Keys {
+        match &self.old {
+            Some(old) if self.since.is_some_and(|since| time < since) => &old.keys,
+            _ => &self.current,
+        }
+    }
+
+    /// The data keys, to be wrapped.
+    pub(super) fn set(&self) -> KeySet {
+        let of = |keys: &Keys| (keys.generation, Secret::new(keys.data));
+        KeySet {
+            current: of(&self.current),
+            since: self.since,
+            old: self.old.as_ref().map(|old| (of(&old.keys), old.retired)),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use aws_lc_rs::constant_time;
 use proto::{
     bearer::{Bearer, Kind},
     ids::RequestId,
+    time::UnixTime,
 };
 
 /// Digits in a match code.
@@ -15,12 +16,18 @@ const CODES: u64 = 1_000_000;
 
 /// The request's match code: 6 ASCII digits.
 pub fn match_code(vault: &Vault, id: RequestId) -> Result<String, Sealed> {
-    let mac = vault.mac(Domain::MatchCode, id.0.as_bytes())?;
+    let mac = derived(vault, Domain::MatchCode, id)?;
     // 64 bits modulo a million prefers some codes by less than one in 10^13.
     let number = mac
         .first_chunk::<8>()
         .map_or(0, |head| u64::from_be_bytes(*head));
     Ok(format!("{:06}", number % CODES))
+}
+
+/// By the request's own time, so that it stays the same while the vault is re-keyed.
+fn derived(vault: &Vault, domain: Domain, id: RequestId) -> Result<[u8; 32], Sealed> {
+    let made = id.0.get_timestamp().map(|at| UnixTime(at.to_unix().0));
+    vault.mac_of(domain, made.unwrap_or(UnixTime(u64::MAX)), id.0.as_bytes())
 }
 
 /// Whether this is the request's match code: exactly 6 ASCII digits, compared in constant time. The
@@ -33,13 +40,13 @@ pub fn match_code_holds(vault: &Vault, id: RequestId, typed: &str) -> Result<boo
 
 /// The request's ticket. Only whoever proves that he opened the request may be given it.
 pub fn ticket(vault: &Vault, id: RequestId) -> Result<Bearer, Sealed> {
-    let entropy = vault.mac(Domain::Ticket, id.0.as_bytes())?;
+    let entropy = derived(vault, Domain::Ticket, id)?;
     Ok(Bearer::from_entropy(Kind::Ticket, entropy))
 }
 
 /// The credential by which the job of a deposit hands its files over, before anybody has approved.
 pub fn deposit_credential(vault: &Vault, id: RequestId) -> Result<Bearer, Sealed> {
-    let entropy = vault.mac(Domain::Deposit, id.0.as_bytes())?;
+    let entropy = derived(vault, Domain::Deposit, id)?;
     Ok(Bearer::from_entropy(Kind::Credential, entropy))
 }
 

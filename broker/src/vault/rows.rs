@@ -50,6 +50,12 @@ pub fn check_authentic<'a>(
     }
 }
 
+/// Whether a row was authenticated with the current key.
+pub fn is_new(vault: &Vault, table: Table, key: &[u8], stored: &[u8]) -> Result<bool, Sealed> {
+    let (mac, plain) = stored.split_at_checked(MAC_BYTES).unwrap_or((&[], stored));
+    vault.mac_is_new(Domain::Row, &bound(table, key, plain), mac)
+}
+
 /// The plain bytes of a row that nobody has authenticated.
 pub fn unauthenticated(stored: &[u8]) -> Option<&[u8]> {
     stored.get(MAC_BYTES..)

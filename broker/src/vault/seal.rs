@@ -4,15 +4,18 @@
 use super::{
     envelope::{self, Binding, OpenRowError, SealRowError},
     key_file::{self, InitError, NewFile, Unseal, UnsealError, UnsealMethod},
-    keys::Keys,
+    keys::{Keyring, Keys},
 };
 use crate::{secret::Secret, world::World};
 use aws_lc_rs::{constant_time, hmac};
+use proto::time::UnixTime;
 use std::sync::{
     PoisonError, RwLock,
     atomic::{AtomicU64, Ordering},
 };
 use thiserror::Error;
+
+mod rekey;
 
 /// The vault is sealed: status and freeze work, nothing can be released.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -41,7 +44,7 @@ pub enum Domain {
 /// Holds the keys while unsealed. Shared as an `Arc`.
 pub struct Vault {
     world: World,
-    keys: RwLock<Option<Box<Keys>>>,
+    keys: RwLock<Option<Box<Keyring>>>,
     /// How often keys were taken in.
     era: AtomicU64,
 }
@@ -70,9 +73,7 @@ impl Vault {
         let mut held = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         match held.as_ref() {
             // Swapping the key file under a running daemon must not swap the keys (attack 44).
-            Some(now) if constant_time::verify_slices_are_equal(&now.data, &keys.data).is_err() => {
-                Err(UnsealError::OtherVault)
-            }
+            Some(now) if !same(&now.current, &keys.current) => Err(UnsealError::OtherVault),
             Some(_) => Ok(()),
             None => {
                 *held = Some(keys);
@@ -98,10 +99,10 @@ impl Vault {
         self.with(|_| self.era.load(Ordering::Relaxed))
     }
 
-    /// A new key file for the same data key: other methods, or another passphrase. The old file keeps
+    /// A new key file for the same data keys: other methods, or another passphrase. The old file keeps
     /// working until it is destroyed, so a crash between the two leaves the vault usable.
     pub fn rewrap(&self, methods: &[UnsealMethod]) -> Result<NewFile, InitError> {
-        self.with(|keys| key_file::wrap(&self.world, methods, keys.generation, &keys.data))?
+        self.ring(|ring| key_file::wrap(&self.world, methods, &ring.set()))?
     }
 
     /// Whether a key file that was just made opens as it should, before it is relied on: with `secret`, where it
@@ -115,9 +116,8 @@ impl Vault {
 
     fn tried(&self, file: &[u8], secret: &Unseal) -> Result<(), UnsealError> {
         let keys = key_file::open(file, secret)?;
-        let same = self.with(|now| constant_time::verify_slices_are_equal(&now.data, &keys.data));
-        match same {
-            Ok(Ok(())) => Ok(()),
+        match self.with(|now| same(now, &keys.current)) {
+            Ok(true) => Ok(()),
             _ => Err(UnsealError::OtherVault),
         }
     }
@@ -134,28 +134,61 @@ impl Vault {
         binding: &Binding<'_>,
         sealed: &[u8],
     ) -> Result<Secret<Vec<u8>>, OpenRowError> {
-        self.with(|keys| envelope::open(keys, binding, sealed))?
+        self.ring(|ring| envelope::open(ring, binding, sealed))?
     }
 
     /// HMAC-SHA256 with the domain's key. Several fields go in as `Canonical` bytes.
     pub fn mac(&self, domain: Domain, bytes: &[u8]) -> Result<[u8; 32], Sealed> {
-        self.with(|keys| {
-            let tag = hmac::sign(&mac_key(keys, domain), bytes);
-            let mut out = [0; 32];
-            out.copy_from_slice(tag.as_ref());
-            out
+        self.with(|keys| tag(keys, domain, bytes))
+    }
+
+    /// The same for what was first made at that time: it stays what it was while the vault is re-keyed.
+    pub fn mac_of(&self, domain: Domain, time: UnixTime, bytes: &[u8]) -> Result<[u8; 32], Sealed> {
+        self.ring(|ring| tag(ring.at(time), domain, bytes))
+    }
+
+    /// Whether `mac` is what [`Vault::mac`] gives, in constant time; or gave before the vault was re-keyed, while that is
+    /// believed.
+    pub fn mac_holds(&self, domain: Domain, bytes: &[u8], mac: &[u8]) -> Result<bool, Sealed> {
+        self.ring(|ring| {
+            let holds = |keys| hmac::verify(&mac_key(keys, domain), bytes, mac).is_ok();
+            // Which step was answered is evidence, and lets nothing through by itself.
+            let believed = |retired: bool| !retired || domain == Domain::Totp;
+            let old = ring.old.as_ref().filter(|old| believed(old.retired));
+            holds(&ring.current) || old.is_some_and(|old| holds(&old.keys))
         })
     }
 
-    /// Whether `mac` is what [`Vault::mac`] gives, in constant time.
-    pub fn mac_holds(&self, domain: Domain, bytes: &[u8], mac: &[u8]) -> Result<bool, Sealed> {
+    /// Whether it is what [`Vault::mac`] gives now.
+    pub fn mac_is_new(&self, domain: Domain, bytes: &[u8], mac: &[u8]) -> Result<bool, Sealed> {
         self.with(|keys| hmac::verify(&mac_key(keys, domain), bytes, mac).is_ok())
     }
 
+    /// Whether it was sealed with the current key.
+    pub fn seal_is_new(&self, sealed: &[u8]) -> Result<bool, Sealed> {
+        self.with(|keys| envelope::generation(sealed) == Some(keys.generation))
+    }
+
     fn with<T>(&self, use_keys: impl FnOnce(&Keys) -> T) -> Result<T, Sealed> {
+        self.ring(|ring| use_keys(&ring.current))
+    }
+
+    fn ring<T>(&self, use_keys: impl FnOnce(&Keyring) -> T) -> Result<T, Sealed> {
         let held = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         held.as_deref().map(use_keys).ok_or(Sealed)
     }
+}
+
+/// Whether these are the same data key.
+fn same(one: &Keys, other: &Keys) -> bool {
+    constant_time::verify_slices_are_equal(&one.data, &other.data).is_ok()
+}
+
+fn tag(keys: &Keys, domain: Domain, bytes: &[u8]) -> [u8; 32] {
+    let tag = hmac::sign(&mac_key(keys, domain), bytes);
+    let mut out = [0; 32];
+    out.copy_from_slice(tag.as_ref());
+    out
 }
 
 fn mac_key(keys: &Keys, domain: Domain) -> hmac::Key {

@@ -311,6 +311,26 @@ pub(crate) fn open(vault: &Vault, record: &TokenRecord) -> Result<Secret<String>
         .map_err(|_| OpenRowError::NotAuthentic)
 }
 
+/// The plain bytes of a row whose token is sealed with the current key; none where it is already.
+pub(crate) fn sealed_anew(vault: &Vault, plain: &[u8]) -> Result<Option<Vec<u8>>, TokenError> {
+    let unreadable = |_| TokenError::Unreadable;
+    let mut record: TokenRecord =
+        serde_json::from_slice(plain).map_err(|_| TokenError::Unreadable)?;
+    let sealed = STANDARD
+        .decode(&record.sealed)
+        .map_err(|_| TokenError::Unreadable)?;
+    if vault.seal_is_new(&sealed)? {
+        return Ok(None);
+    }
+    let token = open(vault, &record).map_err(unreadable)?;
+    let key = record.key();
+    let sealed = vault.seal_row(&record.binding(&key), token.expose().as_bytes())?;
+    record.sealed = STANDARD.encode(sealed);
+    // It is made with a key, and people compare it with one that is made anew.
+    record.fingerprint = fingerprint(vault, &record.registry, &token)?;
+    encode(&record).map(Some)
+}
+
 impl TokenRecord {
     /// Whether it may still be used: it is the present one, or its overlap is not over.
     pub fn serves(&self, now: UnixTime) -> bool {

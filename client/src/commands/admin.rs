@@ -24,6 +24,7 @@ mod client_key;
 mod custody;
 mod doctor;
 mod registry;
+mod rekey;
 mod report;
 mod restored;
 mod stages;
@@ -86,6 +87,8 @@ Your own login at the registry rejects one: npm stage reject <STAGE>.")]
     ShareKey(custody::ShareKeyArgs),
     /// What opens the vault: look at it, change it, confirm a change
     UnsealMethod(custody::MethodArgs),
+    /// Give the vault a fresh data key, and write everything anew under it
+    Rekey(rekey::RekeyArgs),
     /// Take a backup of the whole broker, encrypted to the recipients of its configuration
     Backup(backup::BackupArgs),
     /// An older database was put back: what was lost, and who agreed to go on with it
@@ -211,6 +214,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         Command::Unseal(args) => custody::unseal(context, &args).await,
         Command::ShareKey(args) => custody::share_key(context, &args).await,
         Command::UnsealMethod(args) => custody::method(context, args).await,
+        Command::Rekey(args) => rekey::run(context, &args).await,
         Command::Backup(args) => backup::run(context, &args).await,
         Command::Restored(args) => restored::run(context, args).await,
         Command::TrustClock => trust_clock(context).await,

@@ -4,7 +4,7 @@
 //! neither keeps the others out nor lets himself in with a stolen disk (attacks 44, 50).
 
 use super::{
-    file,
+    file, rekey,
     shares::{genuine, holder},
 };
 use crate::{
@@ -23,8 +23,8 @@ use crate::{
     secret::Secret,
     store::Batch,
     vault::{
-        Binding, Unseal, UnsealError, UnsealMethod,
-        key_file::{self, Offer, WORK_FACTOR},
+        Binding, Unseal, UnsealError, UnsealMethod, Vault,
+        key_file::{self, NewFile, Offer, WORK_FACTOR},
     },
 };
 use proto::{
@@ -61,6 +61,8 @@ struct Stored {
     /// The new key file, sealed under the vault, hex. A copy of the disk is not opened by what one admin just
     /// chose.
     file: String,
+    /// Its key-encryption key, sealed, hex: the vault goes on with it.
+    kek: String,
 }
 
 type Held = Versioned<Stored>;
@@ -77,6 +79,7 @@ pub async fn state(desk: &Desk, own: Own<'_>, now: UnixTime) -> Result<Custody, 
         stale: Vec::new(),
         keys: Vec::new(),
         change: None,
+        data_key: rekey::state(desk)?,
     };
     for dealt in offer.into_iter().flat_map(|o| o.holders) {
         if holder(desk, &dealt.person)?.as_ref() != Some(&dealt) {
@@ -116,9 +119,12 @@ pub async fn ask(
     let Ok(_one) = desk.unsealing.try_acquire() else {
         return Err(Refusal::Busy);
     };
-    let bytes = made(desk, method, opens).await?;
+    let made = made(desk, method, opens).await?;
+    let id = hex(&desk.world.random::<ID_BYTES>().map_err(Fault::from)?);
+    let kek = desk.vault.seal_kek(&kek_binding(&id), &made);
+    let bytes = Secret::new(made.bytes);
     let mut stored = Stored {
-        id: hex(&desk.world.random::<ID_BYTES>().map_err(Fault::from)?),
+        id,
         to: given.to.clone(),
         by: own.into(),
         asked: now,
@@ -127,6 +133,7 @@ pub async fn ask(
         confirmed: Vec::new(),
         agreed: false,
         file: String::new(),
+        kek: hex(&kek.map_err(Fault::from)?),
     };
     let sealed = (desk.vault).seal_row(&binding(&stored.id), bytes.expose());
     stored.file = hex(&sealed.map_err(Fault::from)?);
@@ -261,6 +268,13 @@ pub async fn finish(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
             return Err(Fault::Damaged("the key file"));
         }
     }
+    let kek = unhex(&held.value.kek).ok_or(Fault::Damaged("a key file"))?;
+    let kek = (desk.vault).open_row(&kek_binding(&held.value.id), &kek)?;
+    let installed = file::read(desk).await?;
+    if let Err(why) = desk.vault.take_in(installed.expose(), Some(&kek)) {
+        tracing::error!(%why, "the new key file does not open with its key");
+        return Err(Fault::Damaged("the key file"));
+    }
     // The new file is in its place. Whoever finds this row again finds that too, and has nothing left to do.
     let event = Event::UnsealMethodChanged {
         to: held.value.to.object(),
@@ -362,13 +376,13 @@ async fn made(
     desk: &Arc<Desk>,
     method: UnsealMethod,
     opens: Option<Unseal>,
-) -> Result<Secret<Vec<u8>>, Refusal> {
+) -> Result<NewFile, Refusal> {
     let own = Arc::clone(desk);
     let work = move || {
         let made = own.vault.rewrap(&[method]).map_err(|e| e.to_string())?;
         let tried = (own.vault).try_out(&made, opens.as_ref());
         tried.map_err(|e: UnsealError| e.to_string())?;
-        Ok::<_, String>(Secret::new(made.bytes))
+        Ok::<_, String>(made)
     };
     let made = tokio::task::spawn_blocking(work).await;
     made.map_err(|_| Fault::Damaged("the key file"))?
@@ -462,6 +476,37 @@ fn binding(id: &str) -> Binding<'_> {
         scope: None,
         version: 0,
     }
+}
+
+fn kek_binding(id: &str) -> Binding<'_> {
+    Binding {
+        purpose: "next key-encryption key",
+        ..binding(id)
+    }
+}
+
+/// The plain bytes of a row whose key file is sealed with the vault's current key; none where it is already. It replaces
+/// a key file that is not there any more, and will be dropped.
+pub(super) fn sealed_anew(vault: &Vault, plain: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+    let damaged = || Fault::Damaged("a key file");
+    let mut stored: Stored = serde_json::from_slice(plain).map_err(|_| damaged())?;
+    let id = stored.id.clone();
+    let mut new = true;
+    for (text, binding) in [
+        (&mut stored.file, binding(&id)),
+        (&mut stored.kek, kek_binding(&id)),
+    ] {
+        let sealed = unhex(text).ok_or_else(damaged)?;
+        if !vault.seal_is_new(&sealed)? {
+            let plain = vault.open_row(&binding, &sealed)?;
+            *text = hex(&vault.seal_row(&binding, plain.expose())?);
+            new = false;
+        }
+    }
+    if new {
+        return Ok(None);
+    }
+    serde_json::to_vec(&stored).map(Some).map_err(|_| damaged())
 }
 
 fn agreed(stored: &Stored) -> Event {

@@ -2,7 +2,7 @@
 
 use super::{policy, waiting::Stored};
 use crate::{
-    admin::{invites, people, tokens},
+    admin::{custody::rekey, invites, people, tokens},
     audit::event::Event,
     desk::{Desk, Fault},
     policy::Policy,
@@ -75,6 +75,9 @@ pub(super) async fn of(
         }
         Act::RemoveToken(name) => {
             (effect.batch, effect.events) = tokens::remove(desk, name, by()?, batch)?;
+        }
+        Act::Rekey => {
+            (effect.batch, effect.events) = rekey::begin(desk, by()?, batch, now)?;
         }
         Act::Policy { .. } => {
             let document = stored.document.as_deref();

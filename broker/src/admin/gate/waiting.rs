@@ -13,11 +13,11 @@ use crate::{
     publish::{Refusal, ring},
     secret::Secret,
     store::Batch,
-    vault::Binding,
+    vault::{Binding, Vault},
 };
 use proto::{
     act::{Act, ActLine},
-    digest::unhex,
+    digest::{hex, unhex},
     ids::PersonId,
     time::UnixTime,
 };
@@ -163,6 +163,27 @@ pub(super) fn opened(
     let token = desk.vault.open_row(&binding(id), &sealed)?;
     let text = std::str::from_utf8(token.expose()).map_err(|_| damaged())?;
     Ok(Some(Secret::new(text.to_owned())))
+}
+
+/// The plain bytes of a row whose token is sealed with the current key; none where there is none, or is so already.
+pub(in crate::admin) fn sealed_anew(
+    vault: &Vault,
+    key: &[u8],
+    plain: &[u8],
+) -> Result<Option<Vec<u8>>, Fault> {
+    let damaged = || Fault::Damaged("a token that waits");
+    let id = std::str::from_utf8(key).map_err(|_| damaged())?;
+    let mut stored: Stored = serde_json::from_slice(plain).map_err(|_| damaged())?;
+    let Some(sealed) = &stored.token else {
+        return Ok(None);
+    };
+    let sealed = unhex(sealed).ok_or_else(damaged)?;
+    if vault.seal_is_new(&sealed)? {
+        return Ok(None);
+    }
+    let token = vault.open_row(&binding(id), &sealed)?;
+    stored.token = Some(hex(&vault.seal_row(&binding(id), token.expose())?));
+    serde_json::to_vec(&stored).map(Some).map_err(|_| damaged())
 }
 
 pub(super) fn binding(id: &str) -> Binding<'_> {

@@ -1,7 +1,7 @@
 //! Unsealing, wrongly and rightly.
 
 use super::{fixtures::*, *};
-use crate::vault::key_file::{self, Holder};
+use crate::vault::key_file::{self, Holder, KeySet};
 use age::secrecy::ExposeSecret as _;
 use proto::ids::PersonId;
 
@@ -134,7 +134,12 @@ fn a_row_of_another_generation_is_named_as_such() {
     let world = World::system();
     let make = |generation| {
         let methods = [by_passphrase("x")];
-        let file = key_file::wrap(&world, &methods, generation, &[7; 32]).unwrap();
+        let set = KeySet {
+            current: (generation, Secret::new([7; 32])),
+            since: None,
+            old: None,
+        };
+        let file = key_file::wrap(&world, &methods, &set).unwrap();
         try_phrase(&file.bytes, "x").unwrap()
     };
     let sealed = make(1).seal_row(&row(), b"canary").unwrap();
@@ -363,4 +368,84 @@ fn the_format_says_whether_there_are_shares() {
     assert_eq!(format(&[by_passphrase("old")]), 1);
     let holders = vec![holder("alice").0];
     assert_eq!(format(&[UnsealMethod::Shares { needed: 1, holders }]), 2);
+}
+
+/// A vault whose key file is replaced by the next, retired and cleared one in turn.
+fn rekeyed(vault: &Vault, file: &[u8]) -> [Vec<u8>; 3] {
+    let fresh = vault.fresh_key().unwrap();
+    let next = vault.next_file(file, &fresh, UnixTime(1_000)).unwrap();
+    vault.take_in(&next, None).unwrap();
+    let retired = vault.retired_file(&next).unwrap();
+    vault.take_in(&retired, None).unwrap();
+    let cleared = vault.cleared_file(&retired).unwrap();
+    vault.take_in(&cleared, None).unwrap();
+    [next, retired, cleared]
+}
+
+#[test]
+fn a_rekeyed_vault_believes_and_opens_what_it_should_at_each_step() {
+    let first = Vault::init(&World::system(), &[by_passphrase("x")]).unwrap();
+    let before = try_phrase(&first, "x").unwrap();
+    let sealed = before.seal_row(&row(), b"canary").unwrap();
+    let mac = before.mac(Domain::Row, b"row").unwrap();
+    let ticket = before.mac(Domain::Ticket, b"id").unwrap();
+    let files = rekeyed(&try_phrase(&first, "x").unwrap(), &first);
+    let [next, retired, cleared] = files.map(|file| try_phrase(&file, "x").unwrap());
+    let opens = |vault: &Vault| vault.open_row(&row(), &sealed).is_ok();
+    let holds = |vault: &Vault| vault.mac_holds(Domain::Row, b"row", &mac).unwrap();
+    let derived = |vault: &Vault, at| vault.mac_of(Domain::Ticket, UnixTime(at), b"id").unwrap();
+    for (vault, opened, held) in [
+        (&next, true, true),
+        (&retired, true, false),
+        (&cleared, false, false),
+    ] {
+        assert_eq!((opens(vault), holds(vault)), (opened, held));
+        assert!(!vault.seal_is_new(&sealed).unwrap());
+        assert!(!vault.mac_is_new(Domain::Row, b"row", &mac).unwrap());
+        // What was made before stays what it was, as long as the old key is there; what comes after is new.
+        assert_eq!(derived(vault, 999) == ticket, opened);
+        assert_ne!(derived(vault, 1_000), ticket);
+        let own = vault.seal_row(&row(), b"new").unwrap();
+        assert_eq!(cleared.open_row(&row(), &own).unwrap().expose(), b"new");
+    }
+    // Nothing old comes back by an older vault, and no second re-keying begins on top of one.
+    let own = cleared.seal_row(&row(), b"new").unwrap();
+    assert!(before.open_row(&row(), &own).is_err());
+    let again = next.fresh_key().unwrap();
+    let file = Vault::init(&World::system(), &[by_passphrase("x")]).unwrap();
+    assert!(next.next_file(&file, &again, UnixTime(2)).is_err());
+}
+
+#[test]
+fn attack_44_who_writes_the_key_file_makes_no_old_key_current_or_believed() {
+    let first = Vault::init(&World::system(), &[by_passphrase("x")]).unwrap();
+    let vault = try_phrase(&first, "x").unwrap();
+    let files = rekeyed(&vault, &first);
+    let json = |file: &[u8]| serde_json::from_slice::<serde_json::Value>(file).unwrap();
+    let [next, retired, _] = files.each_ref().map(|file| json(file));
+    let rewritten =
+        |file: serde_json::Value| key_file::checked(&serde_json::to_vec(&file).unwrap());
+    let good = rewritten(retired.clone());
+    assert!(
+        try_phrase(&good, "x").is_ok(),
+        "the checksum is no protection"
+    );
+    let changes: [fn(&mut serde_json::Value, &serde_json::Value); 5] = [
+        |file, _| file["old"]["retired"] = false.into(),
+        |file, next| file["old"] = next["old"].clone(),
+        |file, _| file["since"] = 5.into(),
+        |file, _| {
+            file["generation"] = 1.into();
+            file["data_key"] = file["old"]["data_key"].clone();
+        },
+        |file, _| file["old"]["generation"] = 3.into(),
+    ];
+    for (at, change) in changes.into_iter().enumerate() {
+        let mut file = retired.clone();
+        change(&mut file, &next);
+        let opened = try_phrase(&rewritten(file), "x").map(drop);
+        // The key file of before is whole, under the same key: putting its part back is putting it back.
+        let whole = at == 1;
+        assert_eq!(opened.is_ok(), whole, "{at}: {opened:?}");
+    }
 }

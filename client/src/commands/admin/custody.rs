@@ -1,6 +1,6 @@
 //! `admin unseal`, `share-key` and `unseal-method`: who opens the vault.
 
-use super::secret;
+use super::{rekey, secret};
 use crate::{
     commands::devices::Code,
     context::{Context, Device},
@@ -361,6 +361,9 @@ fn show(context: &Context, custody: &Custody) -> Result<(), Failure> {
     context
         .out
         .line(&format!("the vault is opened by: {now}"))?;
+    if let Some(line) = rekey::line(&custody.data_key) {
+        context.out.line(&line)?;
+    }
     for warning in warnings(custody) {
         context.out.line(&context.out.warning(&warning))?;
     }

@@ -1,13 +1,13 @@
-//! What a row of each table must prove, so that a whole database can be checked at once.
+//! What a row of each table must prove, so that a whole database can be checked at once, and written anew.
 
+use super::{
+    ledger::{self, id_of},
+    state::Record,
+};
 use crate::{
     desk::{self, bells, people},
-    publish::{
-        ledger::{self, id_of},
-        state::Record,
-    },
     store::Table,
-    vault::{Domain, Vault, rows},
+    vault::{Binding, Domain, Vault, rows},
 };
 use proto::{
     digest::unhex,
@@ -36,7 +36,7 @@ pub enum Proof {
 use Proof::{Bare, Channel, Freeze, Key, Mac, Person, Request};
 
 /// Every table there is. A test compares it with the sources.
-pub const TABLES: [(&str, Proof); 67] = [
+pub const TABLES: [(&str, Proof); 68] = [
     ("act", Mac),
     ("approved", Bare),
     ("burnt", Bare),
@@ -84,6 +84,7 @@ pub const TABLES: [(&str, Proof); 67] = [
     ("quiet-hours", Bare),
     ("recovery", Mac),
     ("registration", Mac),
+    ("rekey", Mac),
     ("request", Request),
     ("restored", Bare),
     ("restored-agreed", Mac),
@@ -152,8 +153,12 @@ fn request(vault: &Vault, id: RequestId, value: &[u8]) -> Option<()> {
     holds.ok()?.then_some(())
 }
 
-fn own_key(vault: &Vault, key: &[u8], value: &[u8]) -> bool {
+/// How a key of the broker's own is sealed.
+pub(crate) fn own_binding(key: &[u8]) -> Option<Binding<'static>> {
     let bindings = [desk::log_binding(), bells::vapid_binding()];
-    let binding = bindings.into_iter().find(|b| b.record == key);
-    binding.is_some_and(|binding| vault.open_row(&binding, value).is_ok())
+    bindings.into_iter().find(|b| b.record == key)
+}
+
+fn own_key(vault: &Vault, key: &[u8], value: &[u8]) -> bool {
+    own_binding(key).is_some_and(|binding| vault.open_row(&binding, value).is_ok())
 }
