@@ -80,6 +80,7 @@ pub struct Verdaccio {
     pub url: String,
     /// A token that may publish anything.
     pub token: String,
+    password: String,
     dir: TempDir,
     running: Running,
 }
@@ -95,9 +96,17 @@ impl Verdaccio {
         Ok(Self {
             url,
             token,
+            password,
             dir,
             running,
         })
+    }
+
+    /// Another token of the same user's.
+    pub async fn another_token(&self) -> anyhow::Result<String> {
+        // Its tokens differ by the second in which they were made.
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        login(&self.url, &self.password).await
     }
 
     /// Where it keeps its storage: `storage/<name>/<name>-<version>.tgz`.

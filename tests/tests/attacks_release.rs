@@ -413,6 +413,7 @@ async fn desk(folder: &Path, clock: Arc<SetClock>, ci: &DeviceKey) -> anyhow::Re
         scope: &"deploy-key".parse()?,
         token: &Secret::new("canary-deploy-key".to_owned()),
         expires: None,
+        proof: None,
     };
     let now = desk.world.now();
     let (batch, _) = tokens::add(&desk.vault, &*desk.live, Batch::new(), &wanted, now)?;
@@ -650,6 +651,7 @@ async fn attack_37_a_secret_that_covers_more_than_the_approved_package_is_not_re
         scope: &"*".parse().unwrap(),
         token: &Secret::new("canary-of-all".to_owned()),
         expires: None,
+        proof: None,
     };
     let (batch, _) = tokens::add(&desk.vault, &*desk.live, Batch::new(), &all, now).unwrap();
     let own = "deploy-key".parse().unwrap();

@@ -115,7 +115,7 @@ tr '\0' '\n' < /proc/$$/cmdline > "$1/child.cmdline"
 cat "$npm_config_userconfig" > "$1/child.npmrc"
 npm publish "$2" --ignore-scripts --loglevel silly --logs-dir "$1/npm-logs" &
 npm=$!
-sleep 0.4
+sleep 0.15
 tr '\0' '\n' < /proc/$npm/cmdline > "$1/npm.cmdline"
 tr '\0' '\n' < /proc/$npm/environ > "$1/npm.environ"
 wait $npm

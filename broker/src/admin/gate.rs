@@ -13,7 +13,10 @@ mod effect;
 pub mod policy;
 mod waiting;
 
-use super::own::{Own, current};
+use super::{
+    own::{Own, current},
+    tokens,
+};
 use crate::{
     audit::event::Event,
     desk::{
@@ -29,14 +32,13 @@ use crate::{
     secret::Secret,
     store::Batch,
 };
-use effect::Effect;
+use effect::{done, proved};
 use proto::{
     act::{Act, Acted, Acts, AnswerAct, AskAct},
     digest::hex,
     factors::change,
     time::UnixTime,
 };
-use std::sync::Arc;
 pub(super) use waiting::sealed_anew;
 use waiting::{
     ACTS_MAX, READ_MAX, Stored, about_what, all, asked, binding, is_wanted, line, missing, one,
@@ -111,15 +113,15 @@ pub async fn ask(
         stored.ready = Some(now.after(ABSENT_SECONDS));
         stored.expires = now.after(ABSENT_SECONDS + LIFE_SECONDS);
     }
+    let given = proved(desk, &stored, token, now).await?;
     if free || (missing(desk, &stored)? == 0 && stored.ready.is_none()) {
-        let effect = effect::of(desk, &stored, token.as_ref(), spent, now).await?;
-        return done(desk, effect, Vec::new(), now).await;
+        return done(desk, &stored, given.as_ref(), (spent, Vec::new()), now).await;
     }
     // Whatever is wrong with it is said now, and costs no code: nothing is spent until it is stored.
-    effect::of(desk, &stored, token.as_ref(), Batch::new(), now).await?;
+    effect::of(desk, &stored, given.as_ref(), Batch::new(), now)?;
     let id = hex(&desk.world.random::<ID_BYTES>().map_err(Fault::from)?);
-    if let Some(token) = &token {
-        let sealed = (desk.vault).seal_row(&binding(&id), token.expose().as_bytes());
+    if let Some(given) = &given {
+        let sealed = (desk.vault).seal_row(&binding(&id), given.token().expose().as_bytes());
         stored.token = Some(hex(&sealed.map_err(Fault::from)?));
     }
     let batch = waits(desk, spent, &id, &stored)?;
@@ -162,9 +164,9 @@ pub async fn confirm(
     let agreed = missing(desk, &value)? == 0;
     if agreed && !matches!(value.act, Act::Policy { .. }) {
         let token = opened(desk, id, &value)?;
+        let given = proved(desk, &value, token, now).await?;
         let batch = spent.delete(ACTS, id.as_bytes(), version);
-        let effect = effect::of(desk, &value, token.as_ref(), batch, now).await?;
-        return done(desk, effect, events, now).await;
+        return done(desk, &value, given.as_ref(), (batch, events), now).await;
     }
     if agreed && value.ready.is_none() {
         // From here on only time is missing.
@@ -281,10 +283,9 @@ async fn timely(
     let done = match missing(desk, stored) {
         // Without everybody's word until now a policy waits on.
         Ok(left) if left > 0 && policy => return Ok(()),
-        Ok(_) => match effect::of(desk, stored, None, gone(), now).await {
-            Ok(effect) => done(desk, effect, Vec::new(), now).await.map(drop),
-            Err(why) => Err(why),
-        },
+        Ok(_) => done(desk, stored, None, (gone(), Vec::new()), now)
+            .await
+            .map(drop),
         Err(why) => Err(why),
     };
     match done {
@@ -330,28 +331,6 @@ fn passable<T>(done: Result<T, Fault>) -> Result<(), Fault> {
     }
 }
 
-/// The effect, with the events before it, in one commit.
-async fn done(
-    desk: &Desk,
-    effect: Effect,
-    mut events: Vec<Event>,
-    now: UnixTime,
-) -> Result<Acted, Refusal> {
-    events.extend(effect.events);
-    // What is in force is in the store and in memory: both change under one lock.
-    let _one = desk.policing.lock().await;
-    desk.commit(effect.batch, &events, now).await?;
-    if let Some(policy) = effect.policy {
-        desk.policy.store(Arc::new(policy));
-    }
-    Ok(Acted {
-        done: true,
-        act: None,
-        invited: effect.invited,
-        token: effect.token,
-    })
-}
-
 /// What nobody can ask for, and what does not fit together.
 fn check(act: &Act, token: bool) -> Result<(), Refusal> {
     let stores = matches!(act, Act::AddToken(_) | Act::RotateToken(_));
@@ -370,7 +349,7 @@ fn check(act: &Act, token: bool) -> Result<(), Refusal> {
 /// invites while he sets the broker up, whose enrolment a moment ago showed his factor.
 fn is_free(desk: &Desk, act: &Act, by: &Person, now: UnixTime) -> Result<bool, Refusal> {
     match act {
-        Act::AddToken(at) => Ok(!super::tokens::is_covered(desk, at)?),
+        Act::AddToken(at) => Ok(!tokens::is_covered(desk, at)?),
         Act::Invite(_) => {
             let alone = !desk.people()?.iter().any(|p| p.admin && p.id != by.id);
             let fresh = by.since().is_some_and(|s| now < s.after(SETUP_SECONDS));

@@ -1,59 +1,40 @@
-//! Registry tokens: they go in, and never come out.
+//! Registry tokens: they go in, and never come out. [`prove`] asks a registry about one.
 
+pub mod prove;
+
+use self::prove::Given;
 use crate::{
     audit::event::{Event, TokenFacts},
     desk::{Desk, Fault},
     publish::Refusal,
-    registry::Account,
     secret::Secret,
     store::Batch,
-    vault::{
-        release,
-        tokens::{self, NewToken, Scope, StoredToken, TokenError, TokenRecord},
-    },
+    vault::tokens::{self, NewToken, Scope, StoredToken, TokenError, TokenRecord},
 };
 use proto::{
     act::TokenPlace,
-    api::{Rotation, TokenChecked, TokenLine, TokenName},
-    ids::{PersonId, RegistryId},
+    api::{Rotation, TokenLine, TokenName},
+    ids::PersonId,
     time::UnixTime,
 };
 
-/// A token that is to be stored.
-pub(super) struct Put<'a> {
-    /// Where.
-    pub(super) at: &'a TokenPlace,
-    /// The token.
-    pub(super) token: &'a Secret<String>,
-    /// Whether it is the next version of one.
-    pub(super) rotates: bool,
-}
-
-/// Prepares a token's first or next version. The old one serves requests in flight for a while; the new one is proved
-/// with the registry first, since a mistyped token must not replace one that works.
-pub(super) async fn put(
+/// Prepares a token's first or next version. The old one serves requests in flight for a while.
+pub(super) fn put(
     desk: &Desk,
-    put: Put<'_>,
+    at: &TokenPlace,
+    given: &Given,
+    rotates: bool,
     by: &PersonId,
     batch: Batch,
     now: UnixTime,
 ) -> Result<(Batch, Event, TokenLine), Refusal> {
-    let Put { at, token, rotates } = put;
-    if !desk.registries.contains_key(&at.registry) {
-        return Err(Refusal::BadRequest(format!(
-            "this broker has no registry '{}'",
-            at.registry
-        )));
-    }
     let scope = scope(&at.scope)?;
-    if rotates {
-        prove(desk, &at.registry, token).await?;
-    }
     let wanted = NewToken {
         registry: &at.registry,
         scope: &scope,
-        token,
+        token: &given.token,
         expires: at.expires,
+        proof: Some(&given.proof),
     };
     let (vault, live) = (&desk.vault, &*desk.live);
     let put = if rotates {
@@ -70,17 +51,22 @@ pub(super) async fn put(
     Ok((batch, event, line(desk, &record, now)))
 }
 
-async fn prove(desk: &Desk, registry: &RegistryId, token: &Secret<String>) -> Result<(), Refusal> {
-    let Some(upstream) = desk.upstream(registry) else {
-        return Ok(());
-    };
-    match upstream.whoami(token).await {
-        Ok(Account::Named(_) | Account::CannotAsk) => Ok(()),
-        Ok(Account::Unknown) => Err(Refusal::BadRequest(
-            "the registry does not know this token; the old one stays".to_owned(),
-        )),
-        Err(why) => Err(Refusal::RegistryDown(why.to_string())),
+/// What is wrong with a token's place or form, before its registry is asked about it.
+pub(super) fn fits(
+    desk: &Desk,
+    at: &TokenPlace,
+    token: &Secret<String>,
+    rotates: bool,
+) -> Result<(), Refusal> {
+    if !desk.registries.contains_key(&at.registry) {
+        return Err(Refusal::BadRequest(format!(
+            "this broker has no registry '{}'",
+            at.registry
+        )));
     }
+    let scope = scope(&at.scope)?;
+    let place = (&at.registry, &scope);
+    tokens::fits(&desk.vault, &*desk.live, place, token, rotates).map_err(refusal)
 }
 
 /// Whether a token that is stored already is for some of what one at this place would be for: the new one would take
@@ -96,50 +82,6 @@ pub(super) fn is_covered(desk: &Desk, at: &TokenPlace) -> Result<bool, Refusal> 
 pub fn list(desk: &Desk, now: UnixTime) -> Result<Vec<TokenLine>, Refusal> {
     let all = tokens::list(&desk.vault, &*desk.live).map_err(refusal)?;
     Ok(all.iter().map(|t| line(desk, &t.record, now)).collect())
-}
-
-/// Asks the registry whose the token is.
-pub async fn check(
-    desk: &Desk,
-    name: &TokenName,
-    by: &PersonId,
-    now: UnixTime,
-) -> Result<TokenChecked, Refusal> {
-    let stored = newest(desk, name)?;
-    let cannot = || {
-        Refusal::BadRequest(format!(
-            "'{}' has no way to ask whose a token is",
-            name.registry
-        ))
-    };
-    let upstream = desk.upstream(&name.registry).ok_or_else(cannot)?;
-    let token = release::for_check(&desk.vault, &stored).map_err(refusal)?;
-    let account = upstream
-        .whoami(&token)
-        .await
-        .map_err(|e| Refusal::RegistryDown(e.to_string()))?;
-    drop(token);
-    let account = match account {
-        Account::Named(name) => Some(name),
-        Account::Unknown => None,
-        Account::CannotAsk => return Err(cannot()),
-    };
-    desk.commit(
-        Batch::new(),
-        &[Event::TokenChecked(facts(&stored.record, by))],
-        now,
-    )
-    .await?;
-    let detail = if account.is_some() {
-        "the registry knows the token"
-    } else {
-        "the registry does not know the token (any more): rotate it"
-    };
-    Ok(TokenChecked {
-        works: account.is_some(),
-        account,
-        detail: detail.to_owned(),
-    })
 }
 
 /// Prepares the destruction of all versions of a token.
@@ -197,6 +139,7 @@ fn facts(record: &TokenRecord, by: &PersonId) -> TokenFacts {
         scope: record.scope.as_str().to_owned(),
         version: record.version,
         fingerprint: record.fingerprint.clone(),
+        proof: record.proof.as_ref().map(|p| p.outcome),
         by: by.clone(),
     }
 }
@@ -215,6 +158,7 @@ fn line(desk: &Desk, record: &TokenRecord, now: UnixTime) -> TokenLine {
         age_percent: now.since(record.stored) * 100 / allowed,
         exposed: record.exposed,
         rotation: Rotation::default(),
+        proof: record.proof.clone(),
     };
     line.rotation = line.rotation(now);
     line

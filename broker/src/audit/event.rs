@@ -4,7 +4,7 @@
 use super::reason::{AnswerRefusal, CallerRefusal, DenyCause, FreezeCause, RefusalReason};
 use proto::{
     answer::{Decision, Factor},
-    api::{Mode, Rotation},
+    api::{Mode, ProofOutcome, Rotation},
     digest::Digest,
     ids::{
         ClientKeyId, DeviceId, GroupName, IntentId, PersonId, RegistryId, RequestId, VersionText,
@@ -580,8 +580,18 @@ pub enum Event {
         /// How soon.
         rotation: Rotation,
     },
-    /// A registry token was tried out.
+    /// A registry was asked about a stored token.
     TokenChecked(TokenFacts),
+    /// A registry does not take a token that was to be stored: it was not.
+    TokenRefused {
+        /// Which registry.
+        registry: RegistryId,
+        /// What the token was to cover.
+        #[serde(serialize_with = "plain")]
+        scope: String,
+        /// Who gave it.
+        by: PersonId,
+    },
     /// A registry token was used for a request.
     TokenUsed {
         /// For which.
@@ -809,6 +819,9 @@ pub struct TokenFacts {
     /// Keyed fingerprint, 8 hex digits: tells tokens apart, gives nothing away.
     #[serde(serialize_with = "plain")]
     pub fingerprint: String,
+    /// What its registry said of it, where that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<ProofOutcome>,
     /// Who acted.
     pub by: PersonId,
 }

@@ -21,11 +21,12 @@ fn a_leaf_has_one_spelling() {
         scope: "@acme/*".into(),
         version: 1,
         fingerprint: "00c0ffee".into(),
+        proof: Some(ProofOutcome::Proved),
         by: "alice".parse().unwrap(),
     });
     assert_eq!(
         String::from_utf8(leaf(&stored, UnixTime(5))).unwrap(),
-        r#"{"v":1,"time":5,"event":{"type":"token-stored","registry":"npm","scope":"@acme/*","version":1,"fingerprint":"00c0ffee","by":"alice"}}"#
+        r#"{"v":1,"time":5,"event":{"type":"token-stored","registry":"npm","scope":"@acme/*","version":1,"fingerprint":"00c0ffee","proof":"proved","by":"alice"}}"#
     );
     let json = serde_json::to_string(&stored).unwrap();
     assert_eq!(serde_json::from_str::<Event>(&json).unwrap(), stored);

@@ -246,10 +246,10 @@ pub async fn stages(call: Call) -> Done {
     encode(staged::all(&call.desk).await)
 }
 
-/// Asks the registry whose a token is.
+/// Asks the registry about a stored token.
 pub async fn check_token(call: Call) -> Done {
     let name: TokenName = call.json()?;
-    encode(custody_tokens::check(&call.desk, &name, &call.person()?.id, call.now).await)
+    encode(custody_tokens::prove::check(&call.desk, &name, &call.person()?.id, call.now).await)
 }
 
 /// Client keys.

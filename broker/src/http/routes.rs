@@ -207,7 +207,7 @@ routes! {
     GET    "/v1/admin/tokens" Admin api::tokens:
         "Stored registry tokens, without their secrets.";
     POST   "/v1/admin/tokens/check" Admin api::check_token:
-        "Asks the registry whose a token is.";
+        "Asks the registry about a stored token, without publishing anything.";
     GET    "/v1/admin/stages" Admin api::stages:
         "What registries keep aside, unpublished; without `request`: not made by this broker.";
     GET    "/v1/admin/client-keys" Admin api::client_keys:

@@ -156,6 +156,9 @@ pub enum Refusal {
     /// The registry said no.
     #[error("the registry said no: {0}")]
     RegistryRefused(String),
+    /// The registry does not take a token that was to be stored.
+    #[error("the registry does not take this token: {0}")]
+    TokenRefused(String),
     /// The registry shows other bytes.
     #[error("the registry shows other bytes than the approved ones")]
     RegistryConflict,
@@ -282,6 +285,10 @@ pub fn problem(refusal: &Refusal) -> Problem {
         Refusal::RegistryRefused(_) => (
             Code::RegistryRefused,
             "The approval stays good until it expires: mend the cause and publish again.",
+        ),
+        Refusal::TokenRefused(_) => (
+            Code::RegistryRefused,
+            "Nothing was stored, and what is stored stays. Look at the token at the registry, or make a new one there.",
         ),
         Refusal::RegistryConflict => (
             Code::RegistryConflict,

@@ -13,6 +13,7 @@ pub mod http;
 pub mod npm;
 pub mod oci;
 mod pieces;
+mod proof;
 pub mod pypi;
 pub mod rubygems;
 mod upstream;
@@ -25,6 +26,7 @@ pub use doors::{Door, Doors};
 pub use factor::{
     FactorAsk, FactorSaid, Inspected, NotShown, SecondFactor, StageId, Staged, Staging,
 };
+pub use proof::{Proof, Trial};
 pub use upstream::{
     Account, BaseError, BoxFuture, Life, MINTS_NOTHING, Narrowed, Published, ReadBack, ReadError,
     Sent, ShownFile, Timeouts, Upstream,

@@ -4,7 +4,9 @@
 //! goes to the configured address only, no redirect is followed and no proxy variable is read (attack
 //! 39), and no error carries a request.
 
-use super::{Doors, FactorAsk, Fetched, Keep, Publish, SecondFactor, StageId, Staging};
+use super::{
+    Doors, FactorAsk, Fetched, Keep, Proof, Publish, SecondFactor, StageId, Staging, Trial,
+};
 use crate::secret::Secret;
 use proto::{
     digest::{Algorithm, Digest},
@@ -79,6 +81,13 @@ pub trait Upstream: Send + Sync {
     /// Whose token this is.
     fn whoami<'a>(&'a self, token: &'a Secret<String>)
     -> BoxFuture<'a, Result<Account, ReadError>>;
+
+    /// Whether it takes this token, without publishing anything: what it is asked cannot succeed, whatever it answers.
+    fn prove<'a>(
+        &'a self,
+        token: &'a Secret<String>,
+        trial: Trial<'a>,
+    ) -> BoxFuture<'a, Result<Proof, ReadError>>;
 
     /// How long it may take to show what it was sent. Before that an absent version is not sent again after an
     /// unclear answer.

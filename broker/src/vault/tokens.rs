@@ -19,6 +19,7 @@ use crate::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use proto::{
+    api::TokenProof,
     canonical::Canonical,
     ids::{PackageName, RegistryId},
     time::UnixTime,
@@ -61,6 +62,9 @@ pub struct TokenRecord {
     pub overlap_until: Option<UnixTime>,
     /// It was revealed, so it must be rotated.
     pub exposed: bool,
+    /// What its registry said of it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<TokenProof>,
     /// The token, sealed, in base64.
     sealed: String,
 }
@@ -146,6 +150,41 @@ pub fn rotate(
     put(vault, store, batch, wanted, now)
 }
 
+/// Whether such a token could be stored there: what [`add`] and [`rotate`] would say.
+pub fn fits(
+    vault: &Vault,
+    store: &dyn Store,
+    (registry, scope): (&RegistryId, &Scope),
+    token: &Secret<String>,
+    rotates: bool,
+) -> Result<(), TokenError> {
+    is_token(token)?;
+    let held = versions(vault, store, registry, scope)?;
+    let print = fingerprint(vault, registry, token)?;
+    let place = || (registry.clone(), scope.clone());
+    match (rotates, held.is_empty()) {
+        (true, true) => {
+            let (registry, scope) = place();
+            Err(TokenError::Missing(registry, scope))
+        }
+        (false, false) => {
+            let (registry, scope) = place();
+            Err(TokenError::Exists(registry, scope))
+        }
+        _ if held.iter().any(|t| t.record.fingerprint == print) => Err(TokenError::Same),
+        _ => Ok(()),
+    }
+}
+
+fn is_token(token: &Secret<String>) -> Result<(), TokenError> {
+    let token = token.expose();
+    // A line end inside would become a header of its own at the registry (attack 40).
+    let good = !token.is_empty()
+        && token.len() <= MAX_TOKEN_BYTES
+        && token.bytes().all(|b| b.is_ascii_graphic());
+    good.then_some(()).ok_or(TokenError::NotAToken)
+}
+
 /// A token to store.
 pub struct NewToken<'a> {
     /// The registry.
@@ -156,6 +195,8 @@ pub struct NewToken<'a> {
     pub token: &'a Secret<String>,
     /// When the registry lets it expire, if known.
     pub expires: Option<UnixTime>,
+    /// What the registry says of it, where it was asked.
+    pub proof: Option<&'a TokenProof>,
 }
 
 impl NewToken<'_> {
@@ -171,14 +212,8 @@ fn put(
     new: &NewToken<'_>,
     now: UnixTime,
 ) -> Result<(Batch, TokenRecord), TokenError> {
+    is_token(new.token)?;
     let token = new.token.expose();
-    // A line end inside would become a header of its own at the registry (attack 40).
-    if token.is_empty()
-        || token.len() > MAX_TOKEN_BYTES
-        || !token.bytes().all(|b| b.is_ascii_graphic())
-    {
-        return Err(TokenError::NotAToken);
-    }
     let (batch, version) = next_version(vault, store, batch, new)?;
     let mut record = TokenRecord {
         registry: new.registry.clone(),
@@ -190,6 +225,7 @@ fn put(
         used: None,
         overlap_until: None,
         exposed: false,
+        proof: new.proof.cloned(),
         sealed: String::new(),
     };
     let key = record.key();
@@ -269,6 +305,17 @@ pub fn note_use(
 ) -> Result<Batch, TokenError> {
     token.record.used = Some(now);
     token.record.exposed |= exposed;
+    write(vault, batch, &token)
+}
+
+/// Notes what its registry says of it now.
+pub fn note_proof(
+    vault: &Vault,
+    batch: Batch,
+    mut token: StoredToken,
+    proof: TokenProof,
+) -> Result<Batch, TokenError> {
+    token.record.proof = Some(proof);
     write(vault, batch, &token)
 }
 

@@ -65,6 +65,9 @@ pub struct TokenLine {
     /// How soon it is to be rotated, for any of these reasons.
     #[serde(default)]
     pub rotation: Rotation,
+    /// What its registry said of it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<TokenProof>,
 }
 
 /// Seconds before its expiry from which on a token is to be rotated soon.
@@ -79,12 +82,12 @@ pub enum Rotation {
     Later,
     /// From 75 % of the allowed age on, and in the last week before the expiry.
     Soon,
-    /// From 90 % on, after the expiry, and once a job has seen it.
+    /// From 90 % on, after the expiry, once a job has seen it, and when its registry refuses it.
     Now,
 }
 
 impl TokenLine {
-    /// How soon it is to be rotated, by its age, its expiry and who has seen it.
+    /// How soon it is to be rotated, by its age, its expiry, who has seen it and what its registry says.
     pub fn rotation(&self, now: UnixTime) -> Rotation {
         let by_age = match self.age_percent {
             0..75 => Rotation::Later,
@@ -101,7 +104,13 @@ impl TokenLine {
         } else {
             Rotation::Later
         };
-        by_age.max(by_expiry).max(seen)
+        let refused = |p: &TokenProof| p.outcome == ProofOutcome::Refused;
+        let by_proof = if self.proof.as_ref().is_some_and(refused) {
+            Rotation::Now
+        } else {
+            Rotation::Later
+        };
+        by_age.max(by_expiry).max(seen).max(by_proof)
     }
 }
 
@@ -137,16 +146,30 @@ pub struct Stages {
     pub unknown: Vec<String>,
 }
 
-/// Reply to a check.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct TokenChecked {
-    /// Whether the registry knows the token.
-    pub works: bool,
+/// What came of asking a registry about a token without publishing anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProofOutcome {
+    /// The registry takes it.
+    Proved,
+    /// Nothing short of a publish tells, or the registry could not be asked.
+    Unproved,
+    /// The registry does not take it.
+    Refused,
+}
+
+/// What a registry said of a token, and when: the reply to a check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenProof {
+    /// In a word.
+    pub outcome: ProofOutcome,
     /// Whose it is, as the registry says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
-    /// A sentence.
+    /// In a sentence about the registry ("it").
     pub detail: String,
+    /// When it was asked.
+    pub at: UnixTime,
 }
 
 /// `POST /v1/admin/client-keys`

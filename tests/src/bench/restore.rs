@@ -150,6 +150,7 @@ async fn fill(dir: &Path, count: usize) -> anyhow::Result<()> {
                 scope: &format!("@acme/p{n}").parse()?,
                 token: &token,
                 expires: None,
+                proof: None,
             };
             (batch, _) = tokens::add(&vault, &live, batch, &wanted, world.now())?;
         }

@@ -2,37 +2,49 @@
 
 use super::{policy, waiting::Stored};
 use crate::{
-    admin::{custody::rekey, invites, people, tokens},
+    admin::{
+        custody::rekey,
+        invites, people,
+        tokens::{
+            self,
+            prove::{self, Given},
+        },
+    },
     audit::event::Event,
     desk::{Desk, Fault},
     policy::Policy,
     publish::Refusal,
     secret::Secret,
     store::Batch,
+    vault::tokens::TOKEN,
 };
 use proto::{
-    act::Act,
+    act::{Act, Acted},
     api::{Invited, TokenLine},
     time::UnixTime,
 };
+use std::sync::Arc;
+
+/// How often an act is prepared, where uses of a token come between.
+const TRIES: u32 = 20;
 
 /// What an act does, before it is done.
 pub(super) struct Effect {
-    pub(super) batch: Batch,
-    pub(super) events: Vec<Event>,
+    batch: Batch,
+    events: Vec<Event>,
     /// The invite that it makes.
-    pub(super) invited: Option<Invited>,
+    invited: Option<Invited>,
     /// The token that it stores.
-    pub(super) token: Option<TokenLine>,
+    token: Option<TokenLine>,
     /// The policy that it puts in force.
-    pub(super) policy: Option<Policy>,
+    policy: Option<Policy>,
 }
 
 /// Prepares it, by what is there now; `batch` holds what it spends.
-pub(super) async fn of(
+pub(super) fn of(
     desk: &Desk,
     stored: &Stored,
-    token: Option<&Secret<String>>,
+    given: Option<&Given>,
     batch: Batch,
     now: UnixTime,
 ) -> Result<Effect, Refusal> {
@@ -66,10 +78,9 @@ pub(super) async fn of(
             (effect.batch, effect.events) = people::remove(desk, person, by()?, batch)?;
         }
         Act::AddToken(at) | Act::RotateToken(at) => {
-            let token = token.ok_or(Fault::Damaged("a token that waits"))?;
+            let given = given.ok_or(Fault::Damaged("a token that waits"))?;
             let rotates = matches!(stored.act, Act::RotateToken(_));
-            let put = tokens::Put { at, token, rotates };
-            let (done, event, line) = tokens::put(desk, put, by()?, batch, now).await?;
+            let (done, event, line) = tokens::put(desk, at, given, rotates, by()?, batch, now)?;
             (effect.batch, effect.events) = (done, vec![event]);
             effect.token = Some(line);
         }
@@ -87,4 +98,65 @@ pub(super) async fn of(
         }
     }
     Ok(effect)
+}
+
+/// What the registry says of the token that an act stores. It is asked at the moment of the act itself.
+pub(super) async fn proved(
+    desk: &Desk,
+    stored: &Stored,
+    token: Option<Secret<String>>,
+    now: UnixTime,
+) -> Result<Option<Given>, Refusal> {
+    let (Act::AddToken(at) | Act::RotateToken(at)) = &stored.act else {
+        return Ok(None);
+    };
+    let damaged = || Refusal::Fault(Fault::Damaged("a token that waits"));
+    let token = token.ok_or_else(damaged)?;
+    let by = stored.by.as_ref().ok_or_else(damaged)?;
+    let rotates = matches!(stored.act, Act::RotateToken(_));
+    tokens::fits(desk, at, &token, rotates)?;
+    let given = prove::given(desk, at, token, rotates, &by.person, now).await?;
+    Ok(Some(given))
+}
+
+/// Does it, by what is there now. A publish that notes its use of a token between reading and writing takes nobody's act:
+/// it is prepared again. `before` is what it spends, and the events that come first.
+pub(super) async fn done(
+    desk: &Desk,
+    stored: &Stored,
+    given: Option<&Given>,
+    before: (Batch, Vec<Event>),
+    now: UnixTime,
+) -> Result<Acted, Refusal> {
+    for _ in 1..TRIES {
+        let effect = of(desk, stored, given, before.0.clone(), now)?;
+        match committed(desk, effect, before.1.clone(), now).await {
+            Err(Refusal::Fault(Fault::Conflict(TOKEN, _))) => {}
+            other => return other,
+        }
+    }
+    let effect = of(desk, stored, given, before.0, now)?;
+    committed(desk, effect, before.1, now).await
+}
+
+/// The effect, with the events before it, in one commit.
+async fn committed(
+    desk: &Desk,
+    effect: Effect,
+    mut events: Vec<Event>,
+    now: UnixTime,
+) -> Result<Acted, Refusal> {
+    events.extend(effect.events);
+    // What is in force is in the store and in memory: both change under one lock.
+    let _one = desk.policing.lock().await;
+    desk.commit(effect.batch, &events, now).await?;
+    if let Some(policy) = effect.policy {
+        desk.policy.store(Arc::new(policy));
+    }
+    Ok(Acted {
+        done: true,
+        act: None,
+        invited: effect.invited,
+        token: effect.token,
+    })
 }

@@ -8,6 +8,7 @@ mod doors;
 mod index;
 mod inspect;
 mod manifest;
+mod prove;
 mod upstream;
 
 pub use body::CrateError;

@@ -3,11 +3,11 @@
 //! Two addresses, both from the configuration: the index says in its `config.json` where the API is, but
 //! whoever could change that file would get the token. It is read for the download address alone.
 
-use super::{body, doors, index};
+use super::{body, doors, index, prove};
 use crate::{
     registry::{
-        self, Account, Address, BaseError, BoxFuture, Doors, Fetched, Keep, Publish, Published,
-        ReadError, Sent, Timeouts, Upstream,
+        self, Account, Address, BaseError, BoxFuture, Doors, Fetched, Keep, Proof, Publish,
+        Published, ReadError, Sent, Timeouts, Trial, Upstream,
         artifact::Downloads,
         pieces,
         upstream::{failed, short_reply},
@@ -20,7 +20,7 @@ use proto::{
     request::File,
 };
 use reqwest::{
-    Client, Response, StatusCode,
+    Client, Method, RequestBuilder, Response, StatusCode,
     header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, HeaderValue},
 };
 use serde::Deserialize;
@@ -184,6 +184,37 @@ impl Crates {
         registry::upstream::answer(reply).await
     }
 
+    /// The head of a publish that carries no archive. cargo sends the token as it is, without a scheme.
+    pub(super) fn uploading(&self, token: &Secret<String>) -> Result<RequestBuilder, ReadError> {
+        self.tokened(Method::PUT, "api/v1/crates/new", token)
+    }
+
+    /// A yank of one version.
+    pub(super) fn yanking(
+        &self,
+        package: &PackageName,
+        version: &str,
+        token: &Secret<String>,
+    ) -> Result<RequestBuilder, ReadError> {
+        let path = format!("api/v1/crates/{package}/{version}/yank");
+        self.tokened(Method::DELETE, &path, token)
+    }
+
+    fn tokened(
+        &self,
+        method: Method,
+        path: &str,
+        token: &Secret<String>,
+    ) -> Result<RequestBuilder, ReadError> {
+        let (address, value) = (self.api.join(path), HeaderValue::from_str(token.expose()));
+        let (Ok(address), Ok(mut value)) = (address, value) else {
+            return Err(ReadError::NotUnderstood);
+        };
+        value.set_sensitive(true);
+        let request = self.client.request(method, address).timeout(self.read);
+        Ok(request.header(AUTHORIZATION, value))
+    }
+
     /// A crate's archive, from where the index's settings say it lies; as the index, without the token.
     async fn archive(
         &self,
@@ -253,6 +284,14 @@ impl Upstream for Crates {
     fn whoami<'a>(&'a self, _: &'a Secret<String>) -> BoxFuture<'a, Result<Account, ReadError>> {
         // The public registry answers that to a browser's session alone.
         Box::pin(async { Ok(Account::CannotAsk) })
+    }
+
+    fn prove<'a>(
+        &'a self,
+        token: &'a Secret<String>,
+        trial: Trial<'a>,
+    ) -> BoxFuture<'a, Result<Proof, ReadError>> {
+        Box::pin(prove::ask(self, token, trial))
     }
 
     fn lag(&self) -> Duration {

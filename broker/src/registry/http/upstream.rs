@@ -3,8 +3,8 @@
 use super::Shape;
 use crate::{
     registry::{
-        self, Account, Address, BaseError, BoxFuture, Fetched, Keep, Publish, Published, ReadError,
-        Sent, ShownFile, Timeouts, Upstream,
+        self, Account, Address, BaseError, BoxFuture, Fetched, Keep, Proof, Publish, Published,
+        ReadError, Sent, ShownFile, Timeouts, Trial, Upstream,
         artifact::Downloads,
         pieces::{self, Frame},
         upstream::short_reply,
@@ -155,6 +155,15 @@ impl Upstream for Server {
 
     fn whoami<'a>(&'a self, _: &'a Secret<String>) -> BoxFuture<'a, Result<Account, ReadError>> {
         Box::pin(async { Ok(Account::CannotAsk) })
+    }
+
+    fn prove<'a>(
+        &'a self,
+        _: &'a Secret<String>,
+        _: Trial<'a>,
+    ) -> BoxFuture<'a, Result<Proof, ReadError>> {
+        let why = "a server of this kind has one call, and that uploads a file";
+        Box::pin(async move { Ok(Proof::unproved(why)) })
     }
 
     fn publish<'a>(

@@ -45,6 +45,17 @@ pub(super) async fn ask(npm: &Npm, package: &PackageName, token: Option<&Secret<
     doors
 }
 
+/// Who maintains a package, by the newest version's document; nobody where it has none.
+pub(super) async fn maintainers(
+    npm: &Npm,
+    package: &PackageName,
+    token: &Secret<String>,
+) -> Result<Vec<String>, ReadError> {
+    let path = format!("{}/latest", name::escaped(package));
+    let newest: Newest = doors::json(&npm.question(&path, Some(token)).await?)?;
+    Ok(newest.maintainers.into_iter().map(|m| m.name).collect())
+}
+
 fn read(bytes: &[u8]) -> Result<Vec<Door>, ReadError> {
     let newest: Newest = doors::json(bytes)?;
     let mut found = Vec::new();

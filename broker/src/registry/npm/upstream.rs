@@ -6,8 +6,8 @@
 use super::{body, doors, json::JsonError, name, packument, stage::Via};
 use crate::{
     registry::{
-        self, Account, Address, BaseError, BoxFuture, Doors, Fetched, Keep, Publish, Published,
-        ReadError, SecondFactor, Sent, Staging, Timeouts, Upstream,
+        self, Account, Address, BaseError, BoxFuture, Doors, Fetched, Keep, Proof, Publish,
+        Published, ReadError, SecondFactor, Sent, Staging, Timeouts, Trial, Upstream,
         artifact::Downloads,
         pieces::{self, PIECES, Pieces},
         upstream::{failed, short_reply},
@@ -84,10 +84,40 @@ impl Npm {
         let bytes = short_reply(reply).await?;
         let reply: serde_json::Value =
             serde_json::from_slice(&bytes).map_err(|_| ReadError::NotUnderstood)?;
+        // Some registries answer whom they do not know like that.
+        if reply.is_object() && reply.get("username").is_none_or(serde_json::Value::is_null) {
+            return Ok(Account::Unknown);
+        }
         let name = reply.get("username").and_then(serde_json::Value::as_str);
         let name = name.filter(|n| text::check(n, 214).is_ok());
         name.map(|n| Account::Named(n.to_owned()))
             .ok_or(ReadError::NotUnderstood)
+    }
+
+    /// Whose the token is, and whether that account maintains the package. What the token itself may do the registry
+    /// tells to a browser's session alone.
+    async fn proved(&self, token: &Secret<String>, trial: Trial<'_>) -> Result<Proof, ReadError> {
+        let account = match self.account(token).await? {
+            Account::Named(name) => name,
+            Account::Unknown | Account::CannotAsk => {
+                return Ok(Proof::refused("it does not know the token"));
+            }
+        };
+        let known = Proof::proved("it knows the token");
+        let Some(package) = trial.package else {
+            return Ok(known.whose(account));
+        };
+        let proof = match doors::maintainers(self, package, token).await {
+            Ok(all) if all.contains(&account) => Proof::proved(format!(
+                "it knows the token, and its account maintains {package}"
+            )),
+            Ok(all) if !all.is_empty() => Proof::unproved(format!(
+                "it knows the token, but its account is not among the maintainers of {package}"
+            )),
+            // A new package, or a registry that keeps no such list.
+            Ok(_) | Err(_) => known,
+        };
+        Ok(proof.whose(account))
     }
 
     /// The one request that carries the bytes: a publish, or a stage with the very same document.
@@ -258,6 +288,14 @@ impl Upstream for Npm {
         token: &'a Secret<String>,
     ) -> BoxFuture<'a, Result<Account, ReadError>> {
         Box::pin(self.account(token))
+    }
+
+    fn prove<'a>(
+        &'a self,
+        token: &'a Secret<String>,
+        trial: Trial<'a>,
+    ) -> BoxFuture<'a, Result<Proof, ReadError>> {
+        Box::pin(self.proved(token, trial))
     }
 
     fn fetch<'a>(

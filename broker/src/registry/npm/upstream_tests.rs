@@ -281,6 +281,11 @@ async fn whose_token_it_is() {
         upstream(&base).whoami(&token()).await.unwrap(),
         Account::Unknown
     );
+    let (base, _) = fake(200, &[], "{}").await;
+    assert_eq!(
+        upstream(&base).whoami(&token()).await.unwrap(),
+        Account::Unknown
+    );
     let crooked = Secret::new("a\r\nx: y".to_owned());
     assert!(upstream(&base).whoami(&crooked).await.is_err());
 }

@@ -10,6 +10,7 @@
 
 mod login;
 mod manifest;
+mod prove;
 mod read_back;
 mod upstream;
 

@@ -3,12 +3,12 @@
 use super::{
     Envelope,
     login::{Login, Shown},
-    manifest,
+    manifest, prove,
 };
 use crate::{
     registry::{
-        self, Account, Address, BaseError, BoxFuture, Fetched, Keep, Publish, Published, ReadError,
-        Sent, Timeouts, Upstream,
+        self, Account, Address, BaseError, BoxFuture, Fetched, Keep, Proof, Publish, Published,
+        ReadError, Sent, Timeouts, Trial, Upstream,
         artifact::Downloads,
         pieces::{self, Frame},
         upstream::{failed, short_reply},
@@ -122,6 +122,11 @@ impl Oci {
             Some(value) => request.header(AUTHORIZATION, value.clone()),
             None => request,
         }
+    }
+
+    /// Whose name stands beside the token.
+    pub(super) fn user(&self) -> &str {
+        &self.login.user
     }
 
     /// Logs in, begins, and sends. All of it has one time: whoever reads the registry back when that is over must
@@ -303,6 +308,14 @@ impl Upstream for Oci {
         })
     }
 
+    fn prove<'a>(
+        &'a self,
+        token: &'a Secret<String>,
+        trial: Trial<'a>,
+    ) -> BoxFuture<'a, Result<Proof, ReadError>> {
+        Box::pin(prove::ask(self, token, trial))
+    }
+
     fn publish<'a>(
         &'a self,
         publish: &'a mut Publish,
@@ -340,7 +353,7 @@ async fn judged(reply: Response, token: &Secret<String>, login: &Shown) -> Sent 
 }
 
 /// Words without the login that stood in the request's head.
-fn without(words: &str, login: &Shown) -> String {
+pub(super) fn without(words: &str, login: &Shown) -> String {
     let login = login.as_ref().and_then(|value| value.to_str().ok());
     let secret = login.and_then(|value| Some(value.split_once(' ')?.1.trim_end_matches('=')));
     match secret.filter(|s| !s.is_empty()) {

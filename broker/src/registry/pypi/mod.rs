@@ -11,6 +11,7 @@ mod macaroon;
 mod metadata;
 mod multipart;
 mod project;
+mod prove;
 mod upload;
 mod upstream;
 mod version;

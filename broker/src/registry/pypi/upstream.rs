@@ -6,11 +6,12 @@ use super::{
     Attestations, doors, index,
     macaroon::{self, Caveat},
     project::{self, ProjectIds},
+    prove,
 };
 use crate::{
     registry::{
-        self, Account, Address, BaseError, BoxFuture, Doors, Fetched, Keep, Life, Narrowed,
-        Publish, Published, ReadError, Sent, Timeouts, Upstream,
+        self, Account, Address, BaseError, BoxFuture, Doors, Fetched, Keep, Life, Narrowed, Proof,
+        Publish, Published, ReadError, Sent, Timeouts, Trial, Upstream,
         artifact::Downloads,
         pieces::{self, Frame},
         upstream::{failed, short_reply},
@@ -210,8 +211,22 @@ impl PyPi {
 
     /// User name and token as they stand in the header.
     fn pair(&self, token: &Secret<String>) -> Zeroizing<String> {
-        let pair = Zeroizing::new(format!("{}:{}", self.user, token.expose()));
-        Zeroizing::new(STANDARD.encode(pair.as_bytes()))
+        pair(&self.user, token)
+    }
+
+    /// The user beside the token.
+    pub(super) fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// Whether that is the one user of all tokens, and no account.
+    pub(super) fn is_token_user(&self) -> bool {
+        self.user == TOKEN_USER
+    }
+
+    /// The head of an upload that carries no file.
+    pub(super) fn uploading(&self) -> RequestBuilder {
+        self.client.post(self.upload.clone()).timeout(self.read)
     }
 
     /// Adds the token, marked as sensitive so that no log line of the HTTP library shows it. `None` when
@@ -224,11 +239,25 @@ impl PyPi {
         let Some(token) = token else {
             return Some(request);
         };
-        let value = Zeroizing::new(format!("Basic {}", self.pair(token).as_str()));
-        let mut value = HeaderValue::from_str(&value).ok()?;
-        value.set_sensitive(true);
-        Some(request.header(AUTHORIZATION, value))
+        authorised(request, &self.user, token)
     }
+}
+
+pub(super) fn pair(user: &str, token: &Secret<String>) -> Zeroizing<String> {
+    let pair = Zeroizing::new(format!("{user}:{}", token.expose()));
+    Zeroizing::new(STANDARD.encode(pair.as_bytes()))
+}
+
+/// Adds user and token, likewise.
+pub(super) fn authorised(
+    request: RequestBuilder,
+    user: &str,
+    token: &Secret<String>,
+) -> Option<RequestBuilder> {
+    let value = Zeroizing::new(format!("Basic {}", pair(user, token).as_str()));
+    let mut value = HeaderValue::from_str(&value).ok()?;
+    value.set_sensitive(true);
+    Some(request.header(AUTHORIZATION, value))
 }
 
 impl Upstream for PyPi {
@@ -254,6 +283,14 @@ impl Upstream for PyPi {
     fn whoami<'a>(&'a self, _: &'a Secret<String>) -> BoxFuture<'a, Result<Account, ReadError>> {
         // The upload protocol has no such question.
         Box::pin(async { Ok(Account::CannotAsk) })
+    }
+
+    fn prove<'a>(
+        &'a self,
+        token: &'a Secret<String>,
+        trial: Trial<'a>,
+    ) -> BoxFuture<'a, Result<Proof, ReadError>> {
+        Box::pin(prove::ask(self, token, trial))
     }
 
     fn mint(
@@ -320,7 +357,12 @@ impl Upstream for PyPi {
 }
 
 /// The form around the file. Names of fields and of the file were parsed: none needs an escape.
-fn frame(fields: &[(&'static str, String)], name: &str, size: u64, boundary: &str) -> Frame {
+pub(super) fn frame(
+    fields: &[(&'static str, String)],
+    name: &str,
+    size: u64,
+    boundary: &str,
+) -> Frame {
     let mut head = String::new();
     for (field, value) in fields {
         let _ = write!(
@@ -369,6 +411,12 @@ async fn judged(reply: Response, token: &Secret<String>, pair: &str) -> Sent {
         }
         _ => Sent::Unclear,
     }
+}
+
+/// The reason in an answer, without what the request's head said.
+pub(super) async fn told(reply: Response, token: &Secret<String>, pair: &str) -> String {
+    let said = words(reply).await;
+    registry::upstream::said(&said.replace(pair.trim_end_matches('='), "[token]"), token)
 }
 
 /// The reason in an answer: the message of a JSON body, the title of an HTML page, plain text, or else the

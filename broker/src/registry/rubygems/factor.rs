@@ -19,7 +19,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// How the registry begins when a push needs the second factor.
-const WANTED: &str = "You have enabled multifactor authentication";
+pub(super) const WANTED: &str = "You have enabled multifactor authentication";
 /// How long the public registry's page can be answered. It is called "pending" even afterwards.
 const PAGE_LIFE: Duration = Duration::from_mins(2);
 /// The page also sends the code to a port of the person's own machine, where the gem program would wait, and

@@ -7,6 +7,7 @@ mod doors;
 mod factor;
 mod index;
 mod inspect;
+mod prove;
 mod upstream;
 
 pub use inspect::GemFileError;

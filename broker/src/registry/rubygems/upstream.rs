@@ -1,10 +1,10 @@
 //! The registry itself: its compact index, and the one request that pushes.
 
-use super::{doors, index};
+use super::{doors, index, prove};
 use crate::{
     registry::{
-        self, Account, Address, BaseError, BoxFuture, Doors, Publish, Published, ReadError,
-        SecondFactor, Sent, Timeouts, Upstream,
+        self, Account, Address, BaseError, BoxFuture, Doors, Proof, Publish, Published, ReadError,
+        SecondFactor, Sent, Timeouts, Trial, Upstream,
         artifact::{Downloads, Fetched, Keep},
         pieces::{self, Frame},
         upstream::{failed, short_reply},
@@ -152,6 +152,14 @@ impl Upstream for RubyGems {
     fn whoami<'a>(&'a self, _: &'a Secret<String>) -> BoxFuture<'a, Result<Account, ReadError>> {
         // A key that may push alone may not ask.
         Box::pin(async { Ok(Account::CannotAsk) })
+    }
+
+    fn prove<'a>(
+        &'a self,
+        token: &'a Secret<String>,
+        _: Trial<'a>,
+    ) -> BoxFuture<'a, Result<Proof, ReadError>> {
+        Box::pin(prove::ask(self, token))
     }
 
     fn lag(&self) -> Duration {

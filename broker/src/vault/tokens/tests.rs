@@ -34,6 +34,7 @@ impl Place {
             scope: &scope,
             token: &phrase(token),
             expires: None,
+            proof: None,
         };
         let verb = if rotating { rotate } else { add };
         let (batch, record) = verb(

@@ -1,7 +1,10 @@
 //! `admin report`: an access review. Who can approve what, what each person and device did in a time, tokens and
 //! their age, what changed, and what was published by whose word; as Markdown, or as JSON.
 
-use super::audit::find::{since, until};
+use super::{
+    audit::find::{since, until},
+    token as tokens,
+};
 use crate::{
     context::{Context, Device},
     edge,
@@ -24,7 +27,7 @@ use std::{
 /// Most entries of the log that a report reads.
 const ENTRIES_MAX: usize = 200_000;
 /// Types of events that change who may do what.
-const CHANGES: [&str; 34] = [
+const CHANGES: [&str; 35] = [
     "policy-loaded",
     "act-asked",
     "act-confirmed",
@@ -46,6 +49,7 @@ const CHANGES: [&str; 34] = [
     "token-stored",
     "token-rotated",
     "token-removed",
+    "token-refused",
     "token-aged",
     "client-key-added",
     "client-key-removed",
@@ -388,7 +392,7 @@ fn markdown(report: &Report) -> String {
     part("Who can approve what", head, rows);
     let head = "| person | groups | admin | devices | unused devices | entries | answers |";
     part("People", head, report.people.iter().map(person).collect());
-    let head = "| token | version | stored | age | expires | used |";
+    let head = "| token | version | stored | age | expires | used | registry |";
     part(
         "Tokens",
         head,
@@ -446,13 +450,14 @@ fn person(who: &Who) -> String {
 
 fn token(t: &TokenLine, day: impl Fn(UnixTime) -> String) -> String {
     format!(
-        "| {} | {} | {} | {} % | {} | {} |",
+        "| {} | {} | {} | {} % | {} | {} | {} |",
         cell(&format!("{}:{}", t.registry, t.scope)),
         t.version,
         day(t.stored),
         t.age_percent,
         t.expires.map_or("-".to_owned(), &day),
-        t.used.map_or("never".to_owned(), &day)
+        t.used.map_or("never".to_owned(), &day),
+        t.proof.as_ref().map_or("-", |p| tokens::word(p.outcome))
     )
 }
 

@@ -9,7 +9,7 @@ use crate::{
 };
 use proto::{
     act::{Act, TokenPlace},
-    api::{Rotation, TokenChecked, TokenLine, TokenName},
+    api::{ProofOutcome, Rotation, TokenLine, TokenName, TokenProof},
     ids::RegistryId,
     problem::Exit,
     text::harmless,
@@ -26,7 +26,7 @@ pub(crate) enum Command {
     Rotate(SecretArgs),
     /// Which tokens are stored, and how old they are; what is to be rotated comes first
     List(ListArgs),
-    /// Ask the registry whether a token works
+    /// Ask the registry whether a token works, without publishing: proved, cannot be proved, or refused
     Check(NameArgs),
     /// Destroy a token
     Remove(RemoveArgs),
@@ -52,7 +52,8 @@ Examples:
   countersign admin token add npm '@acme/*' --token-file npm-token.txt --expires 2026-12-24
   pass show npm | countersign admin token rotate npm '@acme/*' --token-file -
 
-The token is encrypted at the broker and never comes out again. What takes a stored token's place needs a code, and
+The token is encrypted at the broker and never comes out again. Its registry is asked about it first, without publishing
+anything; one that it refuses is not stored, and what is stored stays. What takes a stored token's place needs a code, and
 a second admin where there is one: countersign admin confirm.")]
 pub(crate) struct SecretArgs {
     /// The registry, as the broker's configuration names it
@@ -123,12 +124,18 @@ async fn put(
     };
     let acted = acts::ask(&device, act(place), Some(token), &args.code).await?;
     let word = if acted.done { done } else { "asked" };
-    let value = serde_json::json!({"registry": args.registry, "scope": args.scope, "done": word});
-    let text = format!(
+    let proof = acted.token.as_ref().and_then(|t| t.proof.as_ref());
+    let value = serde_json::json!({
+        "registry": args.registry, "scope": args.scope, "done": word, "proof": proof,
+    });
+    let mut text = format!(
         "{done} the token of {}:{}",
         args.registry,
         harmless(&args.scope)
     );
+    if let Some(proof) = proof {
+        text = format!("{text}\n{}", said(proof));
+    }
     acts::told(context, &acted, &value, &text)
 }
 
@@ -170,7 +177,7 @@ async fn list(context: &Context, args: &ListArgs) -> Result<(), Failure> {
 fn table(tokens: &[TokenLine]) -> Vec<String> {
     let day = |at: UnixTime| at.rfc3339().chars().take(10).collect::<String>();
     let head = [
-        "TOKEN", "VERSION", "PRINT", "STORED", "AGE", "EXPIRES", "USED",
+        "TOKEN", "VERSION", "PRINT", "STORED", "AGE", "EXPIRES", "USED", "REGISTRY",
     ]
     .map(str::to_owned);
     let row = |t: &TokenLine| {
@@ -186,6 +193,7 @@ fn table(tokens: &[TokenLine]) -> Vec<String> {
             format!("{} %", t.age_percent),
             t.expires.map_or("-".to_owned(), day),
             t.used.map_or("never".to_owned(), day),
+            t.proof.as_ref().map_or("-", |p| word(p.outcome)).to_owned(),
         ]
     };
     if tokens.is_empty() {
@@ -198,13 +206,21 @@ fn table(tokens: &[TokenLine]) -> Vec<String> {
         let cells = rows.iter().filter_map(|r| r.get(at));
         cells.map(|c| c.chars().count()).max().unwrap_or(0)
     };
-    let widths: Vec<_> = (0..7).map(width).collect();
-    let line = |row: &[String; 7]| {
+    let widths: Vec<_> = (0..8).map(width).collect();
+    let line = |row: &[String; 8]| {
         let cells = row.iter().zip(&widths);
         let cells = cells.map(|(cell, width)| format!("{cell:<width$}"));
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect()
+}
+
+pub(crate) const fn word(outcome: ProofOutcome) -> &'static str {
+    match outcome {
+        ProofOutcome::Proved => "proved",
+        ProofOutcome::Unproved => "unproved",
+        ProofOutcome::Refused => "refused",
+    }
 }
 
 /// What an admin should do about a token.
@@ -221,6 +237,11 @@ fn due(t: &TokenLine, now: UnixTime) -> Vec<String> {
     let mut out = Vec::new();
     if t.exposed {
         out.push("was seen by a job: rotate it".to_owned());
+    }
+    let refused = |p: &&TokenProof| p.outcome == ProofOutcome::Refused;
+    if let Some(proof) = t.proof.as_ref().filter(refused) {
+        let detail = harmless(&proof.detail);
+        out.push(format!("was refused by the registry: {detail}; rotate it"));
     }
     match t.expires {
         Some(at) if at <= now => out.push("has expired: rotate it".to_owned()),
@@ -246,32 +267,37 @@ async fn check(context: &Context, args: NameArgs) -> Result<(), Failure> {
         registry: args.registry,
         scope: args.scope,
     };
-    let checked: TokenChecked = device
+    let proof: TokenProof = device
         .broker
         .post("/v1/admin/tokens/check", &name, device.proof())
         .await?;
-    let account = checked
-        .account
-        .as_deref()
-        .map(|a| format!(" ({})", harmless(a)))
-        .unwrap_or_default();
-    let word = if checked.works {
-        "works"
-    } else {
-        "does not work"
-    };
-    context.out.result(
-        &checked,
-        &format!("{word}{account}: {}", harmless(&checked.detail)),
-    )?;
-    if checked.works {
-        Ok(())
-    } else {
-        Err(Failure::new(
+    context.out.result(&proof, &said(&proof))?;
+    match proof.outcome {
+        ProofOutcome::Proved => Ok(()),
+        ProofOutcome::Unproved => Err(Failure::new(
+            Exit::Conflict,
+            "Whether the token works is not known.",
+            "The next publish shows it; it can be rotated all the same.",
+        )),
+        ProofOutcome::Refused => Err(Failure::new(
             Exit::Failed,
             "The registry does not take the token.",
             "Make a new one there, then `countersign admin token rotate`.",
-        ))
+        )),
+    }
+}
+
+/// What the registry said of a token, in a line.
+fn said(proof: &TokenProof) -> String {
+    let account = proof.account.as_deref();
+    let account = account.map_or(String::new(), |a| format!(" ({})", harmless(a)));
+    let detail = harmless(&proof.detail);
+    match proof.outcome {
+        ProofOutcome::Proved => format!("proved{account}: the registry: {detail}"),
+        ProofOutcome::Unproved => {
+            format!("cannot be proved without publishing{account}: the registry: {detail}")
+        }
+        ProofOutcome::Refused => format!("refused{account}: the registry: {detail}"),
     }
 }
 
@@ -327,6 +353,7 @@ mod tests {
             age_percent,
             exposed,
             rotation: Rotation::default(),
+            proof: None,
         };
         let shown = table(&[
             line(74, false, None),

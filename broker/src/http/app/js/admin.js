@@ -5,6 +5,8 @@ import { Problem, signed } from "./api.js";
 import { fill, h, nothing, svg } from "./dom.js";
 import { count, list, name, time } from "./format.js";
 
+/** What a registry said of a token. */
+const PROOF = { proved: "the registry took it", unproved: "not proved without publishing", refused: "refused" };
 /** Shares of a token's allowed age, in percent, from which on it is warned about. */
 const OLD = 75;
 const VERY_OLD = 90;
@@ -56,6 +58,8 @@ function token(of) {
     of.expires ? h("span", {}, "the registry ends it ", time(of.expires)) : null,
     h("p", {}, `${of.age_percent} % of its allowed age`),
     svg("svg", { class: "meter", "data-tone": tone, "aria-hidden": "true" }, bar),
+    of.proof ? h("span", {}, `${PROOF[of.proof.outcome] ?? "not known"} `, time(of.proof.at)) : null,
+    of.proof?.outcome === "refused" ? h("p", { class: "notice bad" }, "The registry refuses it. Rotate it now.") : null,
     of.exposed ? h("p", { class: "notice bad" }, "A job has seen it. Rotate it now.") : null,
     !of.exposed && of.age_percent >= OLD ? h("p", { class: `notice ${tone}` }, "Rotate it: ", h("code", {}, `countersign admin token rotate ${of.registry} ${of.scope}`)) : null,
   );

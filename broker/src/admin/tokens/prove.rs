@@ -1,0 +1,179 @@
+//! What a registry says of a token, asked without publishing anything.
+//!
+//! It is asked before a token is stored, so that a mistyped one takes no good one's place, and whenever an admin likes. A no
+//! is recorded, and the token is not stored. Where nobody can tell, that is what is stored beside it and shown.
+
+use super::{facts, newest, refusal, scope};
+use crate::{
+    audit::event::Event,
+    desk::{Desk, Fault},
+    publish::{Refusal, known},
+    registry::{Proof, ReadError, Trial},
+    secret::Secret,
+    store::Batch,
+    vault::{
+        release,
+        tokens::{self, Scope},
+    },
+};
+use proto::{
+    act::TokenPlace,
+    api::{ProofOutcome, TokenName, TokenProof},
+    ids::{PackageName, PersonId, RegistryId},
+    time::UnixTime,
+};
+use std::time::Duration;
+
+/// Time for all questions about one token.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How often the answer is written again, where uses of the token come between.
+const TRIES: u32 = 8;
+
+/// A token that is to be stored, with what its registry says of it.
+pub(in crate::admin) struct Given {
+    pub(super) token: Secret<String>,
+    pub(super) proof: TokenProof,
+}
+
+impl Given {
+    /// The token, to be sealed while it waits for another admin.
+    pub(in crate::admin) const fn token(&self) -> &Secret<String> {
+        &self.token
+    }
+}
+
+/// Asks the registry about a token that is to be stored. The next version of one is stored only where the registry was
+/// asked: the present one works, as far as anybody knows.
+pub(in crate::admin) async fn given(
+    desk: &Desk,
+    at: &TokenPlace,
+    token: Secret<String>,
+    rotates: bool,
+    by: &PersonId,
+    now: UnixTime,
+) -> Result<Given, Refusal> {
+    let place = scope(&at.scope)?;
+    let name = TokenName {
+        registry: at.registry.clone(),
+        scope: at.scope.clone(),
+    };
+    let present = match newest(desk, &name) {
+        Ok(stored) => Some(release::for_check(&desk.vault, &stored).map_err(refusal)?),
+        Err(Refusal::NoToken(_)) => None,
+        Err(other) => return Err(other),
+    };
+    let asked = ask(desk, &at.registry, &place, &token, present.as_ref()).await;
+    let proof = match asked {
+        Ok(proof) => proof,
+        Err(why) if rotates => return Err(Refusal::RegistryDown(why)),
+        Err(why) => Proof::unproved(why),
+    };
+    if proof.outcome == ProofOutcome::Refused {
+        let event = Event::TokenRefused {
+            registry: at.registry.clone(),
+            scope: at.scope.clone(),
+            by: by.clone(),
+        };
+        desk.commit(Batch::new(), &[event], now).await?;
+        return Err(Refusal::TokenRefused(proof.detail));
+    }
+    let proof = dated(proof, now);
+    Ok(Given { token, proof })
+}
+
+/// Asks the registry about a stored token, and keeps the answer beside it.
+pub async fn check(
+    desk: &Desk,
+    name: &TokenName,
+    by: &PersonId,
+    now: UnixTime,
+) -> Result<TokenProof, Refusal> {
+    let stored = newest(desk, name)?;
+    let token = release::for_check(&desk.vault, &stored).map_err(refusal)?;
+    let of = &stored.record;
+    let proof = ask(desk, &of.registry, &of.scope, &token, None).await;
+    let proof = dated(proof.map_err(Refusal::RegistryDown)?, now);
+    drop(token);
+    for _ in 1..TRIES {
+        match note(desk, name, of.version, &proof, by, now).await {
+            Err(Refusal::Fault(Fault::Conflict(..))) => {}
+            done => return done.map(|()| proof),
+        }
+    }
+    note(desk, name, of.version, &proof, by, now).await?;
+    Ok(proof)
+}
+
+/// Writes the answer down, where that version is still the newest.
+async fn note(
+    desk: &Desk,
+    name: &TokenName,
+    version: u64,
+    proof: &TokenProof,
+    by: &PersonId,
+    now: UnixTime,
+) -> Result<(), Refusal> {
+    let mut stored = newest(desk, name)?;
+    if stored.record.version != version {
+        return Err(Refusal::BadRequest(
+            "it was rotated meanwhile: check it again".to_owned(),
+        ));
+    }
+    stored.record.proof = Some(proof.clone());
+    let event = Event::TokenChecked(facts(&stored.record, by));
+    let batch = tokens::note_proof(&desk.vault, Batch::new(), stored, proof.clone());
+    desk.commit(batch.map_err(refusal)?, &[event], now).await?;
+    Ok(())
+}
+
+/// Asks; why nobody could, otherwise.
+async fn ask(
+    desk: &Desk,
+    registry: &RegistryId,
+    scope: &Scope,
+    token: &Secret<String>,
+    present: Option<&Secret<String>>,
+) -> Result<Proof, String> {
+    let Some(upstream) = desk.upstream(registry) else {
+        return Ok(Proof::unproved(
+            "the broker speaks no protocol with it: it keeps the secret, and no more",
+        ));
+    };
+    let package = package(desk, registry, scope);
+    let trial = Trial {
+        package: package.as_ref(),
+        present,
+    };
+    match tokio::time::timeout(PATIENCE, upstream.prove(token, trial)).await {
+        Ok(Ok(proof)) => Ok(proof),
+        // It is there, and knows no such question.
+        Ok(Err(why @ (ReadError::Status(404 | 405 | 410 | 501) | ReadError::NotUnderstood))) => {
+            Ok(Proof::unproved(format!("it has no such question: {why}")))
+        }
+        Ok(Err(why)) => Err(why.to_string()),
+        Err(_) => Err(ReadError::TimedOut.to_string()),
+    }
+}
+
+/// A package that the token should be good for: the one that it is stored for, or one that was published here.
+fn package(desk: &Desk, registry: &RegistryId, scope: &Scope) -> Option<PackageName> {
+    if let Ok(package) = scope.as_str().parse::<PackageName>() {
+        return Some(package);
+    }
+    let start = format!("{registry}:");
+    let names = known::packages(desk).ok()?;
+    let mut names = names.iter().filter_map(|name| name.strip_prefix(&start));
+    names.find_map(|name| {
+        let own = name.parse::<Scope>().ok()?;
+        own.overlaps(scope).then(|| name.parse().ok())?
+    })
+}
+
+fn dated(proof: Proof, at: UnixTime) -> TokenProof {
+    TokenProof {
+        outcome: proof.outcome,
+        account: proof.account,
+        detail: proof.detail,
+        at,
+    }
+}
