@@ -26,6 +26,7 @@ pub mod policy;
 pub mod problem;
 pub mod request;
 pub mod restored;
+pub mod stop;
 pub mod text;
 pub mod time;
 pub mod watch;

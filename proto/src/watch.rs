@@ -1,6 +1,6 @@
 //! The JSON of the watch: what registries serve, against what the broker published.
 
-use crate::{ids::VersionText, time::UnixTime};
+use crate::{ids::VersionText, stop::Standstill, time::UnixTime};
 use serde::{Deserialize, Serialize};
 
 /// `POST /v1/admin/watch`: look now.
@@ -18,6 +18,9 @@ pub struct WatchReport {
     /// Seconds between two rounds; absent: the watch is off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub every: Option<u64>,
+    /// Whether an admin stopped everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Standstill>,
     /// The watched packages.
     pub packages: Vec<WatchLine>,
 }

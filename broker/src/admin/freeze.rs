@@ -17,6 +17,7 @@ use proto::{
     api::{FreezeStatus, ThawRequest},
     factors::change,
     ids::{PackageName, PersonId, RegistryId},
+    stop::EVERYTHING,
     time::UnixTime,
 };
 
@@ -50,13 +51,7 @@ pub async fn freeze(
         )
         .await?;
     } else {
-        let freeze = Freeze {
-            by: Some(by.clone()),
-            since: now,
-            thawing: Vec::new(),
-            seen: None,
-            damaged: false,
-        };
+        let freeze = Freeze::new(Some(by.clone()), now);
         let event = Event::Frozen {
             package: package.clone(),
             by: by.clone(),
@@ -81,7 +76,10 @@ pub async fn thaw(
     asked: &ThawRequest,
     now: UnixTime,
 ) -> Result<FreezeStatus, Refusal> {
-    let package = parse(desk, &asked.package)?;
+    let package = match asked.package.as_str() {
+        EVERYTHING => EVERYTHING.to_owned(),
+        package => parse(desk, package)?,
+    };
     let by = own.person;
     let Some((version, mut freeze)) = ledger::freeze(desk, &package)? else {
         return Ok(FreezeStatus {
@@ -112,6 +110,10 @@ pub async fn thaw(
     }
     let key = package.as_bytes();
     if freeze.thawing.len() >= THAW_PEOPLE {
+        if package == EVERYTHING {
+            // What a crash left open does not come back to life with the thaw.
+            super::panic::finish(desk, &freeze, now).await?;
+        }
         let event = Event::Thawed {
             package: package.clone(),
             by: freeze.thawing.clone(),

@@ -41,6 +41,17 @@ pub(super) struct Invite {
     pub(super) wrong: u8,
 }
 
+impl Invite {
+    /// When it was made.
+    const fn made(&self) -> UnixTime {
+        let life = match self.purpose {
+            Purpose::Device => DEVICE_INVITE_SECONDS,
+            Purpose::Person | Purpose::Recovery => INVITE_SECONDS,
+        };
+        self.expires.before(life)
+    }
+}
+
 /// What an invite is for.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -229,6 +240,34 @@ pub fn forget_invites(desk: &Desk, batch: Batch, person: &PersonId) -> Result<Ba
     Ok(gone.fold(batch, |batch, (key, version)| {
         batch.delete(INVITES, key, version)
     }))
+}
+
+/// Ends the invites that were made until `made` and that nobody has used, and says how many. Whoever lost all
+/// factors keeps his: two others asked for it, and a day went by. The vault is open.
+pub(super) async fn end_open(desk: &Desk, made: UnixTime, now: UnixTime) -> Result<usize, Fault> {
+    let mut open = Vec::new();
+    each(desk, |key, version, invite| {
+        let Some(invite) = invite.filter(|i| i.purpose != Purpose::Recovery) else {
+            return;
+        };
+        if invite.made() <= made && now < invite.expires {
+            open.push((key, version, invite.asked.person));
+        }
+    })?;
+    let mut ended = 0;
+    for (key, version, person) in open {
+        let gone = Batch::new().delete(INVITES, key, version);
+        match desk
+            .commit(gone, &[Event::InviteEnded { person }], now)
+            .await
+        {
+            Ok(_) => ended += 1,
+            // It was used, or ended, at this very moment.
+            Err(Fault::Conflict(..)) => {}
+            Err(other) => return Err(other),
+        }
+    }
+    Ok(ended)
 }
 
 /// Forgets invites that nobody can use any more.

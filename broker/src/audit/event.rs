@@ -723,6 +723,21 @@ pub enum Event {
         /// By whom.
         by: PersonId,
     },
+    /// An admin stopped everything: nothing is released, and all that was open ends.
+    EverythingStopped {
+        /// Who.
+        by: PersonId,
+    },
+    /// Everything was stopped after a part of a request had left: its credential is worth nothing from here on.
+    CredentialEnded {
+        /// Which.
+        request: RequestId,
+    },
+    /// Everything was stopped, and with it an invite that nobody had used.
+    InviteEnded {
+        /// For whom.
+        person: PersonId,
+    },
     /// The first of two people asked for a thaw.
     ThawAsked {
         /// `npm:@acme/left`

@@ -82,6 +82,8 @@ pub enum DenyCause {
     Rival,
     /// Somebody rejected at the registry what it held back.
     Rejected,
+    /// An admin stopped everything.
+    Stopped,
 }
 
 /// What the broker saw at a registry that made it freeze a package.

@@ -115,6 +115,15 @@ impl Guests {
         map.get(&token.0).filter(inside).cloned()
     }
 
+    /// Ends all of them, and says how many were in.
+    pub fn end_all(&self, now: UnixTime) -> usize {
+        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let inside = map.values().filter(|g| now < g.until);
+        inside
+            .filter(|g| !g.over.swap(true, Ordering::AcqRel))
+            .count()
+    }
+
     /// Ends one. He stays known until his time is over, so that his id token does not let him in again.
     pub fn end(&self, token: BearerHash) {
         let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -10,6 +10,7 @@ pub mod auth;
 mod backups;
 pub mod channels;
 mod custody;
+mod incident;
 mod inspected;
 pub mod listen;
 mod log;

@@ -4,7 +4,7 @@
 use super::{
     acts, api, app,
     auth::{Arrived, Signatures, Signer},
-    backups, channels, custody, inspected, log, own, past,
+    backups, channels, custody, incident, inspected, log, own, past,
     reply::Failed,
     watched,
 };
@@ -220,6 +220,12 @@ routes! {
         "Freezes a `package`: nothing of it is released.";
     POST   "/v1/admin/thaw" Admin api::thaw:
         "Asks for a thaw, with a second factor; the second admin's asking does it.";
+    POST   "/v1/admin/panic" AdminSealed incident::panic:
+        "Stops everything: all is frozen, what is open ends; two admins thaw `*`.";
+    GET    "/v1/admin/published" ["since", "after", "limit"] Admin incident::published:
+        "What left the broker `since` then, with who asked and who approved, newest first.";
+    GET    "/v1/admin/registries" Admin incident::registries:
+        "The configured registries.";
     GET    "/v1/admin/watch" Admin watched::report:
         "What registries serve, against what was published here.";
     POST   "/v1/admin/watch" Admin watched::now:

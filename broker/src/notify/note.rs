@@ -14,6 +14,8 @@ pub enum About {
     Veto,
     /// Something was frozen, denied, or is published that nobody approved.
     Alarm,
+    /// An admin stopped everything.
+    Stopped,
     /// A registry asks the people of a package for its own second factor.
     Factor,
     /// An admin wants a package thawed; a second one is needed.
@@ -43,6 +45,7 @@ impl About {
             Self::Waits => "waits",
             Self::Veto => "veto",
             Self::Alarm => "alarm",
+            Self::Stopped => "stopped",
             Self::Factor => "factor",
             Self::Thaw => "thaw",
             Self::Custody => "custody",
@@ -62,6 +65,7 @@ impl About {
             Self::Waits => "Something waits for your answer.",
             Self::Veto => "Something is approved, and can still be denied: look at it now.",
             Self::Alarm => "An alarm: look at the inbox.",
+            Self::Stopped => "An admin stopped everything: look at the inbox.",
             Self::Factor => "A registry asks for its own second factor: look at the inbox.",
             Self::Thaw => "A thaw waits for a second admin.",
             Self::Custody => "What opens the vault is about to change: look who asks for it.",

@@ -28,12 +28,10 @@ pub fn freezing(
     now: UnixTime,
 ) -> Result<(Batch, Event), Fault> {
     let old = ledger::freeze(desk, package)?;
+    let by = old.as_ref().and_then(|(_, f)| f.by.clone());
     let row = Freeze {
-        by: old.as_ref().and_then(|(_, f)| f.by.clone()),
-        since: old.as_ref().map_or(now, |(_, f)| f.since),
-        thawing: Vec::new(),
         seen: Some(seen.clone()),
-        damaged: false,
+        ..Freeze::new(by, old.as_ref().map_or(now, |(_, f)| f.since))
     };
     let bytes = ledger::freeze_row(desk, package, &row)?;
     let event = Event::FrozenByBroker {

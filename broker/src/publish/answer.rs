@@ -2,7 +2,7 @@
 //! denial.
 
 use super::{
-    Refusal, close, deny, intent, judge,
+    Refusal, close, deny, frozen, intent, judge,
     ledger::{self, APPROVED, Held},
     prove::{About, Proved, Unproved, kind_of, not_taken, prove, totp_record},
     state::{MATCH_TRIES, Record, State, Tries},
@@ -330,7 +330,7 @@ pub(super) fn claim(desk: &Desk, mut batch: Batch, record: &Record) -> Result<Ba
     for item in &record.facts.items {
         batch = claim_version(desk, batch, item, record.facts.id)?;
     }
-    Ok(judge::unless_frozen(batch, &record.facts))
+    Ok(frozen::unless_frozen(batch, &record.facts))
 }
 
 /// From approval on there is one request for a version.

@@ -1,6 +1,7 @@
 //! What a row of each table must prove, so that a whole database can be checked at once, and written anew.
 
 use super::{
+    frozen,
     ledger::{self, id_of},
     state::Record,
 };
@@ -119,7 +120,7 @@ pub fn check(vault: &Vault, table: &str, key: &[u8], value: &[u8]) -> Result<Pro
             Ok(json) => person(vault, json).map_or_else(bad, |()| Ok(Person)),
             Err(_) => bad("was not written by this broker, or not there"),
         },
-        Freeze if authentic.is_err() && !ledger::is_frozen_while_sealed(value) => {
+        Freeze if authentic.is_err() && !frozen::is_frozen_while_sealed(value) => {
             bad("was not written by this broker, or not there")
         }
         Request => match id_of(key).and_then(|id| request(vault, id, value)) {

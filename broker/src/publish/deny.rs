@@ -100,13 +100,7 @@ fn freezing(
         .collect();
     for package in mine {
         if ledger::freeze(desk, &package)?.is_none() {
-            let row = Freeze {
-                by: Some(by.clone()),
-                since: now,
-                thawing: Vec::new(),
-                seen: None,
-                damaged: false,
-            };
+            let row = Freeze::new(Some(by.clone()), now);
             let bytes = ledger::freeze_row(desk, &package, &row)?;
             let event = Event::Frozen {
                 package: package.clone(),

@@ -4,7 +4,7 @@
 //! recorded outcome again; other bytes are refused and the registry sees nothing (attack 12).
 
 use super::{
-    Refusal, confirm, deposit, judge, ledger, release, settle, stages,
+    Refusal, confirm, deposit, frozen, judge, ledger, release, settle, stages,
     state::{COLLECT_SECONDS, CREDENTIAL_SECONDS, FileAt, Progress, Record, State},
     trace,
 };
@@ -468,7 +468,7 @@ pub(super) async fn send(
         .ok_or_else(|| Refusal::NoToken(format!("{holder}:{}", wish.package)))?;
     let step = held.record.sending(at, now)?;
     let used = release::token_used(id, &stored.record);
-    let batch = judge::unless_frozen(Batch::new(), &step.record().facts).append(leaf(&used, now));
+    let batch = frozen::unless_frozen(Batch::new(), &step.record().facts).append(leaf(&used, now));
     let batch = match wish.files.get(at.file) {
         Some(file) => trace::leaves(desk, batch, &wish, file, now)?,
         None => return Err(Refusal::NotFound),

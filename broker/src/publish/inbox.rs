@@ -6,6 +6,7 @@ use proto::{
     api::{Inbox, InboxLine, StateName},
     digest::{hex, unhex},
     request::Item,
+    stop::EVERYTHING,
     time::UnixTime,
 };
 use std::collections::BTreeSet;
@@ -86,6 +87,10 @@ fn alarms(desk: &Desk, person: &Person) -> Result<Vec<String>, Fault> {
         let Some((_, freeze)) = ledger::freeze(desk, &package)? else {
             continue;
         };
+        if package == EVERYTHING {
+            out.insert(0, freeze.stopped_words());
+            continue;
+        }
         if !answers_for(desk, &package, person) {
             continue;
         }

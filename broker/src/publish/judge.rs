@@ -1,12 +1,7 @@
 //! Gathers what the policy may see, and asks it. Asked before anybody is rung, with every answer,
 //! when the credential is collected, and again before bytes leave.
 
-use super::{
-    Refusal, inspect, intent,
-    ledger::{self, FROZEN},
-    prove::totp_record_holds,
-    state::Record,
-};
+use super::{Refusal, inspect, intent, ledger, prove::totp_record_holds, state::Record};
 use crate::{
     caller::Caller,
     challenge::{
@@ -16,7 +11,6 @@ use crate::{
     desk::{Desk, Fault, people::Person},
     policy::{self, Admitted, ItemNow, Now, Verdict, is_risky},
     registry::Published,
-    store::Batch,
     vault::{Domain, release as vault},
 };
 use futures_util::StreamExt as _;
@@ -270,7 +264,7 @@ fn items_now<'a>(
         .enumerate()
         .map(|(n, (item, published))| {
             Ok(ItemNow {
-                frozen: ledger::freeze(desk, &item.package_key())?.is_some(),
+                frozen: ledger::is_frozen(desk, &item.package_key())?,
                 has_tags: desk
                     .registries
                     .get(&item.registry)
@@ -280,15 +274,6 @@ fn items_now<'a>(
             })
         })
         .collect()
-}
-
-/// Makes a commit fail when one of the packages gets frozen before it: a freeze beats an approved
-/// request (attack 52).
-pub fn unless_frozen(mut batch: Batch, facts: &RequestFacts) -> Batch {
-    for item in &facts.items {
-        batch = batch.require_absent(FROZEN, item.package_key().into_bytes());
-    }
-    batch
 }
 
 /// The bytes whose MAC stays as evidence of an accepted TOTP step.

@@ -1,24 +1,23 @@
 //! Requests in the store: the one place that reads and writes them.
 
+pub use super::frozen::{FROZEN, Freeze, Seen, freeze, freeze_row, is_frozen};
 use super::{
     ended,
     state::{Record, Step},
 };
-use crate::audit::reason::FreezeCause;
-use crate::vault::{Domain, rows};
 use crate::{
     desk::{Desk, Fault},
     store::{Batch, Table, history},
+    vault::Domain,
 };
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use proto::{
     api::StateName,
     bearer::{Bearer, BearerHash},
     digest::{hex, unhex},
-    ids::{PersonId, RequestId},
+    ids::RequestId,
     time::UnixTime,
 };
-use serde::{Deserialize, Serialize};
 
 /// Live requests; in history the same table holds finished ones.
 pub const REQUESTS: Table = Table("request");
@@ -44,8 +43,6 @@ pub const BURNT: Table = Table("burnt");
 pub const DUE: Table = Table("due");
 /// Finished requests, to be moved to history: seconds (big-endian) and id.
 pub const FINISHED: Table = Table("finished");
-/// Frozen packages.
-pub const FROZEN: Table = Table("frozen");
 
 /// A request with the version that a replacement must name.
 #[derive(Debug)]
@@ -181,7 +178,8 @@ fn replaced(
     }
     // An approved request may end before the time for answers does.
     let due = timed(record.expires(), id);
-    let earlier = !record.name().is_final() && record.expires() < record.facts.expires;
+    let earlier = record.expires() < record.facts.expires || record.stopped.is_some();
+    let earlier = earlier && !record.name().is_final();
     if earlier && desk.live.get(DUE, &due)?.is_none() {
         batch = batch.create(DUE, due, Vec::new());
     }
@@ -210,87 +208,6 @@ fn indexes(record: &Record) -> Vec<(Table, Vec<u8>)> {
         }
     }
     rows
-}
-
-/// A package's freeze.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Freeze {
-    /// Who asked for the freeze; nobody where the broker itself froze it.
-    pub by: Option<PersonId>,
-    /// When.
-    pub since: UnixTime,
-    /// People who asked for the thaw; two are needed.
-    pub thawing: Vec<PersonId>,
-    /// What the broker saw at the registry, where that is a reason.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seen: Option<Seen>,
-    /// Whether its row cannot be read. It freezes all the same.
-    #[serde(skip)]
-    pub damaged: bool,
-}
-
-/// What the broker saw at a registry.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Seen {
-    /// Of which kind.
-    pub cause: FreezeCause,
-    /// About what: `npm:@acme/left@1.4.2`.
-    pub name: String,
-}
-
-impl Seen {
-    /// For people.
-    pub fn words(&self) -> String {
-        format!("{}: {}", self.name, self.cause.text())
-    }
-}
-
-/// The mark of a freeze that was written while the vault was sealed, in place of a MAC.
-const SEALED_MARK: [u8; 32] = [0; 32];
-
-/// The bytes of a freeze. It must be possible while the vault is sealed, when nothing can be
-/// authenticated: such a row freezes, and no thaw that it claims counts.
-pub fn freeze_row(desk: &Desk, package: &str, freeze: &Freeze) -> Result<Vec<u8>, Fault> {
-    match desk.authentic(FROZEN, package.as_bytes(), freeze) {
-        Err(Fault::Sealed) => {
-            let json = serde_json::to_vec(freeze).map_err(|_| Fault::Damaged("a freeze"))?;
-            Ok([&SEALED_MARK[..], &json].concat())
-        }
-        other => other,
-    }
-}
-
-/// Whether a freeze was written while the vault was sealed, and can prove nothing.
-pub(crate) fn is_frozen_while_sealed(stored: &[u8]) -> bool {
-    stored.starts_with(&SEALED_MARK)
-}
-
-/// A package's freeze and its row version, if it is frozen. Absence alone is a thaw: a row that the
-/// broker did not write, or that is damaged, still freezes, keeps nobody from the others, and names nobody of
-/// those who ask for a thaw (attack 50 by whoever writes the database).
-pub fn freeze(desk: &Desk, package: &str) -> Result<Option<(u64, Freeze)>, Fault> {
-    let Some(row) = desk.live.get(FROZEN, package.as_bytes())? else {
-        return Ok(None);
-    };
-    let read = rows::unauthenticated(&row.value).and_then(|json| serde_json::from_slice(json).ok());
-    let Some(mut freeze): Option<Freeze> = read else {
-        tracing::error!(
-            package,
-            "ALARM: a freeze's row cannot be read; the package stays frozen"
-        );
-        let freeze = Freeze {
-            by: None,
-            since: desk.world.now(),
-            thawing: Vec::new(),
-            seen: None,
-            damaged: true,
-        };
-        return Ok(Some((row.version, freeze)));
-    };
-    if rows::check_authentic(&desk.vault, FROZEN, package.as_bytes(), &row.value).is_err() {
-        freeze.thawing.clear();
-    }
-    Ok(Some((row.version, freeze)))
 }
 
 /// Open requests of a package.

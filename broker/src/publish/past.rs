@@ -1,7 +1,7 @@
 //! What a person may look back at: requests that ended, and the packages that are his business.
 
 use super::{
-    Refusal, ended, inbox,
+    Refusal, ended, frozen, inbox,
     known::LOOKS,
     ledger::{self, BY_PACKAGE, FROZEN},
     question::concerns,
@@ -15,6 +15,7 @@ use proto::{
     digest::{hex, unhex},
     ids::RequestId,
     request::Item,
+    stop::EVERYTHING,
 };
 
 /// Most lines of one page.
@@ -84,6 +85,7 @@ pub fn packages(
         }
         last = next;
         if let Ok(name) = std::str::from_utf8(&last)
+            && name != EVERYTHING
             && inbox::answers_for(desk, name, person)
         {
             packages.push(package(desk, person, name)?);
@@ -100,7 +102,7 @@ fn package(desk: &Desk, person: &Person, name: &str) -> Result<PackageLine, Faul
     for row in ended::published(desk, name, PUBLISHES_SHOWN)? {
         published.extend(line(desk, person, &row)?);
     }
-    let frozen = ledger::freeze(desk, name)?.map(|(_, freeze)| FrozenLine {
+    let frozen = frozen::above(desk, name)?.map(|freeze| FrozenLine {
         by: freeze.by,
         since: freeze.since,
         seen: freeze.seen.map(|seen| seen.words()),

@@ -83,7 +83,7 @@ pub async fn question(
             warnings.push(format!("the registry '{}' does not answer", item.registry));
             None
         });
-        if ledger::freeze(desk, &item.package_key())?.is_some() {
+        if ledger::is_frozen(desk, &item.package_key())? {
             warnings.insert(0, format!("{} is frozen", item.package_key()));
         }
     }

@@ -2,7 +2,7 @@
 //! the job's own key. In one commit: state, burn, blob, event. Then the reply.
 
 use super::{
-    Refusal, judge,
+    Refusal, frozen, judge,
     ledger::{self, CREDENTIALS, Held},
     state::{Record, State},
     trace, veto,
@@ -69,12 +69,13 @@ fn already(desk: &Desk, record: &Record, now: UnixTime) -> Result<Option<Collect
         return Ok(None);
     };
     let expires = record.told_again_until();
-    if record.mode == Mode::Reveal {
-        if now >= expires {
-            return Err(Refusal::State(proto::api::StateName::Expired, None));
-        }
+    if record.mode == Mode::Reveal && now >= expires {
+        return Err(Refusal::State(proto::api::StateName::Expired, None));
+    }
+    // Nor is a token of the registry's own given again.
+    if matches!(record.mode, Mode::Reveal | Mode::Mint) {
         for item in &record.facts.items {
-            if ledger::freeze(desk, &item.package_key())?.is_some() {
+            if ledger::is_frozen(desk, &item.package_key())? {
                 return Err(Refusal::Policy(policy::Refusal {
                     item: Some(item.package_key()),
                     reason: Reason::Frozen,
@@ -141,7 +142,7 @@ async fn forward(desk: &Desk, held: Held, now: UnixTime) -> Result<Collected, Re
             minted: None,
         },
     )?;
-    let mut batch = judge::unless_frozen(Batch::new(), &held.record.facts);
+    let mut batch = frozen::unless_frozen(Batch::new(), &held.record.facts);
     if !deposit {
         let hash = credential.hash();
         batch = batch.create(CREDENTIALS, hash.0.as_slice(), id.0.as_bytes());
@@ -196,7 +197,7 @@ async fn mint(
     )?;
     // As with a reveal: whatever the request's row says, a second token would not be made.
     let used = token_used(held.record.facts.id, &stored.record);
-    let batch = judge::unless_frozen(Batch::new(), &held.record.facts).append(leaf(&used, now));
+    let batch = frozen::unless_frozen(Batch::new(), &held.record.facts).append(leaf(&used, now));
     let batch = spent::spend(batch, held.record.facts.id, 0, now);
     let batch = tokens::note_use(&desk.vault, batch, stored, false, now).map_err(Fault::from)?;
     let batch = trace::all_leave(desk, batch, item, now)?;
@@ -249,7 +250,7 @@ async fn reveal(
     // The ledger of spent secrets is the vault's own: even if the request's row came back from an
     // old copy, the secret would not go out twice.
     let used = token_used(held.record.facts.id, &stored.record);
-    let batch = judge::unless_frozen(Batch::new(), &held.record.facts).append(leaf(&used, now));
+    let batch = frozen::unless_frozen(Batch::new(), &held.record.facts).append(leaf(&used, now));
     let batch = spent::spend(batch, held.record.facts.id, 0, now);
     // Marked exposed in the same commit: it must be rotated.
     let batch = tokens::note_use(&desk.vault, batch, stored, true, now).map_err(Fault::from)?;

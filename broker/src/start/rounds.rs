@@ -1,7 +1,7 @@
 //! What the broker does again and again by itself.
 
 use broker::{
-    admin::{anchor, clock, custody::rekey, gate, invites, reminders, tokens},
+    admin::{anchor, clock, custody::rekey, gate, invites, panic, reminders, tokens},
     backup::folder,
     desk::{Desk, Fault},
     publish::{archive, close, confirm, deposit, fetch, outbox, pushes, ring, settle, unseen},
@@ -165,10 +165,11 @@ pub(super) async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>)
         let confirmed = confirm::sweep(&desk).await;
         let acted = gate::sweep(&desk, now).await;
         let pushed = pushes::sweep(&desk);
-        let (mut invited, mut reminded) = (Ok(()), Ok(()));
+        let (mut invited, mut reminded, mut stopped) = (Ok(()), Ok(()), Ok(()));
         if now.since(slowly_swept) >= SLOW_SWEEP && !desk.vault.is_sealed() {
             invited = invites::sweep(&desk, now).await;
             reminded = reminders::sweep(&desk, now).await;
+            stopped = panic::sweep(&desk, now).await;
             slowly_swept = now;
         }
         for why in [
@@ -184,6 +185,7 @@ pub(super) async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>)
             pushed.err(),
             invited.err(),
             reminded.err(),
+            stopped.err(),
         ]
         .into_iter()
         .flatten()

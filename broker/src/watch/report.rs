@@ -4,14 +4,14 @@ use super::round;
 use crate::{
     desk::{Desk, Fault},
     publish::{
-        Refusal,
+        Refusal, frozen,
         known::{self, By, Known},
-        ledger,
     },
     store::Batch,
 };
 use proto::{
     ids::VersionText,
+    stop::{EVERYTHING, Standstill},
     time::UnixTime,
     watch::{WatchLine, WatchReport},
 };
@@ -54,7 +54,7 @@ pub async fn report(desk: &Desk, now: UnixTime) -> Result<WatchReport, Refusal> 
             other => other?.map(|(_, known)| known),
         };
         let (version, mut look) = known::look(desk, &name)?;
-        let frozen = ledger::freeze(desk, &name)?.map(|(_, freeze)| freeze);
+        let frozen = frozen::above(desk, &name)?;
         let mut line = WatchLine {
             looked: look.looked,
             problem: look.failing.as_ref().map(|(_, why)| why.clone()),
@@ -80,8 +80,15 @@ pub async fn report(desk: &Desk, now: UnixTime) -> Result<WatchReport, Refusal> 
             Err(other) => return Err(other.into()),
         }
     }
+    let stopped = frozen::freeze(desk, EVERYTHING)?.map(|(_, freeze)| Standstill {
+        by: freeze.by,
+        since: freeze.since,
+        reason: freeze.stop.and_then(|stop| stop.reason),
+        thawing: freeze.thawing,
+    });
     Ok(WatchReport {
         every: desk.place.watch_every,
+        stopped,
         packages,
     })
 }

@@ -12,6 +12,7 @@ use proto::{
         TokenLine,
     },
     ids::{GroupName, PersonId},
+    stop::EVERYTHING,
     text::harmless,
 };
 use std::path::{Path, PathBuf};
@@ -20,9 +21,12 @@ use zeroize::Zeroizing;
 mod acts;
 mod audit;
 mod backup;
+mod checklist;
 mod client_key;
 mod custody;
 mod doctor;
+mod incident;
+mod panic;
 mod registry;
 mod rekey;
 mod report;
@@ -73,8 +77,12 @@ Your own login at the registry rejects one: npm stage reject <STAGE>.")]
     Stages,
     /// Stop every release of a package at once
     Freeze(FreezeArgs),
-    /// Ask to thaw a package; two admins must
+    /// Ask to thaw a package, or everything; two admins must
     Thaw(ThawArgs),
+    /// Stop everything at once: freeze all, end all that is open, list what was published, say what to rotate
+    Panic(panic::PanicArgs),
+    /// What was published in a time, by whose wish and word, and what to rotate where; stops nothing
+    Incident(incident::IncidentArgs),
     /// What registries serve, against what was published through the broker
     Watch(watch::WatchArgs),
     /// Other ways to publish a package than through the broker
@@ -168,13 +176,18 @@ pub(crate) struct RemoveArgs {
 /// Thaw.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Example:
+Examples:
   countersign admin thaw npm:@acme/left
+  countersign admin thaw --all                  # after `countersign admin panic`
 
 Two admins ask, each with a code; who was enrolled after the freeze does not count.")]
 pub(crate) struct ThawArgs {
     /// REGISTRY:PACKAGE
-    package: String,
+    #[arg(required_unless_present = "all")]
+    package: Option<String>,
+    /// Everything that `countersign admin panic` froze; packages that were frozen by themselves stay so
+    #[arg(long, conflicts_with = "package")]
+    all: bool,
     #[command(flatten)]
     code: Code,
 }
@@ -208,6 +221,8 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         Command::Stages => stages::run(context).await,
         Command::Freeze(args) => freeze(context, args).await,
         Command::Thaw(args) => thaw(context, args).await,
+        Command::Panic(args) => panic::run(context, args).await,
+        Command::Incident(args) => incident::run(context, &args).await,
         Command::Watch(args) => watch::run(context, args).await,
         Command::Doctor(args) => doctor::run(context, args).await,
         Command::Seal => seal(context).await,
@@ -314,10 +329,16 @@ async fn remove_person(context: &Context, args: RemoveArgs) -> Result<(), Failur
 }
 
 async fn thaw(context: &Context, args: ThawArgs) -> Result<(), Failure> {
-    check_package(&args.package)?;
+    let package = match args.package {
+        Some(package) => {
+            check_package(&package)?;
+            package
+        }
+        None => EVERYTHING.to_owned(),
+    };
     let device = context.device()?;
     let request = ThawRequest {
-        package: args.package,
+        package,
         factor: args.code.factor()?,
     };
     let path = "/v1/admin/thaw";
@@ -344,7 +365,10 @@ async fn freeze(context: &Context, args: FreezeArgs) -> Result<(), Failure> {
 }
 
 fn frozen(context: &Context, status: &FreezeStatus) -> Result<(), Failure> {
-    let package = harmless(&status.package);
+    let package = match status.package.as_str() {
+        EVERYTHING => "everything".to_owned(),
+        package => harmless(package),
+    };
     let text = match (status.frozen, status.thawing.len()) {
         (false, _) => format!("{package} is not frozen"),
         (true, 0) => format!("{package} is frozen"),
@@ -419,13 +443,14 @@ async fn status(context: &Context) -> Result<(), Failure> {
     if context.out.json {
         let value = serde_json::json!({
             "broker": status, "backups": backups, "tokens": tokens, "people": people, "clock_difference": clock,
-            "alarms": alarms, "custody": custody::told(&held), "acts": waiting,
+            "alarms": alarms, "stopped": watch.stopped, "custody": custody::told(&held), "acts": waiting,
         });
         return context.out.json(&value);
     }
     context
         .out
         .line(&super::status::describe(device.broker.base(), &status))?;
+    watch::standstill(context, &watch)?;
     for alarm in &alarms {
         let text = format!("! ALARM, frozen: {alarm} (countersign admin watch)");
         context.out.line(&context.out.warning(&text))?;
@@ -471,7 +496,7 @@ fn sealed(context: &Context, base: &str, status: &BrokerStatus) -> Result<(), Fa
         context.out.line(&text)?;
         context.out.line(
             "  people    cannot be read while sealed\n  tokens    cannot be read while sealed\n\
-             works now:  status, admin status, admin freeze, admin seal, admin unseal\n\
+             works now:  status, admin status, admin freeze, admin panic, admin seal, admin unseal\n\
              stands still:  requests, answers, releases, and every other admin command; nothing is lost",
         )?;
     }

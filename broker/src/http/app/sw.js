@@ -39,6 +39,7 @@ const SENTENCES = new Map([
   ["waits", "Something waits for your answer."],
   ["veto", "Something is approved, and can still be denied: look at it now."],
   ["alarm", "An alarm: look at the inbox."],
+  ["stopped", "An admin stopped everything: look at the inbox."],
   ["factor", "A registry asks for its own second factor: look at the inbox."],
   ["recovery", "Somebody's lost factors are to be replaced: look who asks for it."],
   ["custody", "What opens the vault is about to change: look who asks for it."],

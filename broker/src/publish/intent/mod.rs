@@ -1,14 +1,16 @@
 //! Intents: what people announced before any job asked.
 //!
-//! [`make`]: announced, listed, taken back. [`fit`]: which of them a request fits, and what becomes of it.
+//! [`make`]: announced, listed, taken back. [`all`]: all of them taken back at once. [`fit`]: which of them a request fits, and what becomes of it.
 //!
 //! If an attacker writes here: rows are authenticated under the vault's key and bound to their place, so he
 //! can delete an intent, and make none. One that was spent or withdrawn comes back as its own older copy
 //! only, as a rolled back database does.
 
+mod all;
 mod fit;
 mod make;
 
+pub use all::withdraw_all;
 pub use fit::{
     about, approvals, approve, counting, described, ended_by_denial, fits_in_part, fitting,
     outside_quotas, shown, spend, status_at, unlike,

@@ -141,7 +141,7 @@ impl Told<'_> {
 fn concerned(desk: &Desk, notice: &Notice, person: &Person) -> bool {
     match notice.about {
         About::Thaw | About::Token | About::Custody | About::Act | About::Restored => person.admin,
-        About::Recovery | About::Policy => true,
+        About::Recovery | About::Policy | About::Stopped => true,
         _ => inbox::answers_for(desk, &notice.package, person),
     }
 }

@@ -6,12 +6,13 @@
 //!
 //! [`asked`]: the transitions until something is released. [`sent`]: those from then on; [`held`]: what the
 //! registry keeps back until its own second factor is given.
-//! [`status`]: what a ticket holder is told.
+//! [`stopped`]: when an admin stops everything. [`status`]: what a ticket holder is told.
 
 mod asked;
 mod held;
 mod sent;
 mod status;
+mod stopped;
 
 pub use asked::Opening;
 
@@ -100,6 +101,9 @@ pub struct Record {
     /// Whether the alarm for them was given.
     #[serde(default)]
     pub told: bool,
+    /// When an admin stopped everything after a part of it had left: nothing more leaves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<UnixTime>,
     /// Grows with every change.
     pub revision: u64,
     /// Where it stands.

@@ -119,12 +119,18 @@ impl Record {
                 (Some(p), Some(r), _) => format!("denied by {p}: {r}"),
                 (Some(p), None, _) => format!("denied by {p}"),
                 (None, _, DenyCause::Frozen) => "the package was frozen".to_owned(),
+                (None, _, DenyCause::Stopped) => "an admin stopped everything".to_owned(),
                 (None, _, DenyCause::Rejected) => {
                     "somebody rejected it at the registry, which held it back".to_owned()
                 }
                 (None, _, _) => "another request for this version was approved".to_owned(),
             }),
             State::Approved { later, .. } => later.map(|l| l.to_string()),
+            State::Expired { .. } | State::Releasing { .. } if self.stopped.is_some() => Some(
+                "an admin stopped everything: nothing more of it leaves, and what had left is \
+                 read back"
+                    .to_owned(),
+            ),
             State::Expired { was, progress, .. } => Some(
                 match was {
                     StateName::Pending => "nobody approved in time",

@@ -65,6 +65,7 @@ fn releasing() -> Record {
         leaf_from: None,
         unclear: BTreeSet::new(),
         told: false,
+        stopped: None,
         revision: 1,
         state: State::Approved {
             evidence: vec![],
@@ -315,4 +316,47 @@ fn what_was_taken_and_never_shown_is_an_alarm_once_and_a_clear_no_is_none() {
     assert_eq!(alarms(record.expire(end).unwrap()).1, [(0, 0)]);
     // Nothing was sent: nothing is unclear.
     assert_eq!(alarms(releasing().expire(end).unwrap()).1, []);
+}
+
+#[test]
+fn attack_52_what_is_stopped_sends_nothing_more_and_is_told_as_it_is() {
+    // Nothing of it had left: it ends.
+    let (record, events) = releasing().stop(NOW.after(5)).unwrap().into_parts();
+    assert_eq!(record.name(), StateName::Denied);
+    assert!(matches!(events[..], [Event::RequestDenied { .. }]));
+    assert!(record.stop(NOW).is_err());
+
+    // One file is published, one is on its way, one waits.
+    let mut record = releasing();
+    record = after(record.sending(at(0, 0), NOW));
+    record = after(record.shows(at(0, 0), digest("a")));
+    record = after(record.sending(at(0, 1), NOW));
+    let (mut record, events) = record.stop(NOW.after(5)).unwrap().into_parts();
+    assert!(matches!(events[..], [Event::CredentialEnded { .. }]));
+    assert_eq!(record.expires(), NOW.after(5));
+    assert!(record.clone().stop(NOW.after(6)).is_err(), "once");
+    // What is on its way is read back before it ends.
+    assert!(!record.overdue(NOW.after(LATE_SECONDS + 60)));
+    record = after(record.unclear(at(0, 1), NOW.after(6)));
+    record = after(record.shows(at(0, 1), digest("b")));
+    assert!(record.overdue(NOW.after(6)));
+    record = after(record.expire(NOW.after(6)));
+    let told = record.status();
+    assert_eq!(told.items[0].state, StateName::Published);
+    assert_eq!(told.items[1].state, StateName::Expired);
+    assert!(told.reason.unwrap().contains("stopped everything"));
+}
+
+#[test]
+fn what_a_job_was_given_itself_is_not_told_as_ended() {
+    let mut approved = releasing();
+    approved.mode = Mode::Mint;
+    approved.state = State::Approved {
+        evidence: vec![],
+        collect_by: NOW.after(60),
+        later: None,
+    };
+    let record = after(approved.mint("sealed".into(), NOW.after(300), NOW));
+    assert_eq!(record.expires(), NOW.after(300));
+    assert!(record.stop(NOW.after(5)).is_err());
 }

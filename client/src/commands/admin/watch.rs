@@ -74,12 +74,32 @@ pub(crate) fn alarms(report: &WatchReport) -> Vec<String> {
     found.map(|words| harmless(words)).collect()
 }
 
+/// Whether an admin stopped everything.
+pub(crate) fn standstill(context: &Context, report: &WatchReport) -> Result<(), Failure> {
+    let Some(stopped) = &report.stopped else {
+        return Ok(());
+    };
+    let by = stopped.by.as_ref().map_or("somebody", |by| by.as_str());
+    let why = stopped.reason.as_deref().map(harmless);
+    let why = why.map_or_else(String::new, |why| format!(" ({why})"));
+    let asked = match stopped.thawing.len() {
+        0 => String::new(),
+        n => format!("; {n} of 2 people asked for the thaw"),
+    };
+    let text = format!(
+        "! EVERYTHING IS FROZEN since {}, by {by}{why}{asked}: countersign admin thaw --all",
+        stopped.since.rfc3339()
+    );
+    context.out.line(&context.out.warning(&text))
+}
+
 fn show(context: &Context, report: &WatchReport) -> Result<(), Failure> {
     let every = report.every.map_or_else(
         || "the watch is off ([watch] of the broker's configuration)".to_owned(),
         |seconds| format!("every {}", span(seconds)),
     );
     context.out.line(&every)?;
+    standstill(context, report)?;
     if report.packages.is_empty() {
         return context.out.line(
             "nothing is watched yet: a package that the policy names exactly, or that was published here, would be",

@@ -1,0 +1,79 @@
+//! Taking back every announcement at once: an admin stopped everything.
+
+use super::{End, INTENTS, Kept, Standing, ends, kept, make::intent_of};
+use crate::{
+    audit::event::Event,
+    desk::{Desk, Fault, people::Versioned},
+    store::Batch,
+};
+use proto::{
+    device::CALL_WINDOW,
+    ids::{IntentId, PersonId},
+    intent::LIFE_MAX,
+    time::UnixTime,
+};
+
+/// Rows read at once.
+const PAGE: usize = 500;
+/// Attempts to end an intent that others spend at the same moment.
+const RACES_MAX: usize = 20;
+
+/// Ends what was announced until `made` and could still serve a request; says how many. The vault is open.
+pub async fn withdraw_all(
+    desk: &Desk,
+    by: &PersonId,
+    made: UnixTime,
+    now: UnixTime,
+) -> Result<usize, Fault> {
+    // Ids begin with the milliseconds since 1970, in 48 bits; what is older lives no more.
+    let oldest = now.before(LIFE_MAX.saturating_add(CALL_WINDOW));
+    let oldest = oldest.0.saturating_mul(1000).to_be_bytes();
+    let mut after = oldest.get(2..).unwrap_or_default().to_vec();
+    let mut count = 0;
+    loop {
+        let rows = desk.live.range(INTENTS, b"", Some(&after), PAGE)?;
+        for id in rows.iter().filter_map(|(key, _)| intent_of(key)) {
+            if withdraw(desk, id, by, made, now).await? {
+                count += 1;
+            }
+        }
+        match rows.last() {
+            Some((key, _)) if rows.len() == PAGE => after.clone_from(key),
+            _ => return Ok(count),
+        }
+    }
+}
+
+async fn withdraw(
+    desk: &Desk,
+    id: IntentId,
+    by: &PersonId,
+    made: UnixTime,
+    now: UnixTime,
+) -> Result<bool, Fault> {
+    for _ in 0..RACES_MAX {
+        let Some(row) = kept(desk, id)? else {
+            return Ok(false);
+        };
+        if row.value.evidence.made > made || !may_serve(desk, &row, now)? {
+            return Ok(false);
+        }
+        let batch = ends(desk, Batch::new(), row, End::Withdrawn { by: by.clone() })?;
+        let event = Event::IntentWithdrawn {
+            intent: id,
+            by: by.clone(),
+        };
+        match desk.commit(batch, &[event], now).await {
+            // A request was approved with it at this very moment: it is looked at again.
+            Err(Fault::Conflict(..)) => {}
+            other => return other.map(|_| true),
+        }
+    }
+    Err(Fault::Conflict(INTENTS, id.0.as_bytes().to_vec()))
+}
+
+/// Whether it may still serve a request: one that was spent for a request that came to nothing may.
+fn may_serve(desk: &Desk, row: &Versioned<Kept>, now: UnixTime) -> Result<bool, Fault> {
+    let lives = now < row.value.evidence.statement.expires;
+    Ok(lives && row.value.standing(desk, None)? != Standing::Over)
+}
