@@ -30,6 +30,7 @@ pub mod people;
 pub mod proxy;
 pub mod python;
 pub mod rows;
+pub mod runbook;
 pub mod stages;
 pub mod team;
 pub mod transcript;

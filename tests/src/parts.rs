@@ -357,6 +357,14 @@ impl Clock {
         Ok(clock)
     }
 
+    /// What makes a program go by it.
+    pub fn variables(&self) -> [(&'static str, String); 2] {
+        [
+            ("LD_PRELOAD", self.shim.display().to_string()),
+            ("CLOCK_OFFSET_FILE", self.offset.display().to_string()),
+        ]
+    }
+
     /// A daemon that goes by it.
     #[must_use]
     pub fn env(&self, builder: Builder) -> Builder {

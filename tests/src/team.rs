@@ -19,6 +19,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -76,6 +77,10 @@ pub struct Team<R = Verdaccio> {
     pub maintainers: [Person; 2],
     folder: TempDir,
     ca: Option<String>,
+    /// What people typed.
+    typed: Mutex<Vec<String>>,
+    /// What people's programs are told by their environment.
+    pub env: Vec<(&'static str, String)>,
 }
 
 /// A publish that waits for people.
@@ -169,6 +174,8 @@ impl<R> Team<R> {
             maintainers,
             folder,
             ca,
+            typed: Mutex::default(),
+            env: Vec::new(),
         };
         let invite = fs::read_to_string(team.daemon.invite_path())?;
         team.enroll(&team.admin, invite.trim()).await?;
@@ -211,9 +218,54 @@ impl<R> Team<R> {
     ) -> anyhow::Result<Output> {
         let mut all = self.at(person);
         all.extend_from_slice(env);
+        let typed = self.typed.lock();
+        typed
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(args.join(" "));
         self.daemon
             .countersign(args, &all, self.folder.path(), COMMAND)
             .await
+    }
+
+    /// As [`Team::run`], of a line as people type it in a shell.
+    pub async fn type_in(
+        &self,
+        person: &Person,
+        line: &str,
+        env: &[(&str, &str)],
+    ) -> anyhow::Result<Output> {
+        let bins = self.daemon.bins.countersign.parent().context("a folder")?;
+        let path = std::env::var("PATH").unwrap_or_default();
+        let path = format!("{}:{path}", bins.display());
+        let mut all = self.at(person);
+        all.push(("PATH", &path));
+        all.extend_from_slice(env);
+        crate::run("sh", &["-c", line], &all, self.folder.path(), COMMAND).await
+    }
+
+    /// All that people typed so far, without the program's name.
+    pub fn typed(&self) -> Vec<String> {
+        let typed = self.typed.lock();
+        typed.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A further person, invited by the admin with these rights.
+    pub async fn hire(&self, name: &str, rights: &[&str]) -> anyhow::Result<Person> {
+        let person = self.with_home(name, name);
+        let words = [&["--json", "admin", "invite", name], rights].concat();
+        let out = self.admin(&words).await?.ok()?;
+        let invited: Value = serde_json::from_str(&out.stdout)?;
+        self.enroll(&person, invited["invite"].as_str().context("an invite")?)
+            .await?;
+        Ok(person)
+    }
+
+    /// A person at another machine, with nothing on it yet.
+    pub fn with_home(&self, name: &str, home: &str) -> Person {
+        Person {
+            name: name.into(),
+            home: self.folder.path().join(home),
+        }
     }
 
     /// As [`Team::run`], with what it prints in a file too, while it still runs.
@@ -239,6 +291,7 @@ impl<R> Team<R> {
             ("COUNTERSIGN_BROKER", self.daemon.url.as_str()),
         ];
         all.extend(self.pinned());
+        all.extend(self.env.iter().map(|(name, value)| (*name, value.as_str())));
         all
     }
 
@@ -269,7 +322,8 @@ impl<R> Team<R> {
         anyhow::bail!("no code is taken")
     }
 
-    async fn enroll(&self, person: &Person, invite: &str) -> anyhow::Result<()> {
+    /// Enrols a person who has an invite.
+    pub async fn enroll(&self, person: &Person, invite: &str) -> anyhow::Result<()> {
         fs::create_dir_all(&person.home)?;
         let totp = person.totp();
         self.run(

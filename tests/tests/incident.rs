@@ -126,7 +126,10 @@ async fn attack_52_one_admin_stops_everything_and_nothing_leaves_until_two_have_
         .answer(&waiting, Decision::Approve, &waiting.match_code, None);
     assert_eq!(answer.await.unwrap().code(), Some(Code::Denied));
     let token = small.id_token().await.unwrap();
-    let refused = small.open_raw(&token, &[soon.clone()]).await.unwrap();
+    let refused = small
+        .open_raw(&token, std::slice::from_ref(&soon))
+        .await
+        .unwrap();
     assert_eq!(refused.code(), Some(Code::Frozen), "{}", refused.text);
     let late = Device::enroll(&small.daemon, &eve).await;
     assert!(late.is_err(), "an invite that nobody had used is gone");
