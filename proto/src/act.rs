@@ -3,7 +3,7 @@
 use crate::{
     api::{InviteRequest, Invited, SecondFactor, TokenLine, TokenName},
     digest::Digest,
-    ids::{GroupName, PersonId, RegistryId},
+    ids::{GroupName, PackageName, PersonId, RegistryId, VersionText},
     time::UnixTime,
 };
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,8 @@ pub enum Act {
     RemoveToken(TokenName),
     /// Gives the vault a fresh data key, and writes everything anew under it.
     Rekey,
+    /// Marks a version at its registry as one that nobody should choose, or takes the mark away.
+    Withdraw(Withdrawal),
     /// Puts another policy in force. The broker asks for it when it reads one that allows more.
     Policy {
         /// SHA-256 of the document.
@@ -55,6 +57,36 @@ pub struct TokenPlace {
     /// When the registry lets it expire, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<UnixTime>,
+}
+
+/// A version that is withdrawn: yanked, deprecated. Its bytes stay where they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Withdrawal {
+    /// The registry.
+    pub registry: RegistryId,
+    /// The package.
+    pub package: PackageName,
+    /// The version.
+    pub version: VersionText,
+    /// What users are told, where the registry shows such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The mark is taken away again.
+    #[serde(default)]
+    pub undo: bool,
+}
+
+impl Withdrawal {
+    /// `npm:@acme/left@1.4.2`
+    pub fn name(&self) -> String {
+        format!("{}:{}@{}", self.registry, self.package, self.version)
+    }
+
+    /// `npm:@acme/left`
+    pub fn package_key(&self) -> String {
+        format!("{}:{}", self.registry, self.package)
+    }
 }
 
 impl Act {
@@ -80,6 +112,11 @@ impl Act {
             Self::RotateToken(at) => format!("rotate token {}:{}", at.registry, at.scope),
             Self::RemoveToken(at) => format!("remove token {}:{}", at.registry, at.scope),
             Self::Rekey => "re-key the vault".to_owned(),
+            Self::Withdraw(what) if what.undo => format!("offer {} again", what.name()),
+            Self::Withdraw(what) => match &what.message {
+                None => format!("withdraw {}", what.name()),
+                Some(message) => format!("withdraw {}: {message}", what.name()),
+            },
             Self::Policy { digest } => format!("policy {digest}"),
         }
     }

@@ -1,6 +1,7 @@
 //! The JSON of an incident: everything is stopped, and what was published is looked through.
 
 use crate::{
+    act::Withdrawal,
     answer::Factor,
     api::{Mode, StateName},
     digest::Digest,
@@ -157,6 +158,41 @@ pub struct RegistryLine {
     /// Its web pages, where the configuration names them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub web: Option<String>,
+}
+
+/// One line of `GET /v1/admin/withdrawals`: what admins agreed to withdraw.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WithdrawalLine {
+    /// What.
+    pub withdrawal: Withdrawal,
+    /// Who asked.
+    pub by: PersonId,
+    /// Who agreed.
+    pub confirmed: Vec<PersonId>,
+    /// When.
+    pub agreed: UnixTime,
+    /// What became of it.
+    pub state: WithdrawalState,
+    /// Calls so far.
+    pub attempts: u32,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<String>,
+    /// When it ended; absent: it waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<UnixTime>,
+}
+
+/// What became of a withdrawal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WithdrawalState {
+    /// The broker is at it.
+    Waiting,
+    /// The registry shows it.
+    Done,
+    /// It does not, and the broker has given up.
+    Failed,
 }
 
 /// `POST /v1/admin/panic` stopped everything, and no two admins have thawed it since.

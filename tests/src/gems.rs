@@ -200,6 +200,25 @@ async fn serve(
             }
         };
     }
+    if method == Method::DELETE && uri.path() == "/api/v1/gems/yank" {
+        if !key {
+            return page(401, "Access Denied. Please sign up for an account");
+        }
+        let form: Vec<_> = url::form_urlencoded::parse(&body).collect();
+        let of = |name: &str| {
+            form.iter()
+                .find(|(n, _)| n == name)
+                .map(|(_, v)| v.as_ref())
+        };
+        let before = inner.gems.len();
+        inner.gems.retain(|(g, _)| {
+            of("gem_name") != Some(g.name.as_str()) || of("version") != Some(g.version.as_str())
+        });
+        return match inner.gems.len() {
+            n if n < before => page(200, "Successfully deleted gem"),
+            _ => page(404, "This rubygem could not be found."),
+        };
+    }
     if let Some(file) = uri.path().strip_prefix("/gems/") {
         let found = inner.gems.iter().find(|(gem, _)| gem.file_name() == file);
         return found.map_or_else(

@@ -231,7 +231,8 @@ impl Drop for Proxy {
 
 /// Whether a request begins here.
 fn begins(piece: &[u8]) -> bool {
-    writes(piece) || piece.starts_with(b"GET ") || piece.starts_with(b"HEAD ")
+    let bare: [&[u8]; 3] = [b"GET ", b"HEAD ", b"DELETE "];
+    writes(piece) || bare.iter().any(|method| piece.starts_with(method))
 }
 
 /// Whether a request with a body begins here.

@@ -386,6 +386,20 @@ async fn a_bad_release() {
     ok(walk.run(&team, robin, line, &put).await);
     let line = "robin$ countersign verify FILE";
     ok(walk.run(&team, robin, line, &[("FILE", &file)]).await);
+    let line = "robin$ countersign admin yank npm @acme/left 1.0.0 --message 'broken: use 1.0.1'";
+    ok(walk.run(&team, robin, line, &[]).await);
+    let id = act(&team).await;
+    let line = "dora$ countersign admin confirm ACT";
+    let yanked = ok(walk.run(&team, &dora, line, &[("ACT", &id)]).await);
+    assert!(yanked.stdout.contains("the registry shows it"), "{yanked}");
+    let shown = team.registry.package(LEFT).await.unwrap().unwrap();
+    assert_eq!(
+        shown["versions"]["1.0.0"]["deprecated"],
+        "broken: use 1.0.1"
+    );
+    let line = "robin$ countersign admin yank --list";
+    let list = ok(walk.run(&team, robin, line, &[]).await);
+    assert!(list.stdout.contains("confirmed by dora"), "{list}");
     for (who, line) in [
         (robin, "robin$ countersign admin thaw npm:@acme/left"),
         (&dora, "dora$ countersign admin thaw npm:@acme/left"),

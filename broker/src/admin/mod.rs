@@ -24,3 +24,4 @@ pub mod reminders;
 pub mod restored;
 pub mod signed;
 pub mod tokens;
+pub mod withdraw;

@@ -723,6 +723,44 @@ pub enum Event {
         /// By whom.
         by: PersonId,
     },
+    /// Admins agreed that a version is marked at its registry as one that nobody should choose, or no more.
+    WithdrawalAgreed {
+        /// `npm:@acme/left@1.4.2`
+        #[serde(serialize_with = "plain")]
+        name: String,
+        /// Whether the mark is taken away.
+        undo: bool,
+        /// Who asked.
+        by: PersonId,
+        /// Who agreed.
+        confirmed: Vec<PersonId>,
+    },
+    /// The call leaves for the registry.
+    WithdrawalSent {
+        /// `npm:@acme/left@1.4.2`
+        #[serde(serialize_with = "plain")]
+        name: String,
+        /// Whether the mark is taken away.
+        undo: bool,
+        /// Which try, from 1.
+        attempt: u32,
+    },
+    /// The registry shows it.
+    WithdrawalDone {
+        /// `npm:@acme/left@1.4.2`
+        #[serde(serialize_with = "plain")]
+        name: String,
+        /// Whether the mark was taken away.
+        undo: bool,
+    },
+    /// The registry refused it, or did not show it in time.
+    WithdrawalFailed {
+        /// `npm:@acme/left@1.4.2`
+        #[serde(serialize_with = "plain")]
+        name: String,
+        /// Whether the mark was to be taken away.
+        undo: bool,
+    },
     /// An admin stopped everything: nothing is released, and all that was open ends.
     EverythingStopped {
         /// Who.

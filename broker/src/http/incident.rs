@@ -4,7 +4,7 @@ use super::{
     api::{Done, encode, unsigned, whole},
     routes::Call,
 };
-use crate::admin::{incident, panic as stopper};
+use crate::admin::{incident, panic as stopper, withdraw};
 use proto::{stop::PanicRequest, time::UnixTime};
 
 /// Stops everything. Whoever goes away in the middle stops it half way no more than a crash does.
@@ -28,4 +28,9 @@ pub(super) async fn published(call: Call) -> Done {
 /// The configured registries.
 pub(super) async fn registries(call: Call) -> Done {
     encode(Ok(incident::registries(&call.desk)))
+}
+
+/// What was withdrawn.
+pub(super) async fn withdrawals(call: Call) -> Done {
+    encode(withdraw::list(&call.desk))
 }

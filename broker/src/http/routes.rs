@@ -226,6 +226,8 @@ routes! {
         "What left the broker `since` then, with who asked and who approved, newest first.";
     GET    "/v1/admin/registries" Admin incident::registries:
         "The configured registries.";
+    GET    "/v1/admin/withdrawals" Admin incident::withdrawals:
+        "What admins agreed to withdraw at registries, and what became of it.";
     GET    "/v1/admin/watch" Admin watched::report:
         "What registries serve, against what was published here.";
     POST   "/v1/admin/watch" Admin watched::now:

@@ -106,6 +106,7 @@ pub const TABLES: [(&str, Proof); 68] = [
     ("tree", Bare),
     ("unseal-change", Mac),
     ("unseen", Bare),
+    ("withdrawal", Mac),
 ];
 
 /// Checks one row; returns what it proved. The vault is open.

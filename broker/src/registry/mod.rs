@@ -17,6 +17,7 @@ mod proof;
 pub mod pypi;
 pub mod rubygems;
 mod upstream;
+pub mod withdraw;
 
 #[cfg(test)]
 mod fake;

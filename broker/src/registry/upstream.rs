@@ -6,6 +6,7 @@
 
 use super::{
     Doors, FactorAsk, Fetched, Keep, Proof, Publish, SecondFactor, StageId, Staging, Trial,
+    withdraw::Withdraw,
 };
 use crate::secret::Secret;
 use proto::{
@@ -165,6 +166,11 @@ pub trait Upstream: Send + Sync {
     /// Its own second factor, where that can be handed over to people.
     fn second_factor(&self) -> Option<&dyn SecondFactor> {
         None
+    }
+
+    /// How versions are marked as ones that nobody should choose; otherwise what a person does instead.
+    fn withdraw(&self) -> Result<&dyn Withdraw, &'static str> {
+        Err("this protocol has no call for that; look at what the server itself offers")
     }
 
     /// Its stages, where a publish goes by way of one.

@@ -119,6 +119,10 @@ pub(crate) async fn serve(config: Config, path: PathBuf) -> Result<()> {
     tasks.spawn(rounds::keep_backups(Arc::clone(&desk), stopping.clone()));
     tasks.spawn(rounds::keep_rekeying(Arc::clone(&desk), stopping.clone()));
     tasks.spawn(rounds::keep_watching(Arc::clone(&desk), stopping.clone()));
+    tasks.spawn(rounds::keep_withdrawing(
+        Arc::clone(&desk),
+        stopping.clone(),
+    ));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(listen = %config.listen.get_ref(), sealed = desk.vault.is_sealed(), "serving");
 

@@ -1,7 +1,7 @@
 //! What the broker does again and again by itself.
 
 use broker::{
-    admin::{anchor, clock, custody::rekey, gate, invites, panic, reminders, tokens},
+    admin::{anchor, clock, custody::rekey, gate, invites, panic, reminders, tokens, withdraw},
     backup::folder,
     desk::{Desk, Fault},
     publish::{archive, close, confirm, deposit, fetch, outbox, pushes, ring, settle, unseen},
@@ -97,6 +97,22 @@ pub(super) async fn keep_watching(desk: Arc<Desk>, mut stop: watch::Receiver<boo
             if let Err(why) = round::round(&desk, None).await {
                 tracing::error!(%why, "a round of the watch failed");
             }
+        }
+    };
+    tokio::select! {
+        _ = stop.changed() => {}
+        () = work => {}
+    }
+}
+
+/// Tells registries what admins agreed to withdraw. A call that is cut off by the stop is made again.
+pub(super) async fn keep_withdrawing(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
+    let work = async {
+        loop {
+            if let Err(why) = withdraw::sweep(&desk, desk.world.now()).await {
+                tracing::error!(%why, "withdrawing failed");
+            }
+            tokio::time::sleep(SWEEP).await;
         }
     };
     tokio::select! {

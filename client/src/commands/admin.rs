@@ -34,6 +34,7 @@ mod restored;
 mod stages;
 mod token;
 mod watch;
+mod yank;
 
 /// What an admin does.
 #[derive(clap::Subcommand)]
@@ -81,6 +82,8 @@ Your own login at the registry rejects one: npm stage reject <STAGE>.")]
     Thaw(ThawArgs),
     /// Stop everything at once: freeze all, end all that is open, list what was published, say what to rotate
     Panic(panic::PanicArgs),
+    /// Mark a version at its registry as one that nobody should choose, by two admins: deprecate, yank
+    Yank(yank::YankArgs),
     /// What was published in a time, by whose wish and word, and what to rotate where; stops nothing
     Incident(incident::IncidentArgs),
     /// What registries serve, against what was published through the broker
@@ -222,6 +225,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         Command::Freeze(args) => freeze(context, args).await,
         Command::Thaw(args) => thaw(context, args).await,
         Command::Panic(args) => panic::run(context, args).await,
+        Command::Yank(args) => yank::run(context, args).await,
         Command::Incident(args) => incident::run(context, &args).await,
         Command::Watch(args) => watch::run(context, args).await,
         Command::Doctor(args) => doctor::run(context, args).await,

@@ -9,6 +9,7 @@ use crate::{
             self,
             prove::{self, Given},
         },
+        withdraw,
     },
     audit::event::Event,
     desk::{Desk, Fault},
@@ -89,6 +90,11 @@ pub(super) fn of(
         }
         Act::Rekey => {
             (effect.batch, effect.events) = rekey::begin(desk, by()?, batch, now)?;
+        }
+        Act::Withdraw(what) => {
+            let confirmed = stored.confirmed.iter().map(|c| c.person.clone()).collect();
+            let agreed = (by()?, confirmed);
+            (effect.batch, effect.events) = withdraw::put(desk, what, agreed, batch, now).await?;
         }
         Act::Policy { .. } => {
             let document = stored.document.as_deref();

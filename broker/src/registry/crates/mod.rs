@@ -10,6 +10,7 @@ mod inspect;
 mod manifest;
 mod prove;
 mod upstream;
+mod withdraw;
 
 pub use body::CrateError;
 pub use index::path as index_path;

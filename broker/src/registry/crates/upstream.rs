@@ -39,11 +39,11 @@ const SETTINGS_PAUSE: Duration = Duration::from_secs(5);
 
 /// One cargo registry.
 pub struct Crates {
-    client: Client,
+    pub(super) client: Client,
     /// The sparse index, with a slash at its end.
     index: Url,
     /// The API's root, with a slash at its end.
-    api: Url,
+    pub(super) api: Url,
     /// What this registry is called in manifests.
     own: Vec<String>,
     downloads: Downloads,
@@ -329,9 +329,13 @@ impl Upstream for Crates {
     ) -> BoxFuture<'a, Sent> {
         Box::pin(self.send(publish, token, within))
     }
+
+    fn withdraw(&self) -> Result<&dyn registry::withdraw::Withdraw, &'static str> {
+        Ok(self)
+    }
 }
 
-async fn judged(reply: Response, token: &Secret<String>) -> Sent {
+pub(super) async fn judged(reply: Response, token: &Secret<String>) -> Sent {
     let reason = reply.status().canonical_reason();
     let status = reply.status().as_u16();
     let refused = |said: &str| Sent::Refused {

@@ -15,6 +15,7 @@ mod stage;
 mod tarball;
 mod told;
 mod upstream;
+mod withdraw;
 
 pub mod name;
 

@@ -337,6 +337,10 @@ impl Upstream for Npm {
         Some(self)
     }
 
+    fn withdraw(&self) -> Result<&dyn registry::withdraw::Withdraw, &'static str> {
+        Ok(self)
+    }
+
     fn staging(&self) -> Option<&dyn Staging> {
         (self.via == Via::Stage).then_some(self)
     }

@@ -283,6 +283,12 @@ impl Upstream for Oci {
         })
     }
 
+    fn withdraw(&self) -> Result<&dyn registry::withdraw::Withdraw, &'static str> {
+        Err(
+            "a container registry has no such mark: push the good image under the tag, by a request; whoever pulls by digest still gets the bad one",
+        )
+    }
+
     fn whoami<'a>(
         &'a self,
         token: &'a Secret<String>,

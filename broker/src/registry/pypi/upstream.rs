@@ -280,6 +280,12 @@ impl Upstream for PyPi {
         Box::pin(self.file(package, version, file, keep, token))
     }
 
+    fn withdraw(&self) -> Result<&dyn registry::withdraw::Withdraw, &'static str> {
+        Err(
+            "PyPI lets only a person do that: its website, the project's Releases page, Options, Yank",
+        )
+    }
+
     fn whoami<'a>(&'a self, _: &'a Secret<String>) -> BoxFuture<'a, Result<Account, ReadError>> {
         // The upload protocol has no such question.
         Box::pin(async { Ok(Account::CannotAsk) })

@@ -9,6 +9,7 @@ mod index;
 mod inspect;
 mod prove;
 mod upstream;
+mod withdraw;
 
 pub use inspect::GemFileError;
 pub use upstream::RubyGems;

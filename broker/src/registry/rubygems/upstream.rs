@@ -190,6 +190,10 @@ impl Upstream for RubyGems {
     fn second_factor(&self) -> Option<&dyn SecondFactor> {
         Some(self)
     }
+
+    fn withdraw(&self) -> Result<&dyn registry::withdraw::Withdraw, &'static str> {
+        Ok(self)
+    }
 }
 
 /// Adds the key. gem sends it as it is, without a scheme. `None` when it cannot stand in a header.
@@ -209,7 +213,7 @@ fn sensitive(
 }
 
 /// The registry's word is plain text. Whatever it is, the index decides.
-async fn judged(reply: Response, token: &Secret<String>) -> Sent {
+pub(super) async fn judged(reply: Response, token: &Secret<String>) -> Sent {
     let status = reply.status().as_u16();
     let refused = |said: &str| Sent::Refused {
         status,

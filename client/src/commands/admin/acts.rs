@@ -1,6 +1,6 @@
 //! `admin acts`, `confirm` and `veto`: what one admin asks for and another one agrees to.
 
-use super::custody;
+use super::{custody, yank};
 use crate::{
     commands::devices::Code,
     context::{Context, Device},
@@ -148,6 +148,9 @@ pub(super) async fn confirm(context: &Context, args: ConfirmArgs) -> Result<(), 
             harmless(&invited.invite),
             harmless(&invited.link)
         );
+    }
+    if let (true, Act::Withdraw(what)) = (acted.done, &act.act) {
+        return yank::settled(context, &device, what).await;
     }
     told(context, &acted, &value, &text)?;
     if acted.done && act.act.about().is_some() {

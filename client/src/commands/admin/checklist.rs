@@ -26,7 +26,7 @@ const KINDS: [(&str, &[&str]); 7] = [
             "npm's website, Access Tokens: delete every token but the new one; `npm token list` and `npm token revoke` need your own login and a code",
             "npm's website, the package's Settings: no trusted publisher but your own, `Require two-factor authentication and disallow tokens` where you stage",
             "npm's website, the package's maintainers, and your own two-factor and recovery codes",
-            "a bad version: `npm deprecate` with your own login, or within 72 hours `npm unpublish`; its number is never free again",
+            "a bad version: countersign admin yank REGISTRY PACKAGE VERSION --message TEXT (npm deprecate); `npm unpublish` is for 72 hours and your own login; its number is never free again",
         ],
     ),
     (
@@ -42,7 +42,7 @@ const KINDS: [(&str, &[&str]); 7] = [
         &[
             "the registry's website, Account Settings, API Tokens: revoke every token",
             "the registry's website, the crate's Settings: owners (teams are the forge's, and whoever takes the forge takes them), trusted publishing",
-            "a bad version: `cargo yank` with your own token; its number is never free again",
+            "a bad version: countersign admin yank REGISTRY CRATE VERSION, if the stored token may yank; its number is never free again",
         ],
     ),
     (
@@ -50,7 +50,7 @@ const KINDS: [(&str, &[&str]); 7] = [
         &[
             "RubyGems' website, Settings, API Keys: delete every key; your own multi-factor device and recovery codes",
             "RubyGems' website, the gem's owners and trusted publishers",
-            "a bad version: `gem yank` with your own key; the registry takes it for versions of 30 days at most",
+            "a bad version: countersign admin yank REGISTRY GEM VERSION, if the stored key may yank; the registry takes it for versions of 30 days at most",
         ],
     ),
     (

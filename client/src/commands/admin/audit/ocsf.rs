@@ -41,6 +41,8 @@ impl Class {
             | "request-cancelled"
             | "published"
             | "frozen"
+            | "everything-stopped"
+            | "withdrawal-done"
             | "thawed"
             | "unseal-method-changed" => Self::Entity(3),
             _ if is_alarm(kind) => Self::Finding,

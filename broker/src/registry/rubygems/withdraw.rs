@@ -1,0 +1,106 @@
+//! `gem yank`: one call for each platform of a version. What is yanked is gone from the index, and does not come back.
+
+use super::upstream::{RubyGems, judged, keyed};
+use crate::{
+    registry::{
+        BoxFuture, ReadError, Sent, Upstream as _,
+        withdraw::{Mark, Withdraw},
+    },
+    secret::Secret,
+};
+use reqwest::{StatusCode, header::CONTENT_TYPE};
+use std::{collections::BTreeSet, time::Duration};
+
+impl RubyGems {
+    async fn yank(&self, mark: Mark<'_>, token: &Secret<String>, within: Duration) -> Sent {
+        let Ok(shown) = self.shows(mark.package, Some(token)).await else {
+            return Sent::Unclear;
+        };
+        let files = shown.versions.get(mark.version).into_iter().flatten();
+        let stem = format!("{}-{}", mark.package, mark.version);
+        let platforms: BTreeSet<_> = files
+            .filter_map(|file| {
+                let rest = file.name.as_deref()?.strip_prefix(&stem)?;
+                let platform = rest.strip_suffix(".gem")?;
+                Some(platform.strip_prefix('-').unwrap_or("ruby").to_owned())
+            })
+            .collect();
+        for platform in platforms {
+            match self.yank_one(mark, &platform, token, within).await {
+                Sent::Accepted => {}
+                other => return other,
+            }
+        }
+        Sent::Accepted
+    }
+
+    async fn yank_one(
+        &self,
+        mark: Mark<'_>,
+        platform: &str,
+        token: &Secret<String>,
+        within: Duration,
+    ) -> Sent {
+        let Ok(address) = self.base.join("api/v1/gems/yank") else {
+            return Sent::Unclear;
+        };
+        let form = url::form_urlencoded::Serializer::new(String::new())
+            .append_pair("gem_name", mark.package.as_str())
+            .append_pair("version", mark.version.as_str())
+            .append_pair("platform", platform)
+            .finish();
+        let request = self
+            .client
+            .delete(address)
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .timeout(within)
+            .body(form);
+        let Some(request) = keyed(request, token) else {
+            return Sent::Unclear;
+        };
+        match request.send().await {
+            Ok(reply) if reply.status() == StatusCode::UNAUTHORIZED => Sent::Refused {
+                status: 401,
+                said: "the key may not yank, or wants a code: gem yank, with your own key"
+                    .to_owned(),
+            },
+            Ok(reply) => judged(reply, token).await,
+            Err(_) => Sent::Unclear,
+        }
+    }
+}
+
+impl Withdraw for RubyGems {
+    fn undoes(&self) -> bool {
+        false
+    }
+
+    fn tells(&self) -> bool {
+        false
+    }
+
+    fn shows_mark<'a>(
+        &'a self,
+        mark: Mark<'a>,
+        token: Option<&'a Secret<String>>,
+    ) -> BoxFuture<'a, Result<Option<bool>, ReadError>> {
+        Box::pin(async move {
+            let shown = self.shows(mark.package, token).await?;
+            // What is yanked is not shown; that it was there is known from when it was asked for.
+            let there = shown
+                .versions
+                .get(mark.version)
+                .is_some_and(|f| !f.is_empty());
+            Ok(Some(!there))
+        })
+    }
+
+    fn send_mark<'a>(
+        &'a self,
+        mark: Mark<'a>,
+        token: &'a Secret<String>,
+        within: Duration,
+    ) -> BoxFuture<'a, Sent> {
+        Box::pin(self.yank(mark, token, within))
+    }
+}
