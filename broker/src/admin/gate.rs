@@ -118,7 +118,7 @@ pub async fn ask(
         return done(desk, &stored, given.as_ref(), (spent, Vec::new()), now).await;
     }
     // Whatever is wrong with it is said now, and costs no code: nothing is spent until it is stored.
-    effect::of(desk, &stored, given.as_ref(), Batch::new(), now)?;
+    effect::of(desk, &stored, given.as_ref(), Batch::new(), now).await?;
     let id = hex(&desk.world.random::<ID_BYTES>().map_err(Fault::from)?);
     if let Some(given) = &given {
         let sealed = (desk.vault).seal_row(&binding(&id), given.token().expose().as_bytes());

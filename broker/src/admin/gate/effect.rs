@@ -42,7 +42,7 @@ pub(super) struct Effect {
 }
 
 /// Prepares it, by what is there now; `batch` holds what it spends.
-pub(super) fn of(
+pub(super) async fn of(
     desk: &Desk,
     stored: &Stored,
     given: Option<&Given>,
@@ -135,13 +135,13 @@ pub(super) async fn done(
     now: UnixTime,
 ) -> Result<Acted, Refusal> {
     for _ in 1..TRIES {
-        let effect = of(desk, stored, given, before.0.clone(), now)?;
+        let effect = of(desk, stored, given, before.0.clone(), now).await?;
         match committed(desk, effect, before.1.clone(), now).await {
             Err(Refusal::Fault(Fault::Conflict(TOKEN, _))) => {}
             other => return other,
         }
     }
-    let effect = of(desk, stored, given, before.0, now)?;
+    let effect = of(desk, stored, given, before.0, now).await?;
     committed(desk, effect, before.1, now).await
 }
 
