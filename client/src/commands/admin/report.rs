@@ -27,7 +27,7 @@ use std::{
 /// Most entries of the log that a report reads.
 const ENTRIES_MAX: usize = 200_000;
 /// Types of events that change who may do what.
-const CHANGES: [&str; 35] = [
+const CHANGES: [&str; 40] = [
     "policy-loaded",
     "act-asked",
     "act-confirmed",
@@ -57,6 +57,11 @@ const CHANGES: [&str; 35] = [
     "frozen-by-broker",
     "thaw-asked",
     "thawed",
+    "everything-stopped",
+    "invite-ended",
+    "withdrawal-agreed",
+    "withdrawal-done",
+    "withdrawal-failed",
     "sealed",
     "share-key-set",
     "unseal-method-asked",
