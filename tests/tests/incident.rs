@@ -18,9 +18,10 @@ use stand::{
     killed::Killer,
     parts::{Issuer, Verdaccio, github_claims},
     people::publish_document,
+    proxy::{Fault, Proxy},
     until,
 };
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 const PANIC: &str = "/v1/admin/panic";
 
@@ -287,4 +288,40 @@ async fn everything_is_stopped_while_sealed_too_and_everybody_is_told() {
     })
     .await
     .unwrap();
+}
+
+#[tokio::test]
+async fn attack_42_52_what_is_on_its_way_when_everything_stops_is_read_back_and_told_as_it_is() {
+    let registry = Verdaccio::start().await.unwrap();
+    let proxy = Proxy::start(&registry.url).await.unwrap();
+    let small = Small::over(&proxy.url, &registry.token, api::POLICY).await;
+    let small = small.unwrap();
+    let (packed, job) = asked(&small, "@acme/out").await;
+    small.approve(&job).await.unwrap();
+    let credential = job.credential().await.unwrap();
+    // The registry takes it at once, and its answer is on its way for some seconds.
+    let call = "PUT /@acme%2fout";
+    proxy.arm(call, Fault::Delay(Duration::from_secs(5)));
+    let (sent, told) = tokio::join!(put(&small, &packed, &credential), async {
+        while proxy.watched(call).is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic(&small.robin).await.json()
+    });
+    assert_eq!(
+        (&told["ended"], &told["credentials"]),
+        (&json!(0), &json!(1))
+    );
+    assert_eq!(told["sending"][0]["name"], "npm:@acme/out@1.0.0", "{told}");
+    assert_eq!(told["sending"][0]["request"], job.id.to_string());
+    // It had left: the registry has it, the record says so, and the client is told the truth.
+    small.until(&job, "published").await.unwrap();
+    assert!(sent.good(), "{}", sent.text);
+    let shown = registry.integrity("@acme/out", "1.0.0").await.unwrap();
+    assert!(shown.is_some());
+    let path = "/v1/admin/published?since=0";
+    let page = small.robin.call("GET", path, &Value::Null).await.unwrap();
+    let page: Value = page.ok().unwrap();
+    assert_eq!(page["requests"][0]["state"], "published", "{page}");
+    assert_eq!(proxy.watched(call).len(), 1, "and nothing is sent again");
 }
