@@ -57,6 +57,10 @@ pub struct Metrics {
     pub tokens_rotate_soon: Gauge,
     /// The same, now.
     pub tokens_rotate_now: Gauge,
+    /// Registry tokens that are no more here, and may still be good at their registry.
+    pub tokens_to_revoke: Gauge,
+    /// Stored tokens of which nobody said that they are nowhere else.
+    pub tokens_not_emptied: Gauge,
     /// Backups that the broker did not get made by itself.
     pub backups_failed: Counter,
     /// When the newest backup was taken, in seconds since 1970.
@@ -111,6 +115,14 @@ impl Default for Metrics {
             "tokens_rotate_now",
             "Registry tokens at 90 % of their allowed age, expired, or seen by a job: countersign admin token list",
         );
+        let tokens_to_revoke = gauge(
+            "tokens_to_revoke",
+            "Registry tokens that were destroyed here and may still be good: countersign admin token list",
+        );
+        let tokens_not_emptied = gauge(
+            "tokens_not_emptied",
+            "Registry tokens of which no admin said that they are nowhere else: countersign admin token emptied",
+        );
         let backup_taken = gauge(
             "backup_taken_seconds",
             "When the newest backup was taken, in seconds since 1970; 0: none is known",
@@ -137,6 +149,8 @@ impl Default for Metrics {
             watch_blind,
             tokens_rotate_soon,
             tokens_rotate_now,
+            tokens_to_revoke,
+            tokens_not_emptied,
             backups_failed,
             backup_taken,
             restored,

@@ -57,6 +57,9 @@ pub struct TokenPlace {
     /// When the registry lets it expire, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<UnixTime>,
+    /// Whether whoever asks says that the token is nowhere else any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub emptied: bool,
 }
 
 /// A version that is withdrawn: yanked, deprecated. Its bytes stay where they are.

@@ -286,6 +286,7 @@ impl Direct {
             registry: registry.parse()?,
             scope: "*".into(),
             expires: None,
+            emptied: false,
         };
         self.act(Act::AddToken(place), Some(token)).await?;
         Ok(())

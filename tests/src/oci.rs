@@ -73,7 +73,7 @@ impl DockerRegistry {
             "realm": tokens.url, "service": "test-registry", "issuer": "test-issuer",
             "rootcertbundle": roots,
         }});
-        Self::with(folder, tokens.password.clone(), &auth).await
+        Self::with(folder, tokens.password(), &auth).await
     }
 
     async fn with(folder: TempDir, password: String, auth: &Value) -> anyhow::Result<Self> {
@@ -351,8 +351,7 @@ pub fn layout(folder: &Path, contents: &[&[u8]], kind: &str) -> anyhow::Result<(
 pub struct TokenServer {
     /// Where tokens are asked for: the `realm` of the challenge.
     pub url: String,
-    /// The user's password.
-    pub password: String,
+    password: Arc<Mutex<String>>,
     /// The certificate of the key that it signs with, PEM.
     pub certificate: String,
     /// The scopes that were asked for.
@@ -367,15 +366,16 @@ impl TokenServer {
             rcgen::CertificateParams::new(vec!["tokens.test".to_owned()])?.self_signed(&key)?;
         let chain = vec![STANDARD.encode(certificate.der())];
         let signer = jsonwebtoken::EncodingKey::from_ec_der(&key.serialize_der());
-        let password = random_hex()?;
-        let wanted = basic(USER, &password);
+        let password = Arc::new(Mutex::new(random_hex()?));
+        let known = Arc::clone(&password);
         let scopes = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&scopes);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}/token", listener.local_addr()?);
         let give = move |headers: HeaderMap, Query(query): Query<BTreeMap<String, String>>| {
             let given = headers.get("authorization").and_then(|v| v.to_str().ok());
-            let token = (given == Some(wanted.as_str()))
+            let wanted = known.lock().map(|known| basic(USER, &known));
+            let token = (given == wanted.ok().as_deref())
                 .then(|| token(&signer, &chain, query.get("scope").map(String::as_str)))
                 .and_then(Result::ok);
             if let (Some(scope), Ok(mut seen)) = (query.get("scope"), seen.lock()) {
@@ -396,6 +396,23 @@ impl TokenServer {
             certificate: certificate.pem(),
             scopes,
         })
+    }
+}
+
+impl TokenServer {
+    /// The user's password.
+    pub fn password(&self) -> String {
+        self.password.lock().map_or(String::new(), |p| p.clone())
+    }
+
+    /// From now on the user has another one.
+    pub fn renew(&self) -> anyhow::Result<()> {
+        let next = random_hex()?;
+        let mut password = self.password.lock();
+        if let Ok(password) = &mut password {
+            **password = next;
+        }
+        Ok(())
     }
 }
 

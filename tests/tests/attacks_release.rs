@@ -414,6 +414,7 @@ async fn desk(folder: &Path, clock: Arc<SetClock>, ci: &DeviceKey) -> anyhow::Re
         token: &Secret::new("canary-deploy-key".to_owned()),
         expires: None,
         proof: None,
+        emptied: false,
     };
     let now = desk.world.now();
     let (batch, _) = tokens::add(&desk.vault, &*desk.live, Batch::new(), &wanted, now)?;
@@ -652,6 +653,7 @@ async fn attack_37_a_secret_that_covers_more_than_the_approved_package_is_not_re
         token: &Secret::new("canary-of-all".to_owned()),
         expires: None,
         proof: None,
+        emptied: false,
     };
     let (batch, _) = tokens::add(&desk.vault, &*desk.live, Batch::new(), &all, now).unwrap();
     let own = "deploy-key".parse().unwrap();

@@ -3,6 +3,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::panic,
     reason = "what is missing fails the test, as it should"
 )]
 
@@ -13,11 +14,13 @@ use stand::{
     gems::{Gems, KEY},
     nginx::Nginx,
     oci::{DockerRegistry, TokenServer, USER},
-    parts::Verdaccio,
-    people::{Device, Reply},
+    parts::{Clock, Verdaccio},
+    people::{Device, NO_REGISTRY, Reply},
     python::{Devpi, PyPiServer},
+    team::Team,
 };
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
+use tempfile::TempDir;
 
 const POLICY: &str = r#"
 [[package]]
@@ -203,7 +206,7 @@ async fn docker_registry_tells_by_an_upload_that_is_taken_back() {
     let house = House::over("oci", "oci", &registry.url, &keys).await;
     let place = ("oci", "acme/app");
     assert_eq!(
-        house.put("add-token", place, &tokens.password).await,
+        house.put("add-token", place, &tokens.password()).await,
         "proved"
     );
     house.refuses(place, "canary-wrong-password").await;
@@ -226,4 +229,231 @@ async fn what_nobody_can_be_asked_about_is_said_and_can_be_rotated() {
     }
     let rotated = house.put("rotate-token", ("files", "acme/app"), "canary-second");
     assert_eq!(rotated.await, "unproved");
+}
+
+/// One that is rotated in the broker's own time.
+struct Aged {
+    house: House,
+    clock: Clock,
+    _folder: TempDir,
+}
+
+impl Aged {
+    async fn over(name: &str, kind: &str, url: &str, keys: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let clock = Clock::make(folder.path()).await.unwrap();
+        let builder = clock.env(Daemon::builder());
+        let builder = builder.registry("secrets", "generic", "");
+        let house = House::start(builder.registry_with(name, kind, url, keys)).await;
+        Self {
+            house,
+            clock,
+            _folder: folder,
+        }
+    }
+
+    /// Lets time pass, and waits until so many versions are left.
+    async fn pass(&mut self, seconds: i64, versions: usize) {
+        self.clock
+            .pass(&mut self.house.daemon, seconds)
+            .await
+            .unwrap();
+        for _ in 0..200 {
+            if self.house.tokens().await.len() == versions {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("{:?}", self.house.tokens().await);
+    }
+
+    async fn left(&self) -> Vec<Value> {
+        let left = self.house.admin.get("/v1/admin/tokens/left").await;
+        left.unwrap().ok().unwrap()
+    }
+
+    async fn events(&self, kind: &str) -> Vec<Value> {
+        let path = "/v1/log/export?from=0&limit=1000";
+        let text = match self.house.admin.get(path).await.unwrap().body {
+            Value::String(text) => text,
+            one => one.to_string(),
+        };
+        let lines = text.lines().filter(|l| !l.is_empty());
+        let events = lines.map(|line| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let leaf: Value = serde_json::from_str(line["leaf"].as_str().unwrap()).unwrap();
+            leaf["event"].clone()
+        });
+        events.filter(|e| e["type"] == kind).collect()
+    }
+
+    /// A figure, as soon as it is this.
+    async fn metric(&self, name: &str, want: u64) {
+        let url = format!("{}/metrics", self.house.daemon.operations_url);
+        for _ in 0..100 {
+            let text = stand::http().unwrap().get(&url).send().await.unwrap();
+            let text = text.text().await.unwrap();
+            let line = text.lines().find_map(|l| l.strip_prefix(name)).unwrap();
+            if line.trim().parse() == Ok(want) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("{name} is not {want}");
+    }
+}
+
+#[tokio::test]
+async fn an_old_token_serves_for_an_hour_and_is_an_admins_until_it_is_revoked() {
+    let registry = Verdaccio::start().await.unwrap();
+    let mut aged = Aged::over("npm", "npm", &registry.url, "").await;
+    let place = ("npm", "@acme/*");
+    aged.house.put("add-token", place, &registry.token).await;
+    let next = registry.another_token().await.unwrap();
+    aged.house.put("rotate-token", place, &next).await;
+    let tokens = aged.house.tokens().await;
+    let [old, new] = tokens.as_slice() else {
+        panic!("{tokens:?}");
+    };
+    let hour = old["overlap_until"].as_u64().unwrap() - new["stored"].as_u64().unwrap();
+    assert_eq!(hour, 3600);
+    // Just before, it is there; just after, it is not, and that is told everywhere until somebody did it.
+    aged.pass(3500, 2).await;
+    assert!(aged.left().await.is_empty());
+    aged.pass(3700, 1).await;
+    let left = aged.left().await;
+    assert_eq!((left.len(), &left[0]["version"]), (1, &json!(1)));
+    let print = left[0]["fingerprint"].clone();
+    assert_eq!(print, old["fingerprint"]);
+    let destroyed = aged.events("token-destroyed").await;
+    assert_eq!(destroyed.len(), 1);
+    assert_eq!(destroyed[0]["end"], "open", "{destroyed:?}");
+    aged.metric("countersign_tokens_to_revoke", 1).await;
+    aged.house.daemon.restart().await.unwrap();
+    aged.metric("countersign_tokens_to_revoke", 1).await;
+    let wrong = json!({"fingerprint": "00000000"});
+    let path = "/v1/admin/tokens/revoked";
+    let none = aged.house.admin.post(path, wrong).await.unwrap();
+    assert_eq!(none.code(), "bad-request");
+    let of = json!({"fingerprint": print});
+    let done: Vec<Value> = aged.house.admin.post(path, of).await.unwrap().ok().unwrap();
+    assert_eq!(done.len(), 1);
+    assert!(aged.left().await.is_empty());
+    assert_eq!(aged.events("token-revoked").await[0]["by"], "robin");
+    aged.metric("countersign_tokens_to_revoke", 0).await;
+}
+
+#[tokio::test]
+async fn what_its_registry_does_not_know_any_more_is_nobodys_to_revoke() {
+    // Its password was changed at the registry in time.
+    let tokens = TokenServer::start().await.unwrap();
+    let registry = DockerRegistry::behind(&tokens).await.unwrap();
+    let keys = format!("user = \"{USER}\"\ntoken_url = \"{}\"", tokens.url);
+    let mut aged = Aged::over("oci", "oci", &registry.url, &keys).await;
+    let place = ("oci", "acme/app");
+    aged.house.put("add-token", place, &tokens.password()).await;
+    tokens.renew().unwrap();
+    let rotated = aged
+        .house
+        .put("rotate-token", place, &tokens.password())
+        .await;
+    assert_eq!(rotated, "proved");
+    aged.pass(3700, 1).await;
+    assert_eq!(aged.events("token-destroyed").await[0]["end"], "unknown");
+    assert!(aged.left().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_token_that_another_place_holds_is_nobodys_to_revoke() {
+    let aged = Aged::over("gems", "rubygems", NO_REGISTRY, "").await;
+    // The same token in two places: who revoked it for the one would end the other.
+    for scope in ["one", "two"] {
+        aged.house
+            .put("add-token", ("secrets", scope), "canary-in-two-places")
+            .await;
+    }
+    let remove = json!({"kind": "remove-token", "registry": "secrets", "scope": "one"});
+    let removed = aged.house.admin.act(remove, None).await.unwrap();
+    assert_eq!(removed.body["done"], true, "{}", removed.body);
+    assert!(aged.left().await.is_empty());
+    let remove = json!({"kind": "remove-token", "registry": "secrets", "scope": "two"});
+    aged.house.admin.act(remove, None).await.unwrap();
+    assert_eq!(aged.left().await.len(), 1);
+    // Stored again, it is in use again.
+    aged.house
+        .put("add-token", ("secrets", "one"), "canary-in-two-places")
+        .await;
+    assert!(aged.left().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_stored_token_is_perhaps_elsewhere_until_an_admin_says_that_it_is_not() {
+    let aged = Aged::over("gems", "rubygems", NO_REGISTRY, "").await;
+    let place = ("secrets", "deploy-key");
+    aged.house.put("add-token", place, "canary-first").await;
+    let act =
+        json!({"kind": "add-token", "registry": "secrets", "scope": "other", "emptied": true});
+    let said = aged.house.admin.act(act, Some("canary-other")).await;
+    let said = said.unwrap();
+    assert!(said.body["token"]["emptied"].is_u64(), "{}", said.body);
+    aged.metric("countersign_tokens_not_emptied", 1).await;
+    let tokens = aged.house.tokens().await;
+    let print = &tokens[0]["fingerprint"];
+    assert!(tokens[0].get("emptied").is_none(), "{tokens:?}");
+    let path = "/v1/admin/tokens/emptied";
+    let of = json!({"fingerprint": print});
+    let done: Vec<Value> = aged.house.admin.post(path, of).await.unwrap().ok().unwrap();
+    assert_eq!(done[0]["scope"], "deploy-key");
+    assert!(aged.house.tokens().await[0]["emptied"].is_u64());
+    aged.metric("countersign_tokens_not_emptied", 0).await;
+    let events = aged.events("token-emptied").await;
+    assert_eq!((events.len(), &events[0]["by"]), (1, &json!("robin")));
+}
+
+/// What an admin sees in a terminal: the checklist, the list, the glance and the report.
+#[tokio::test]
+async fn a_terminal_says_what_is_left_to_do_about_tokens() {
+    let team = Team::start().await.unwrap();
+    let shown = async |args: &[&str]| {
+        let out = team.admin(args).await.unwrap();
+        println!("$ countersign {}\n{}", args.join(" "), out.stdout);
+        out.stdout
+    };
+    let list = shown(&["admin", "token", "list"]).await;
+    assert!(list.contains("proved") && list.contains("empty the old places"));
+    let print = list.lines().nth(1).unwrap();
+    let print = print.split_whitespace().nth(2).unwrap().to_owned();
+    let status = shown(&["admin", "status"]).await;
+    assert!(status.contains("of 1 tokens nobody said"), "{status}");
+    let report = shown(&["admin", "report"]).await;
+    assert!(report.contains("nobody said that it is nowhere else"));
+    let checked = team.admin(&["admin", "token", "check", "npm", "*"]).await;
+    let checked = checked.unwrap();
+    assert_eq!(checked.status, Some(0), "{checked}");
+    assert!(checked.stdout.starts_with("proved ("), "{checked}");
+    let file = team.folder().join("new-token");
+    fs::write(&file, "canary-of-the-test").unwrap();
+    let file = file.display().to_string();
+    let args = ["admin", "token", "add", "secrets", "x", "--token-file"];
+    let added = shown(&[&args[..], &[file.as_str()]].concat()).await;
+    assert!(added.contains("cannot be proved without publishing"));
+    for words in [
+        "[ ] the file that it was just read from",
+        ".pypirc",
+        "gh secret list",
+        "token emptied ",
+    ] {
+        assert!(added.contains(words), "{words}");
+    }
+    let unproved = team
+        .admin(&["admin", "token", "check", "secrets", "x"])
+        .await;
+    assert_eq!(unproved.unwrap().status, Some(7));
+    let emptied = shown(&["admin", "token", "emptied", &print]).await;
+    assert!(emptied.contains("npm:* is nowhere but here"), "{emptied}");
+    let one = shown(&["admin", "token", "list", "--not-emptied"]).await;
+    assert!(one.contains("secrets:x") && !one.contains("npm:*"), "{one}");
+    assert!(one.contains("1 of 2 stored"), "{one}");
+    let none = shown(&["admin", "token", "left"]).await;
+    assert!(none.contains("no old token is left"), "{none}");
 }

@@ -418,3 +418,45 @@ async fn admins_hear_of_a_token_that_ages_once_a_step() {
     // Alice, who is no admin, was not rung.
     assert_eq!(hook.so_far().len(), 2);
 }
+
+#[tokio::test]
+async fn admins_hear_of_an_old_token_when_it_is_destroyed_and_every_week_until_it_is_revoked() {
+    const DAY: i64 = 24 * 3600;
+    let dir = TempDir::new().unwrap();
+    let clock = Clock::make(dir.path()).await.unwrap();
+    let hook = Hook::start().await.unwrap();
+    let builder = clock.env(Daemon::builder());
+    let mut small = small_by(builder, &policy(""), &hook).await;
+    webhook(&small.robin, &hook, "robin").await;
+    webhook(&small.alice, &hook, "alice").await;
+    let place = json!({"kind": "add-token", "registry": "secrets", "scope": "deploy-key"});
+    let stored = small.robin.act(place.clone(), Some("canary-old")).await;
+    let stored: Value = stored.unwrap().ok().unwrap();
+    let mut rotate = place;
+    rotate["kind"] = json!("rotate-token");
+    let rotated = small.robin.act(rotate, Some("canary-new")).await;
+    let _: Value = rotated.unwrap().ok().unwrap();
+    // Its hour is over; a day later nobody is told again, and after a week everybody is.
+    for (seconds, told) in [
+        (3700, 1),
+        (DAY, 1),
+        (9 * DAY, 2),
+        (10 * DAY, 2),
+        (17 * DAY, 3),
+    ] {
+        clock.pass(&mut small.daemon, seconds).await.unwrap();
+        let got = hook.got(told).await.unwrap();
+        assert!(got.iter().all(|g| about(g) == "token"), "{seconds}");
+        // A round of the house and of the tokens.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(hook.so_far().len(), told, "{seconds}");
+    }
+    let print = &stored["token"]["fingerprint"];
+    let said = json!({"fingerprint": print});
+    let path = "/v1/admin/tokens/revoked";
+    let revoked = small.robin.call("POST", path, &said).await.unwrap();
+    revoked.ok_status().unwrap();
+    clock.pass(&mut small.daemon, 25 * DAY).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(hook.so_far().len(), 3);
+}

@@ -1,4 +1,5 @@
-//! Tokens that are to be rotated: counted, and told to the admins, once for each step of each version.
+//! Tokens that are to be rotated: counted, and told to the admins, once for each step of each version. And old ones that
+//! are to be revoked at their registries: told again every week.
 //!
 //! If an attacker writes here: the admins are told once more, or not; the list and the metrics do not read these rows.
 
@@ -9,6 +10,7 @@ use crate::{
     notify::About,
     publish::{Refusal, ring},
     store::{Batch, Row, Table},
+    vault::tokens::left,
 };
 use proto::{
     api::{Rotation, TokenLine},
@@ -19,6 +21,10 @@ use std::collections::BTreeMap;
 
 /// `registry:scope`: what was told last.
 const REMINDED: Table = Table("token-reminded");
+/// The row of what is to be revoked at registries; no token's key is without a colon.
+const LEFT: &[u8] = b"left";
+/// Seconds between two reminders of that; the first one is told when the token is destroyed.
+const WEEK: u64 = 7 * 24 * 3600;
 /// Rows read at once.
 const PAGE: usize = 500;
 
@@ -40,7 +46,8 @@ pub async fn sweep(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
     };
     let mut known = reminded(desk)?;
     let (mut soon, mut due) = (0, 0);
-    let (mut batch, mut events) = (Batch::new(), Vec::new());
+    let (mut batch, mut again) = left(desk, known.remove(LEFT), now)?;
+    let mut events = Vec::new();
     for token in present {
         match token.rotation {
             Rotation::Later => {}
@@ -75,7 +82,8 @@ pub async fn sweep(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
     if batch.is_empty() {
         return Ok(());
     }
-    if !events.is_empty() {
+    again |= !events.is_empty();
+    if again {
         batch = ring::notice(desk, batch, About::Token, "", None)?;
     }
     match desk.commit(batch, &events, now).await {
@@ -87,6 +95,24 @@ pub async fn sweep(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
         Err(Fault::Conflict(..)) => Ok(()),
         Err(fault) => Err(fault),
     }
+}
+
+/// Remembers that there is something to revoke, and whether admins are told of it once more.
+fn left(desk: &Desk, row: Option<Row>, now: UnixTime) -> Result<(Batch, bool), Fault> {
+    let batch = Batch::new();
+    let some = !left::all(&desk.vault, &*desk.live)?.is_empty();
+    let told = row.as_ref().and_then(|row| {
+        let bytes = row.value.as_slice().try_into();
+        bytes.map(|b| UnixTime(u64::from_be_bytes(b))).ok()
+    });
+    let value = now.0.to_be_bytes();
+    Ok(match (some, row) {
+        (false, None) => (batch, false),
+        (false, Some(row)) => (batch.delete(REMINDED, LEFT, row.version), false),
+        (true, None) => (batch.create(REMINDED, LEFT, value), false),
+        (true, Some(_)) if told.is_some_and(|told| now < told.after(WEEK)) => (batch, false),
+        (true, Some(row)) => (batch.replace(REMINDED, LEFT, row.version, value), true),
+    })
 }
 
 fn event(token: &TokenLine) -> Event {

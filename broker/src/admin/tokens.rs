@@ -1,5 +1,7 @@
-//! Registry tokens: they go in, and never come out. [`prove`] asks a registry about one.
+//! Registry tokens: they go in, and never come out. [`prove`] asks a registry about one; [`end`] is what becomes of the
+//! old ones.
 
+pub mod end;
 pub mod prove;
 
 use self::prove::Given;
@@ -35,6 +37,7 @@ pub(super) fn put(
         token: &given.token,
         expires: at.expires,
         proof: Some(&given.proof),
+        emptied: at.emptied,
     };
     let (vault, live) = (&desk.vault, &*desk.live);
     let put = if rotates {
@@ -43,6 +46,7 @@ pub(super) fn put(
         tokens::add(vault, live, batch, &wanted, now)
     };
     let (batch, record) = put.map_err(refusal)?;
+    let batch = end::again(desk, batch, &record)?;
     let event = if rotates {
         Event::TokenRotated(facts(&record, by))
     } else {
@@ -90,32 +94,16 @@ pub(super) fn remove(
     name: &TokenName,
     by: &PersonId,
     batch: Batch,
+    now: UnixTime,
 ) -> Result<(Batch, Vec<Event>), Refusal> {
     let scope = scope(&name.scope)?;
-    let (batch, records) =
+    let (batch, gone) =
         tokens::remove(&desk.vault, &*desk.live, batch, &name.registry, &scope).map_err(refusal)?;
-    let events = records
+    let events = gone
         .iter()
-        .map(|r| Event::TokenRemoved(facts(r, by)))
+        .map(|t| Event::TokenRemoved(facts(&t.record, by)))
         .collect();
-    Ok((batch, events))
-}
-
-/// Destroys rotated tokens whose window is over.
-pub async fn destroy_expired(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
-    let (batch, gone) = match tokens::destroy_expired(&desk.vault, &*desk.live, Batch::new(), now) {
-        Ok(found) => found,
-        Err(TokenError::Sealed(_)) => return Ok(()),
-        Err(e) => return Err(fault(e)),
-    };
-    if !gone.is_empty() {
-        for record in &gone {
-            tracing::warn!(registry = %record.registry, scope = record.scope.as_str(), version = record.version,
-                "a rotated token was destroyed here; revoke it at the registry");
-        }
-        desk.commit(batch, &[], now).await?;
-    }
-    Ok(())
+    Ok((end::removed(desk, batch, &gone, now)?, events))
 }
 
 fn scope(text: &str) -> Result<Scope, Refusal> {
@@ -159,6 +147,7 @@ fn line(desk: &Desk, record: &TokenRecord, now: UnixTime) -> TokenLine {
         exposed: record.exposed,
         rotation: Rotation::default(),
         proof: record.proof.clone(),
+        emptied: record.emptied,
     };
     line.rotation = line.rotation(now);
     line

@@ -4,7 +4,7 @@
 use super::reason::{AnswerRefusal, CallerRefusal, DenyCause, FreezeCause, RefusalReason};
 use proto::{
     answer::{Decision, Factor},
-    api::{Mode, ProofOutcome, Rotation},
+    api::{Mode, ProofOutcome, Rotation, TokenEnd},
     digest::Digest,
     ids::{
         ClientKeyId, DeviceId, GroupName, IntentId, PersonId, RegistryId, RequestId, VersionText,
@@ -580,6 +580,27 @@ pub enum Event {
         /// How soon.
         rotation: Rotation,
     },
+    /// A rotated token was destroyed here, its time for requests on their way being over.
+    TokenDestroyed(TokenEnding),
+    /// A token that was destroyed here ended at its registry.
+    TokenEnded(TokenEnding),
+    /// An admin says that a token which was destroyed here is revoked at its registry.
+    TokenRevoked {
+        /// The registry.
+        registry: RegistryId,
+        /// What the token covered.
+        #[serde(serialize_with = "plain")]
+        scope: String,
+        /// Which version of it.
+        version: u64,
+        /// Keyed fingerprint, 8 hex digits.
+        #[serde(serialize_with = "plain")]
+        fingerprint: String,
+        /// Who says so.
+        by: PersonId,
+    },
+    /// An admin says that a stored token is nowhere else any more.
+    TokenEmptied(TokenFacts),
     /// A registry was asked about a stored token.
     TokenChecked(TokenFacts),
     /// A registry does not take a token that was to be stored: it was not.
@@ -877,6 +898,23 @@ pub struct TokenFacts {
     pub proof: Option<ProofOutcome>,
     /// Who acted.
     pub by: PersonId,
+}
+
+/// A token that is no more here, and how it ended at its registry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenEnding {
+    /// The registry.
+    pub registry: RegistryId,
+    /// What the token covered.
+    #[serde(serialize_with = "plain")]
+    pub scope: String,
+    /// Which version of it.
+    pub version: u64,
+    /// Keyed fingerprint, 8 hex digits.
+    #[serde(serialize_with = "plain")]
+    pub fingerprint: String,
+    /// How.
+    pub end: TokenEnd,
 }
 
 /// A leaf as hashed and exported.

@@ -9,7 +9,6 @@ use super::{
 use crate::{
     admin::{
         client_keys as keys, clock, enroll as enrolment, freeze as freezer, log, people as persons,
-        tokens as custody_tokens,
     },
     desk::{Fault, people::Person},
     publish::{
@@ -26,7 +25,7 @@ use http::header;
 use proto::{
     api::{
         AnswerRequest, BrokerStatus, ChallengeRequest, ClientKeyRequest, EnrollRequest,
-        FreezeRequest, OpenRequest, ThawRequest, TokenName, UnsealFirst,
+        FreezeRequest, OpenRequest, ThawRequest, UnsealFirst,
     },
     ids::{ClientKeyId, IntentId, RequestId},
     intent::IntentRequest,
@@ -236,20 +235,9 @@ pub async fn people(call: Call) -> Done {
     encode(persons::list(&call.desk))
 }
 
-/// Stored tokens, without their secrets.
-pub async fn tokens(call: Call) -> Done {
-    encode(custody_tokens::list(&call.desk, call.now))
-}
-
 /// What registries keep aside.
 pub async fn stages(call: Call) -> Done {
     encode(staged::all(&call.desk).await)
-}
-
-/// Asks the registry about a stored token.
-pub async fn check_token(call: Call) -> Done {
-    let name: TokenName = call.json()?;
-    encode(custody_tokens::prove::check(&call.desk, &name, &call.person()?.id, call.now).await)
 }
 
 /// Client keys.

@@ -23,4 +23,5 @@ pub mod reply;
 pub mod routes;
 pub mod seen;
 mod spool;
+mod tokens;
 mod watched;

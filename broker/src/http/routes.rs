@@ -6,7 +6,7 @@ use super::{
     auth::{Arrived, Signatures, Signer},
     backups, channels, custody, incident, inspected, log, own, past,
     reply::Failed,
-    watched,
+    tokens, watched,
 };
 use crate::{desk::Desk, publish::Refusal};
 use axum::{
@@ -204,10 +204,16 @@ routes! {
         "Another admin agrees, with a second factor.";
     GET    "/v1/admin/people" Admin api::people:
         "Everybody who is enrolled.";
-    GET    "/v1/admin/tokens" Admin api::tokens:
+    GET    "/v1/admin/tokens" Admin tokens::list:
         "Stored registry tokens, without their secrets.";
-    POST   "/v1/admin/tokens/check" Admin api::check_token:
+    GET    "/v1/admin/tokens/left" Admin tokens::left:
+        "Tokens that are no more here, and may still be good at their registries.";
+    POST   "/v1/admin/tokens/check" Admin tokens::check:
         "Asks the registry about a stored token, without publishing anything.";
+    POST   "/v1/admin/tokens/revoked" Admin tokens::revoked:
+        "Says that the token of this `fingerprint` is revoked at its registry.";
+    POST   "/v1/admin/tokens/emptied" Admin tokens::emptied:
+        "Says that the token of this `fingerprint` is nowhere else any more.";
     GET    "/v1/admin/stages" Admin api::stages:
         "What registries keep aside, unpublished; without `request`: not made by this broker.";
     GET    "/v1/admin/client-keys" Admin api::client_keys:

@@ -30,7 +30,7 @@ pub enum About {
     Restored,
     /// Somebody's lost factors are to be replaced.
     Recovery,
-    /// A registry token is to be rotated.
+    /// A registry token is to be rotated, or an old one to be revoked.
     Token,
     /// One of the person's own channels was removed.
     Settings,
@@ -75,7 +75,9 @@ impl About {
             }
             Self::Restored => "The broker was put back to an older state: look what was lost.",
             Self::Recovery => "Somebody's lost factors are to be replaced: look who asks for it.",
-            Self::Token => "A registry token is to be rotated: look at the list of tokens.",
+            Self::Token => {
+                "A registry token is to be rotated or revoked: look at the list of tokens."
+            }
             Self::Settings => {
                 "One of your channels was removed: if that was not you, look at your devices."
             }

@@ -37,7 +37,7 @@ pub enum Proof {
 use Proof::{Bare, Channel, Freeze, Key, Mac, Person, Request};
 
 /// Every table there is. A test compares it with the sources.
-pub const TABLES: [(&str, Proof); 69] = [
+pub const TABLES: [(&str, Proof); 70] = [
     ("act", Mac),
     ("approved", Bare),
     ("burnt", Bare),
@@ -99,6 +99,7 @@ pub const TABLES: [(&str, Proof); 69] = [
     ("spent", Bare),
     ("stage", Mac),
     ("token", Mac),
+    ("token-left", Mac),
     ("token-reminded", Bare),
     ("token-version", Mac),
     ("totp", Mac),

@@ -32,6 +32,8 @@ pub struct Proof {
     pub account: Option<String>,
     /// In a sentence.
     pub detail: String,
+    /// Whether it is refused for being no token of the registry's at all.
+    pub unknown: bool,
 }
 
 impl Proof {
@@ -50,6 +52,15 @@ impl Proof {
         Self::of(ProofOutcome::Refused, said.into())
     }
 
+    /// The registry knows no such token.
+    pub fn unknown(said: impl Into<String>) -> Self {
+        let refused = Self::refused(said);
+        Self {
+            unknown: true,
+            ..refused
+        }
+    }
+
     /// The same with the account that the registry names.
     #[must_use]
     pub fn whose(mut self, account: String) -> Self {
@@ -62,6 +73,7 @@ impl Proof {
             outcome,
             account: None,
             detail,
+            unknown: false,
         }
     }
 }
@@ -86,13 +98,16 @@ impl Answer {
         matches!(self.status, 401 | 403)
     }
 
+    pub(super) fn told(&self) -> String {
+        format!("it answers {}: {}", self.status, self.said)
+    }
+
     /// What the answer to the token itself says. `None`: an invented one must be tried beside it.
     pub(super) fn judged(&self) -> Option<Result<Proof, ReadError>> {
         match self.status {
-            _ if self.is_no() => Some(Ok(Proof::refused(format!(
-                "it answers {}: {}",
-                self.status, self.said
-            )))),
+            // RFC 9110 §15.5.2: whoever asks is nobody there.
+            401 => Some(Ok(Proof::unknown(self.told()))),
+            403 => Some(Ok(Proof::refused(self.told()))),
             200..=299 => Some(Ok(Proof::unproved(
                 "it says yes to an upload that is none, so its word proves nothing",
             ))),

@@ -90,6 +90,12 @@ pub trait Upstream: Send + Sync {
         trial: Trial<'a>,
     ) -> BoxFuture<'a, Result<Proof, ReadError>>;
 
+    /// Ends a token for good, where it has a call that a token can make about itself. Whether it is ended: what the
+    /// registry merely says is not believed.
+    fn revoke<'a>(&'a self, _token: &'a Secret<String>) -> BoxFuture<'a, Result<bool, ReadError>> {
+        Box::pin(async { Ok(false) })
+    }
+
     /// How long it may take to show what it was sent. Before that an absent version is not sent again after an
     /// unclear answer.
     fn lag(&self) -> Duration {

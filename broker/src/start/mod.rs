@@ -113,6 +113,7 @@ pub(crate) async fn serve(config: Config, path: PathBuf) -> Result<()> {
         tasks.spawn(listen::serve(listener, stopping.clone()));
     }
     tasks.spawn(rounds::keep_house(Arc::clone(&desk), stopping.clone()));
+    tasks.spawn(rounds::keep_tokens(Arc::clone(&desk), stopping.clone()));
     tasks.spawn(rounds::keep_settling(Arc::clone(&desk), stopping.clone()));
     tasks.spawn(rounds::keep_fetching(Arc::clone(&desk), stopping.clone()));
     tasks.spawn(rounds::keep_ringing(Arc::clone(&desk), stopping.clone()));

@@ -164,6 +164,23 @@ pub(super) async fn keep_rekeying(desk: Arc<Desk>, mut stop: watch::Receiver<boo
     }
 }
 
+/// Ends tokens whose time is over. Their registries are asked, so that it stalls nothing else, and stops at once when told
+/// to: whatever was not committed is done again.
+pub(super) async fn keep_tokens(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
+    let work = async {
+        loop {
+            if let Err(why) = tokens::end::sweep(&desk, desk.world.now()).await {
+                tracing::error!(%why, "tokens whose time is over are not ended");
+            }
+            tokio::time::sleep(SWEEP).await;
+        }
+    };
+    tokio::select! {
+        _ = stop.changed() => {}
+        () = work => {}
+    }
+}
+
 /// Expires, archives, follows the log: everything that nobody waits for.
 pub(super) async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
     let mut suspect = false;
@@ -174,7 +191,6 @@ pub(super) async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>)
         let now = desk.world.now();
         let swept = close::sweep(&desk, now).await;
         let forgotten = close::forget_burnt(&desk, now).await;
-        let destroyed = tokens::destroy_expired(&desk, now).await;
         let archived = archive::archive(&desk, now).await;
         let told = unseen::sweep(&desk, now).await;
         let deposited = deposit::sweep(&desk).await;
@@ -191,7 +207,6 @@ pub(super) async fn keep_house(desk: Arc<Desk>, mut stop: watch::Receiver<bool>)
         for why in [
             swept.err(),
             forgotten.err(),
-            destroyed.err(),
             archived.err(),
             told.err(),
             watched.err(),

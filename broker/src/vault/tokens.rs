@@ -4,6 +4,7 @@
 //! There is no call that exports a token: the only reader is [`open`], which is for `release` (that
 //! takes a Permit by value) and for the check with the registry when a token is stored.
 
+pub mod left;
 mod scope;
 
 pub use scope::{Scope, ScopeError};
@@ -65,6 +66,9 @@ pub struct TokenRecord {
     /// What its registry said of it last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<TokenProof>,
+    /// When an admin said that it is nowhere else any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emptied: Option<UnixTime>,
     /// The token, sealed, in base64.
     sealed: String,
 }
@@ -197,6 +201,8 @@ pub struct NewToken<'a> {
     pub expires: Option<UnixTime>,
     /// What the registry says of it, where it was asked.
     pub proof: Option<&'a TokenProof>,
+    /// Whether whoever stores it says that it is nowhere else any more.
+    pub emptied: bool,
 }
 
 impl NewToken<'_> {
@@ -226,6 +232,7 @@ fn put(
         overlap_until: None,
         exposed: false,
         proof: new.proof.cloned(),
+        emptied: new.emptied.then_some(now),
         sealed: String::new(),
     };
     let key = record.key();
@@ -261,38 +268,24 @@ fn next_version(
     Ok((batch, next))
 }
 
-/// Destroys every version of a registry and scope. Returns what is to be revoked at the registry.
+/// Destroys every version of a registry and scope. Returns them.
 pub fn remove(
     vault: &Vault,
     store: &dyn Store,
     batch: Batch,
     registry: &RegistryId,
     scope: &Scope,
-) -> Result<(Batch, Vec<TokenRecord>), TokenError> {
+) -> Result<(Batch, Vec<StoredToken>), TokenError> {
     let held = versions(vault, store, registry, scope)?;
     if held.is_empty() {
         return Err(TokenError::Missing(registry.clone(), scope.clone()));
     }
-    Ok(delete_all(batch, held))
+    Ok((held.iter().fold(batch, destroy), held))
 }
 
-/// Destroys the rotated tokens whose time is over. Returns what is to be revoked at the registry.
-pub fn destroy_expired(
-    vault: &Vault,
-    store: &dyn Store,
-    batch: Batch,
-    now: UnixTime,
-) -> Result<(Batch, Vec<TokenRecord>), TokenError> {
-    let mut over = list(vault, store)?;
-    over.retain(|t| !t.record.serves(now));
-    Ok(delete_all(batch, over))
-}
-
-fn delete_all(batch: Batch, tokens: Vec<StoredToken>) -> (Batch, Vec<TokenRecord>) {
-    let batch = tokens.iter().fold(batch, |batch, t| {
-        batch.delete(TOKEN, t.record.key(), t.row_version)
-    });
-    (batch, tokens.into_iter().map(|t| t.record).collect())
+/// Destroys one version.
+pub fn destroy(batch: Batch, token: &StoredToken) -> Batch {
+    batch.delete(TOKEN, token.record.key(), token.row_version)
 }
 
 /// Notes a use, and that the token was revealed if it was.
@@ -316,6 +309,17 @@ pub fn note_proof(
     proof: TokenProof,
 ) -> Result<Batch, TokenError> {
     token.record.proof = Some(proof);
+    write(vault, batch, &token)
+}
+
+/// Notes that an admin says it is nowhere else any more.
+pub fn note_emptied(
+    vault: &Vault,
+    batch: Batch,
+    mut token: StoredToken,
+    now: UnixTime,
+) -> Result<Batch, TokenError> {
+    token.record.emptied = Some(now);
     write(vault, batch, &token)
 }
 
@@ -406,7 +410,8 @@ fn prefix(registry: &RegistryId, scope: &Scope) -> Vec<u8> {
     format!("{registry}\0{scope}\0").into_bytes()
 }
 
-fn fingerprint(
+/// The 8 digits by which people tell tokens of a registry apart.
+pub fn fingerprint(
     vault: &Vault,
     registry: &RegistryId,
     token: &Secret<String>,

@@ -433,6 +433,7 @@ async fn status(context: &Context) -> Result<(), Failure> {
         .broker
         .get("/v1/admin/tokens", device.proof())
         .await?;
+    let left = token::list::left(&device).await?;
     let people: Vec<PersonLine> = device
         .broker
         .get("/v1/admin/people", device.proof())
@@ -446,7 +447,8 @@ async fn status(context: &Context) -> Result<(), Failure> {
     let clock = edge::now().0.abs_diff(status.time.0);
     if context.out.json {
         let value = serde_json::json!({
-            "broker": status, "backups": backups, "tokens": tokens, "people": people, "clock_difference": clock,
+            "broker": status, "backups": backups, "tokens": tokens, "tokens_to_revoke": left,
+            "people": people, "clock_difference": clock,
             "alarms": alarms, "stopped": watch.stopped, "custody": custody::told(&held), "acts": waiting,
         });
         return context.out.json(&value);
@@ -485,7 +487,7 @@ async fn status(context: &Context) -> Result<(), Failure> {
                 .warning("! one admin alone cannot thaw a package: invite a second one"),
         )?;
     }
-    tokens.iter().try_for_each(|t| token::warnings(context, t))
+    token::list::warnings(context, &tokens, left.len())
 }
 
 /// People and tokens cannot be read while the vault is sealed. What is known is shown, and the exit

@@ -68,6 +68,51 @@ pub struct TokenLine {
     /// What its registry said of it last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<TokenProof>,
+    /// When an admin said that the token is nowhere else any more; absent: nobody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emptied: Option<UnixTime>,
+}
+
+/// A token that is no more here, and may still be good at its registry: in `GET /v1/admin/tokens/left`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LeftToken {
+    /// The registry.
+    pub registry: RegistryId,
+    /// What it covered.
+    pub scope: String,
+    /// Which version of it.
+    pub version: u64,
+    /// Keyed fingerprint, 8 hex digits.
+    pub fingerprint: String,
+    /// When it was destroyed here.
+    pub since: UnixTime,
+    /// When the registry lets it expire, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<UnixTime>,
+}
+
+/// Names tokens by their fingerprint: `POST /v1/admin/tokens/revoked` and `…/emptied`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenPrint {
+    /// Keyed fingerprint, 8 hex digits.
+    pub fingerprint: String,
+}
+
+/// How a token that was destroyed here ended at its registry, as far as the broker knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenEnd {
+    /// The broker revoked it there.
+    Revoked,
+    /// The registry does not know it any more: somebody revoked it there.
+    Unknown,
+    /// Its time there is over.
+    Expired,
+    /// The same token is stored in another place here, and goes on.
+    InUse,
+    /// It may still be good: an admin revokes it there.
+    Open,
 }
 
 /// Seconds before its expiry from which on a token is to be rotated soon.

@@ -151,6 +151,7 @@ async fn fill(dir: &Path, count: usize) -> anyhow::Result<()> {
                 token: &token,
                 expires: None,
                 proof: None,
+                emptied: false,
             };
             (batch, _) = tokens::add(&vault, &live, batch, &wanted, world.now())?;
         }

@@ -86,7 +86,7 @@ pub(super) async fn of(
             effect.token = Some(line);
         }
         Act::RemoveToken(name) => {
-            (effect.batch, effect.events) = tokens::remove(desk, name, by()?, batch)?;
+            (effect.batch, effect.events) = tokens::remove(desk, name, by()?, batch, now)?;
         }
         Act::Rekey => {
             (effect.batch, effect.events) = rekey::begin(desk, by()?, batch, now)?;

@@ -27,7 +27,7 @@ use std::time::Duration;
 /// Time for all questions about one token.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How often the answer is written again, where uses of the token come between.
-const TRIES: u32 = 8;
+pub(super) const TRIES: u32 = 8;
 
 /// A token that is to be stored, with what its registry says of it.
 pub(in crate::admin) struct Given {
@@ -127,7 +127,7 @@ async fn note(
 }
 
 /// Asks; why nobody could, otherwise.
-async fn ask(
+pub(super) async fn ask(
     desk: &Desk,
     registry: &RegistryId,
     scope: &Scope,

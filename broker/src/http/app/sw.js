@@ -44,7 +44,7 @@ const SENTENCES = new Map([
   ["recovery", "Somebody's lost factors are to be replaced: look who asks for it."],
   ["custody", "What opens the vault is about to change: look who asks for it."],
   ["thaw", "A thaw waits for a second admin."],
-  ["token", "A registry token is to be rotated: look at the list of tokens."],
+  ["token", "A registry token is to be rotated or revoked: look at the list of tokens."],
   ["settings", "One of your channels was removed: if that was not you, look at your devices."],
   ["test", "This is a test: you would be rung like this."],
 ]);

@@ -68,6 +68,39 @@ async fn a_yank_of_nothing_or_an_archive_that_is_too_long_tell_a_known_token_fro
 }
 
 #[tokio::test]
+async fn a_token_is_ended_where_the_registry_does_not_know_it_afterwards() {
+    for (answers, want) in [
+        ([204, 403], true),
+        ([204, 401], true),
+        // It says yes to anything.
+        ([204, 204], false),
+        ([200, 200], false),
+        // A token with scopes; a registry without the call.
+        ([403, 403], false),
+        ([404, 404], false),
+    ] {
+        let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let (url, log) = fake_with(move |_: &Seen| {
+            let at = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            (answers[at.min(1)], String::new())
+        })
+        .await;
+        let address = Address {
+            upload: Some(url.clone()),
+            endpoint: "https://broker.example".parse().unwrap(),
+            ..Address::at(url)
+        };
+        let registry = Crates::new(address, Timeouts::default()).unwrap();
+        let token = Secret::new(NEW.to_owned());
+        assert_eq!(registry.revoke(&token).await.unwrap(), want, "{answers:?}");
+        let seen = log.lock().unwrap();
+        assert!(seen.iter().all(|s| s.method == "DELETE"
+            && s.path == "/r/api/v1/tokens/current"
+            && s.headers["authorization"] == NEW));
+    }
+}
+
+#[tokio::test]
 async fn without_a_crate_nothing_is_asked() {
     let (url, log) = fake_with(|_: &Seen| (200, String::new())).await;
     let address = Address {

@@ -200,6 +200,11 @@ impl Crates {
         self.tokened(Method::DELETE, &path, token)
     }
 
+    /// The end of the token itself.
+    pub(super) fn ending(&self, token: &Secret<String>) -> Result<RequestBuilder, ReadError> {
+        self.tokened(Method::DELETE, "api/v1/tokens/current", token)
+    }
+
     fn tokened(
         &self,
         method: Method,
@@ -292,6 +297,10 @@ impl Upstream for Crates {
         trial: Trial<'a>,
     ) -> BoxFuture<'a, Result<Proof, ReadError>> {
         Box::pin(prove::ask(self, token, trial))
+    }
+
+    fn revoke<'a>(&'a self, token: &'a Secret<String>) -> BoxFuture<'a, Result<bool, ReadError>> {
+        Box::pin(prove::revoke(self, token))
     }
 
     fn lag(&self) -> Duration {

@@ -100,7 +100,7 @@ impl Npm {
         let account = match self.account(token).await? {
             Account::Named(name) => name,
             Account::Unknown | Account::CannotAsk => {
-                return Ok(Proof::refused("it does not know the token"));
+                return Ok(Proof::unknown("it does not know the token"));
             }
         };
         let known = Proof::proved("it knows the token");

@@ -23,7 +23,7 @@ pub(super) async fn ask(
         None => Ok(match registry.whoami(token).await? {
             Account::Named(name) => Proof::proved("it knows user and password").whose(name),
             Account::Unknown | Account::CannotAsk => {
-                Proof::refused("it does not know user and password")
+                Proof::unknown("it does not know user and password")
             }
         }),
     }
@@ -35,9 +35,12 @@ async fn by_upload(
     package: &PackageName,
 ) -> Result<Proof, ReadError> {
     let login = match registry.shown_as(package, "pull,push", Some(token)).await {
-        Err(ReadError::Status(status @ (401 | 403))) => {
+        Err(ReadError::Status(401)) => {
+            return Ok(Proof::unknown("it does not know user and password"));
+        }
+        Err(ReadError::Status(403)) => {
             return Ok(Proof::refused(format!(
-                "it does not know user and password ({status})"
+                "it lets user and password push nothing to {package}"
             )));
         }
         login => login?,

@@ -79,7 +79,7 @@ async fn by_caveat(
     Ok(if answer.is_no() && answer.said.contains(EXPIRED) {
         Proof::proved("it knows the token, which it was shown with an end in the past")
     } else if answer.is_no() && answer.said.contains(UNKNOWN) {
-        Proof::refused(format!("it answers {}: {}", answer.status, answer.said))
+        Proof::unknown(answer.told())
     } else {
         Proof::unproved(format!(
             "shown the token with an end in the past, it answers {}: {}",
@@ -111,7 +111,7 @@ async fn by_form(
     Ok(if !unnamed {
         other.beside()
     } else if other.status == answer.status {
-        Proof::refused(format!("it answers {}: {}", answer.status, answer.said))
+        Proof::unknown(answer.told())
     } else {
         Proof::unproved(format!(
             "it answers {} where no project is named: store the token under its project's name",

@@ -1,6 +1,6 @@
 //! `admin acts`, `confirm` and `veto`: what one admin asks for and another one agrees to.
 
-use super::{custody, yank};
+use super::{custody, token::places, yank};
 use crate::{
     commands::devices::Code,
     context::{Context, Device},
@@ -139,7 +139,9 @@ pub(super) async fn confirm(context: &Context, args: ConfirmArgs) -> Result<(), 
     };
     let path = format!("/v1/admin/acts/{id}/confirm");
     let acted: Acted = device.broker.post(&path, &answer, device.proof()).await?;
-    let value = json!({"id": id, "done": acted.done, "act": act.act, "invited": acted.invited});
+    let value = json!({
+        "id": id, "done": acted.done, "act": act.act, "invited": acted.invited, "token": acted.token,
+    });
     let mut text = format!("done: {}", harmless(&act.act.object()));
     if let Some(invited) = &acted.invited {
         text = format!(
@@ -151,6 +153,9 @@ pub(super) async fn confirm(context: &Context, args: ConfirmArgs) -> Result<(), 
     }
     if let (true, Act::Withdraw(what)) = (acted.done, &act.act) {
         return yank::settled(context, &device, what).await;
+    }
+    for line in acted.token.iter().flat_map(|t| places::after(t, None)) {
+        text = format!("{text}\n{line}");
     }
     told(context, &acted, &value, &text)?;
     if acted.done && act.act.about().is_some() {

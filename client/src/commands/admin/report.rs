@@ -11,7 +11,7 @@ use crate::{
     fail::Failure,
 };
 use proto::{
-    api::{ClientKeyLine, Found, PersonLine, Rotation, TokenLine},
+    api::{ClientKeyLine, Found, LeftToken, PersonLine, Rotation, TokenLine},
     ids::RequestId,
     log::find::Entry,
     policy::{PolicyEntry, PolicyShown},
@@ -27,7 +27,7 @@ use std::{
 /// Most entries of the log that a report reads.
 const ENTRIES_MAX: usize = 200_000;
 /// Types of events that change who may do what.
-const CHANGES: [&str; 40] = [
+const CHANGES: [&str; 46] = [
     "policy-loaded",
     "act-asked",
     "act-confirmed",
@@ -50,6 +50,10 @@ const CHANGES: [&str; 40] = [
     "token-rotated",
     "token-removed",
     "token-refused",
+    "token-destroyed",
+    "token-ended",
+    "token-revoked",
+    "token-emptied",
     "token-aged",
     "client-key-added",
     "client-key-removed",
@@ -68,6 +72,8 @@ const CHANGES: [&str; 40] = [
     "unseal-method-agreed",
     "unseal-method-changed",
     "restored-accepted",
+    "rekey-begun",
+    "rekey-done",
 ];
 
 /// An access review of a time.
@@ -115,6 +121,8 @@ struct Report {
     warnings: Vec<String>,
     people: Vec<Who>,
     tokens: Vec<TokenLine>,
+    /// Old tokens that may still be good at their registries.
+    left: Vec<LeftToken>,
     client_keys: Vec<ClientKeyLine>,
     changes: Vec<Told>,
     publishes: Vec<Publish>,
@@ -167,9 +175,15 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     let policy = broker.get("/v1/admin/policy", device.proof()).await?;
     let people = broker.get("/v1/admin/people", device.proof()).await?;
     let tokens = broker.get("/v1/admin/tokens", device.proof()).await?;
+    let left = tokens::list::left(&device).await?;
     let keys = broker.get("/v1/admin/client-keys", device.proof()).await?;
     let entries = entries(context, &device, period).await?;
-    let report = report(period, now, (policy, people, tokens, keys), &entries);
+    let report = report(
+        period,
+        now,
+        (policy, people, (tokens, left), keys),
+        &entries,
+    );
     if context.out.json && args.out.is_none() {
         return context.out.json(&report);
     }
@@ -223,12 +237,12 @@ async fn entries(
 type Lists = (
     PolicyShown,
     Vec<PersonLine>,
-    Vec<TokenLine>,
+    (Vec<TokenLine>, Vec<LeftToken>),
     Vec<ClientKeyLine>,
 );
 
 fn report(period: Period, made: UnixTime, lists: Lists, entries: &[Entry]) -> Report {
-    let (policy, people, tokens, client_keys) = lists;
+    let (policy, people, (tokens, left), client_keys) = lists;
     let people: Vec<_> = people.into_iter().map(|p| who(p, entries)).collect();
     let changed = entries.iter().filter(|e| CHANGES.contains(&e.kind()));
     let mut report = Report {
@@ -240,6 +254,7 @@ fn report(period: Period, made: UnixTime, lists: Lists, entries: &[Entry]) -> Re
         policy,
         people,
         tokens,
+        left,
         client_keys,
     };
     report.warnings = warnings(&report);
@@ -363,6 +378,21 @@ fn warnings(report: &Report) -> Vec<String> {
         if token.used.is_none_or(|u| u < report.period.since) {
             all.push(format!("{name} was not used in this time"));
         }
+        if token.emptied.is_none() && token.overlap_until.is_none() {
+            let print = harmless(&token.fingerprint);
+            all.push(format!(
+                "of {name} ({print}) nobody said that it is nowhere else"
+            ));
+        }
+    }
+    for left in &report.left {
+        all.push(format!(
+            "{}:{} version {} ({}) may still be good at the registry",
+            left.registry,
+            harmless(&left.scope),
+            left.version,
+            harmless(&left.fingerprint)
+        ));
     }
     all
 }

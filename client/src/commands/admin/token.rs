@@ -1,15 +1,13 @@
 //! `admin token`: a registry's tokens. The secret comes from a file, standard input or a prompt.
 
+pub(super) mod list;
+pub(super) mod places;
+
 use super::{acts, secret};
-use crate::{
-    commands::devices::Code,
-    context::{Context, Device},
-    edge,
-    fail::Failure,
-};
+use crate::{commands::devices::Code, context::Context, fail::Failure};
 use proto::{
     act::{Act, TokenPlace},
-    api::{ProofOutcome, Rotation, TokenLine, TokenName, TokenProof},
+    api::{LeftToken, ProofOutcome, TokenName, TokenPrint, TokenProof},
     ids::RegistryId,
     problem::Exit,
     text::harmless,
@@ -25,24 +23,17 @@ pub(crate) enum Command {
     /// Store the next version of a token beside the old one
     Rotate(SecretArgs),
     /// Which tokens are stored, and how old they are; what is to be rotated comes first
-    List(ListArgs),
+    List(list::ListArgs),
+    /// Which old tokens are to be revoked at their registries
+    Left,
+    /// Say that an old token is revoked at its registry
+    Revoked(RevokedArgs),
+    /// Say that a stored token is nowhere else any more
+    Emptied(places::EmptiedArgs),
     /// Ask the registry whether a token works, without publishing: proved, cannot be proved, or refused
     Check(NameArgs),
     /// Destroy a token
     Remove(RemoveArgs),
-}
-
-/// List tokens.
-#[derive(clap::Args)]
-#[command(after_help = "\
-Examples:
-  countersign admin token list
-  countersign admin token list --due     # only what is to be rotated soon or now
-  countersign admin token list --json")]
-pub(crate) struct ListArgs {
-    /// Only those that are to be rotated
-    #[arg(long)]
-    due: bool,
 }
 
 /// Store a token.
@@ -66,8 +57,24 @@ pub(crate) struct SecretArgs {
     /// When the registry lets it expire: 2026-12-24 or 2026-12-24T10:00:00Z
     #[arg(long, value_name = "DATE", value_parser = date)]
     expires: Option<UnixTime>,
+    /// The token is nowhere else: you looked
+    #[arg(long)]
+    emptied: bool,
     #[command(flatten)]
     code: Code,
+}
+
+/// Say that a token is revoked.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  countersign admin token left                # which, with their prints
+  countersign admin token revoked 3f9c2a17    # I revoked it at the registry
+
+The broker has no such token any more and cannot look, so it takes your word and records it.")]
+pub(crate) struct RevokedArgs {
+    /// The token's print, as `countersign admin token left` shows it
+    print: String,
 }
 
 /// Destroy a token.
@@ -93,7 +100,10 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
     match command {
         Command::Add(args) => put(context, &args, Act::AddToken, "stored").await,
         Command::Rotate(args) => put(context, &args, Act::RotateToken, "rotated").await,
-        Command::List(args) => list(context, &args).await,
+        Command::List(args) => list::run(context, &args).await,
+        Command::Left => list::run_left(context).await,
+        Command::Revoked(args) => revoked(context, args).await,
+        Command::Emptied(args) => places::emptied(context, args).await,
         Command::Check(args) => check(context, args).await,
         Command::Remove(args) => remove(context, args).await,
     }
@@ -121,6 +131,7 @@ async fn put(
         registry: args.registry.clone(),
         scope: args.scope.clone(),
         expires: args.expires,
+        emptied: args.emptied,
     };
     let acted = acts::ask(&device, act(place), Some(token), &args.code).await?;
     let word = if acted.done { done } else { "asked" };
@@ -136,83 +147,20 @@ async fn put(
     if let Some(proof) = proof {
         text = format!("{text}\n{}", said(proof));
     }
+    if done == "rotated" {
+        text = format!(
+            "{text}\nThe old one serves what is on its way for an hour and is destroyed then. Revoke it at the registry \
+             after that;\nwhere the registry lets the broker do it, it is done: countersign admin token left"
+        );
+    }
+    for line in acted
+        .token
+        .iter()
+        .flat_map(|stored| places::after(stored, args.token_file.as_deref()))
+    {
+        text = format!("{text}\n{line}");
+    }
     acts::told(context, &acted, &value, &text)
-}
-
-async fn tokens(device: &Device) -> Result<Vec<TokenLine>, Failure> {
-    device.broker.get("/v1/admin/tokens", device.proof()).await
-}
-
-async fn list(context: &Context, args: &ListArgs) -> Result<(), Failure> {
-    let device = context.device()?;
-    let mut tokens = tokens(&device).await?;
-    // What is to be done comes first, however many there are.
-    tokens.sort_by(|a, b| {
-        let name = |t: &TokenLine| (t.registry.to_string(), t.scope.clone(), t.version);
-        (b.rotation.cmp(&a.rotation)).then_with(|| name(a).cmp(&name(b)))
-    });
-    let all = tokens.len();
-    let of = |rotation| tokens.iter().filter(|t| t.rotation == rotation).count();
-    let (now, soon) = (of(Rotation::Now), of(Rotation::Soon));
-    if args.due {
-        tokens.retain(|t| t.rotation != Rotation::Later);
-    }
-    if context.out.json {
-        return context.out.json(&tokens);
-    }
-    for line in table(&tokens) {
-        context.out.line(&line)?;
-    }
-    for t in &tokens {
-        warnings(context, t)?;
-    }
-    let summary = match all {
-        0 => "no token is stored".to_owned(),
-        all => format!("{all} stored; to rotate: {now} now, {soon} soon"),
-    };
-    context.out.line(&summary)
-}
-
-/// The tokens, a line each, in columns; nothing where there are none.
-fn table(tokens: &[TokenLine]) -> Vec<String> {
-    let day = |at: UnixTime| at.rfc3339().chars().take(10).collect::<String>();
-    let head = [
-        "TOKEN", "VERSION", "PRINT", "STORED", "AGE", "EXPIRES", "USED", "REGISTRY",
-    ]
-    .map(str::to_owned);
-    let row = |t: &TokenLine| {
-        let version = match t.overlap_until {
-            Some(_) => format!("{} (old)", t.version),
-            None => t.version.to_string(),
-        };
-        [
-            format!("{}:{}", t.registry, harmless(&t.scope)),
-            version,
-            harmless(&t.fingerprint),
-            day(t.stored),
-            format!("{} %", t.age_percent),
-            t.expires.map_or("-".to_owned(), day),
-            t.used.map_or("never".to_owned(), day),
-            t.proof.as_ref().map_or("-", |p| word(p.outcome)).to_owned(),
-        ]
-    };
-    if tokens.is_empty() {
-        return Vec::new();
-    }
-    let rows: Vec<_> = std::iter::once(head)
-        .chain(tokens.iter().map(row))
-        .collect();
-    let width = |at: usize| {
-        let cells = rows.iter().filter_map(|r| r.get(at));
-        cells.map(|c| c.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<_> = (0..8).map(width).collect();
-    let line = |row: &[String; 8]| {
-        let cells = row.iter().zip(&widths);
-        let cells = cells.map(|(cell, width)| format!("{cell:<width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect()
 }
 
 pub(crate) const fn word(outcome: ProofOutcome) -> &'static str {
@@ -221,44 +169,6 @@ pub(crate) const fn word(outcome: ProofOutcome) -> &'static str {
         ProofOutcome::Unproved => "unproved",
         ProofOutcome::Refused => "refused",
     }
-}
-
-/// What an admin should do about a token.
-pub(crate) fn warnings(context: &Context, t: &TokenLine) -> Result<(), Failure> {
-    due(t, edge::now()).iter().try_for_each(|what| {
-        let line = format!("! {}:{} {what}", t.registry, harmless(&t.scope));
-        context.out.line(&context.out.warning(&line))
-    })
-}
-
-/// Warnings at 75 % and 90 % of the allowed age, before and after the expiry, and after a reveal.
-fn due(t: &TokenLine, now: UnixTime) -> Vec<String> {
-    const WEEK: u64 = 7 * 86_400;
-    let mut out = Vec::new();
-    if t.exposed {
-        out.push("was seen by a job: rotate it".to_owned());
-    }
-    let refused = |p: &&TokenProof| p.outcome == ProofOutcome::Refused;
-    if let Some(proof) = t.proof.as_ref().filter(refused) {
-        let detail = harmless(&proof.detail);
-        out.push(format!("was refused by the registry: {detail}; rotate it"));
-    }
-    match t.expires {
-        Some(at) if at <= now => out.push("has expired: rotate it".to_owned()),
-        Some(at) if at.since(now) < WEEK => {
-            out.push(format!("expires {}: rotate it", at.rfc3339()));
-        }
-        _ => {}
-    }
-    match t.age_percent {
-        0..75 => {}
-        75..90 => out.push(format!("has {} % of its allowed age", t.age_percent)),
-        _ => out.push(format!(
-            "has {} % of its allowed age: rotate it",
-            t.age_percent
-        )),
-    }
-    out
 }
 
 async fn check(context: &Context, args: NameArgs) -> Result<(), Failure> {
@@ -310,11 +220,33 @@ async fn remove(context: &Context, args: RemoveArgs) -> Result<(), Failure> {
     let act = Act::RemoveToken(name.clone());
     let acted = acts::ask(&device, act, None, &args.code).await?;
     let text = format!(
-        "removed the token of {}:{}; revoke it at the registry too",
+        "removed the token of {}:{}; revoke it at the registry too (countersign admin token left)",
         name.registry,
         harmless(&name.scope)
     );
     acts::told(context, &acted, &serde_json::json!(name), &text)
+}
+
+async fn revoked(context: &Context, args: RevokedArgs) -> Result<(), Failure> {
+    let device = context.device()?;
+    let of = TokenPrint {
+        fingerprint: args.print,
+    };
+    let path = "/v1/admin/tokens/revoked";
+    let all: Vec<LeftToken> = device.broker.post(path, &of, device.proof()).await?;
+    let names: Vec<_> = all
+        .iter()
+        .map(|l| {
+            format!(
+                "{}:{} version {}",
+                l.registry,
+                harmless(&l.scope),
+                l.version
+            )
+        })
+        .collect();
+    let text = format!("recorded: {} is revoked at the registry", names.join(", "));
+    context.out.result(&serde_json::json!(all), &text)
 }
 
 /// A day (its end, UTC) or a moment.
@@ -337,35 +269,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_and_warnings() {
+    fn dates() {
         assert_eq!(date("1970-01-02").unwrap(), UnixTime(2 * 86_400 - 1));
         assert_eq!(date("1970-01-01T00:01:00Z").unwrap(), UnixTime(60));
         assert!(date("tomorrow").is_err());
-        let line = |age_percent, exposed, expires| TokenLine {
-            registry: "npm".parse().unwrap(),
-            scope: "*".into(),
-            version: 1,
-            fingerprint: "0".into(),
-            stored: UnixTime(0),
-            expires,
-            used: None,
-            overlap_until: None,
-            age_percent,
-            exposed,
-            rotation: Rotation::default(),
-            proof: None,
-        };
-        let shown = table(&[
-            line(74, false, None),
-            line(100, false, Some(UnixTime(86_400))),
-        ]);
-        let starts = |text: &str| shown.iter().map(|l| l.find(text)).collect::<Vec<_>>();
-        assert_eq!(starts("1970-01-01")[1], starts("1970-01-01")[2]);
-        assert!(shown[2].contains("1970-01-02") && shown[0].starts_with("TOKEN"));
-        assert!(table(&[]).is_empty());
-        let now = UnixTime(1000);
-        assert!(due(&line(74, false, None), now).is_empty());
-        assert_eq!(due(&line(75, false, None), now).len(), 1);
-        assert_eq!(due(&line(95, true, Some(UnixTime(999))), now).len(), 3);
     }
 }

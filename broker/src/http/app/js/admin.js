@@ -15,7 +15,7 @@ export async function admin(main, { signal }) {
   let shown;
   try {
     shown = await Promise.all(
-      ["/v1/admin/tokens", "/v1/admin/people", "/v1/admin/watch", "/v1/inbox"].map((path) =>
+      ["/v1/admin/tokens", "/v1/admin/people", "/v1/admin/watch", "/v1/inbox", "/v1/admin/tokens/left"].map((path) =>
         signed("GET", path, undefined, signal),
       ),
     );
@@ -25,7 +25,7 @@ export async function admin(main, { signal }) {
     return fill(main, h("h1", { tabindex: -1 }, "Admin"), nothing("admin", "You are not an admin.", detail));
   }
   if (signal.aborted) return;
-  const [tokens, people, watch, box] = shown;
+  const [tokens, people, watch, box, left] = shown;
   const alarms = [...(box.alarms ?? []), ...(box.unseen ?? [])];
   fill(
     main,
@@ -34,6 +34,9 @@ export async function admin(main, { signal }) {
       ? h("section", { class: "notice bad", "aria-label": "Alarms" }, h("h2", {}, "Alarms"), alarms.map((text) => h("p", {}, text)))
       : h("p", { class: "notice good" }, "No alarms."),
     h("h2", {}, "Registry tokens"),
+    left.length
+      ? h("p", { class: "notice warn" }, `${count(left.length, "old token")} may still be good at the registry: `, h("code", {}, "countersign admin token left"))
+      : null,
     tokens.length
       ? h("ul", { class: "cards" }, tokens.map(token))
       : h("p", { class: "dim" }, "None. In a terminal: ", h("code", {}, "countersign admin token add")),
@@ -60,6 +63,7 @@ function token(of) {
     svg("svg", { class: "meter", "data-tone": tone, "aria-hidden": "true" }, bar),
     of.proof ? h("span", {}, `${PROOF[of.proof.outcome] ?? "not known"} `, time(of.proof.at)) : null,
     of.proof?.outcome === "refused" ? h("p", { class: "notice bad" }, "The registry refuses it. Rotate it now.") : null,
+    !of.emptied && !of.overlap_until ? h("p", { class: "notice warn" }, "Nobody said that it is nowhere else: ", h("code", {}, `countersign admin token emptied ${of.fingerprint}`)) : null,
     of.exposed ? h("p", { class: "notice bad" }, "A job has seen it. Rotate it now.") : null,
     !of.exposed && of.age_percent >= OLD ? h("p", { class: `notice ${tone}` }, "Rotate it: ", h("code", {}, `countersign admin token rotate ${of.registry} ${of.scope}`)) : null,
   );

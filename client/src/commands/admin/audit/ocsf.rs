@@ -31,7 +31,9 @@ impl Class {
             | "quiet-hours-set" | "change-refused" => Self::Account(99),
             "request-opened" | "intent-made" | "token-stored" | "client-key-added"
             | "deposited" | "minted" | "share-key-set" | "staged" => Self::Entity(1),
-            "token-removed" | "client-key-removed" | "intent-withdrawn" => Self::Entity(4),
+            "token-removed" | "token-destroyed" | "client-key-removed" | "intent-withdrawn" => {
+                Self::Entity(4)
+            }
             "token-rotated"
             | "policy-loaded"
             | "request-approved"

@@ -1,0 +1,287 @@
+//! The end of a token. A rotated one is kept, sealed, for [`tokens::OVERLAP_SECONDS`]: uploads that are on their way
+//! hold it, and what was minted from it lives no longer. New uploads take its successor from the commit of the rotation on.
+//! Then it is ended at the registry, where that has a call for it, and destroyed here; what may still be good there an
+//! admin is reminded of, until he says that it is revoked.
+//!
+//! A crash before the commit leaves the token where it was, and all of it is done again: a registry that has ended it
+//! does not know it then. After the commit nothing is left to do here.
+
+use super::{Refusal, facts, fault, prove, refusal};
+use crate::{
+    audit::event::{Event, TokenEnding},
+    desk::{Desk, Fault},
+    notify::About,
+    publish::ring,
+    secret::Secret,
+    store::Batch,
+    vault::{
+        release,
+        tokens::{
+            self, StoredToken, TokenRecord,
+            left::{self, Left, StoredLeft},
+        },
+    },
+};
+use proto::{
+    api::{LeftToken, TokenEnd, TokenName, TokenPrint},
+    ids::PersonId,
+    time::UnixTime,
+};
+use std::time::Duration;
+
+/// Time for all questions about one token that ends.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Ends what is over, and counts what is left to do.
+pub async fn sweep(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
+    if desk.vault.is_sealed() {
+        return Ok(());
+    }
+    let all = tokens::list(&desk.vault, &*desk.live).map_err(fault)?;
+    let left = left::all(&desk.vault, &*desk.live).map_err(fault)?;
+    count(desk, &all, left.len());
+    // A clock that jumped has let no time pass.
+    if desk.world.clock_suspect() {
+        return Ok(());
+    }
+    for stored in all.iter().filter(|t| !t.record.serves(now)) {
+        passable(end(desk, stored, &all, now).await)?;
+    }
+    for stored in &left {
+        if stored.left.expires.is_some_and(|at| at <= now) {
+            let event = Event::TokenEnded(ending(&stored.left, TokenEnd::Expired));
+            let batch = left::settle(Batch::new(), stored);
+            passable(desk.commit(batch, &[event], now).await.map(drop))?;
+        }
+    }
+    Ok(())
+}
+
+fn count(desk: &Desk, all: &[StoredToken], left: usize) {
+    let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    let full = |t: &&StoredToken| t.record.emptied.is_none() && t.record.overlap_until.is_none();
+    let not_emptied = all.iter().filter(full).count();
+    desk.metrics.tokens_to_revoke.set(count(left));
+    desk.metrics.tokens_not_emptied.set(count(not_emptied));
+}
+
+/// Ends one, and destroys it whatever its registry says.
+async fn end(
+    desk: &Desk,
+    stored: &StoredToken,
+    all: &[StoredToken],
+    now: UnixTime,
+) -> Result<(), Fault> {
+    let record = &stored.record;
+    let how = how(desk, stored, all, now).await;
+    let mut batch = tokens::destroy(Batch::new(), stored);
+    if how == TokenEnd::Open {
+        batch = left::leave(&desk.vault, batch, record, now).map_err(fault)?;
+        batch = ring::notice(desk, batch, About::Token, "", None)?;
+        tracing::warn!(registry = %record.registry, scope = record.scope.as_str(), version = record.version,
+            fingerprint = record.fingerprint,
+            "a rotated token was destroyed here and may still be good: revoke it at the registry");
+    }
+    let event = Event::TokenDestroyed(TokenEnding {
+        registry: record.registry.clone(),
+        scope: record.scope.as_str().to_owned(),
+        version: record.version,
+        fingerprint: record.fingerprint.clone(),
+        end: how,
+    });
+    desk.commit(batch, &[event], now).await?;
+    desk.bells.ask();
+    Ok(())
+}
+
+/// How the token ends at its registry. Whatever is not certain is an admin's.
+async fn how(desk: &Desk, stored: &StoredToken, all: &[StoredToken], now: UnixTime) -> TokenEnd {
+    let record = &stored.record;
+    if record.expires.is_some_and(|at| at <= now) {
+        return TokenEnd::Expired;
+    }
+    let Ok(token) = release::for_check(&desk.vault, stored) else {
+        return TokenEnd::Open;
+    };
+    match is_in_use(desk, record, &token, all) {
+        Ok(true) => return TokenEnd::InUse,
+        Ok(false) => {}
+        Err(_) => return TokenEnd::Open,
+    }
+    let asking = async {
+        let upstream = desk.upstream(&record.registry)?;
+        if matches!(upstream.revoke(&token).await, Ok(true)) {
+            return Some(TokenEnd::Revoked);
+        }
+        let asked = prove::ask(desk, &record.registry, &record.scope, &token, None).await;
+        asked
+            .is_ok_and(|proof| proof.unknown)
+            .then_some(TokenEnd::Unknown)
+    };
+    let asked = tokio::time::timeout(PATIENCE, asking).await;
+    asked.ok().flatten().unwrap_or(TokenEnd::Open)
+}
+
+/// Whether the same token is stored in another place too: to end it would end that as well.
+fn is_in_use(
+    desk: &Desk,
+    record: &TokenRecord,
+    token: &Secret<String>,
+    all: &[StoredToken],
+) -> Result<bool, Fault> {
+    let print = |t: &Secret<String>| tokens::fingerprint(&desk.vault, &record.registry, t);
+    let own = print(token)?;
+    // No two versions of one place are the same token.
+    let same_place = |other: &&StoredToken| {
+        other.record.registry == record.registry && other.record.scope == record.scope
+    };
+    for other in all.iter().filter(|other| !same_place(other)) {
+        let held = release::for_check(&desk.vault, other).map_err(fault)?;
+        if print(&held)? == own {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Adds what is left to do about tokens that an admin removes: nobody waits for a registry then.
+pub(super) fn removed(
+    desk: &Desk,
+    mut batch: Batch,
+    gone: &[StoredToken],
+    now: UnixTime,
+) -> Result<Batch, Refusal> {
+    let all = tokens::list(&desk.vault, &*desk.live).map_err(refusal)?;
+    for stored in gone {
+        let record = &stored.record;
+        let token = release::for_check(&desk.vault, stored).map_err(refusal)?;
+        let over = record.expires.is_some_and(|at| at <= now);
+        if !over && !is_in_use(desk, record, &token, &all)? {
+            batch = left::leave(&desk.vault, batch, record, now).map_err(refusal)?;
+        }
+    }
+    Ok(batch)
+}
+
+/// Takes away what is left to do about a token that is stored again.
+pub(super) fn again(desk: &Desk, mut batch: Batch, record: &TokenRecord) -> Result<Batch, Refusal> {
+    for stored in left::all(&desk.vault, &*desk.live).map_err(refusal)? {
+        if stored.left.registry == record.registry && stored.left.fingerprint == record.fingerprint
+        {
+            batch = left::settle(batch, &stored);
+        }
+    }
+    Ok(batch)
+}
+
+/// What is to be revoked at registries.
+pub fn list(desk: &Desk) -> Result<Vec<LeftToken>, Refusal> {
+    let all = left::all(&desk.vault, &*desk.live).map_err(refusal)?;
+    Ok(all.iter().map(|stored| line(&stored.left)).collect())
+}
+
+/// An admin says that a token is revoked at its registry. Nobody can see that from here any more, so it is his word.
+pub async fn revoked(
+    desk: &Desk,
+    of: &TokenPrint,
+    by: &PersonId,
+    now: UnixTime,
+) -> Result<Vec<LeftToken>, Refusal> {
+    let mut all = left::all(&desk.vault, &*desk.live).map_err(refusal)?;
+    all.retain(|stored| stored.left.fingerprint == of.fingerprint);
+    if all.is_empty() {
+        return Err(Refusal::BadRequest(format!(
+            "no token {} is left to revoke: countersign admin token list shows those that are",
+            of.fingerprint
+        )));
+    }
+    let mut batch = Batch::new();
+    let mut events = Vec::new();
+    for StoredLeft { left, .. } in &all {
+        events.push(Event::TokenRevoked {
+            registry: left.registry.clone(),
+            scope: left.scope.as_str().to_owned(),
+            version: left.version,
+            fingerprint: left.fingerprint.clone(),
+            by: by.clone(),
+        });
+    }
+    for stored in &all {
+        batch = left::settle(batch, stored);
+    }
+    desk.commit(batch, &events, now).await?;
+    Ok(all.iter().map(|stored| line(&stored.left)).collect())
+}
+
+/// An admin says that a stored token is nowhere but here.
+pub async fn emptied(
+    desk: &Desk,
+    of: &TokenPrint,
+    by: &PersonId,
+    now: UnixTime,
+) -> Result<Vec<TokenName>, Refusal> {
+    let mut last = Err(Refusal::NotFound);
+    for _ in 0..prove::TRIES {
+        last = empty(desk, of, by, now).await;
+        if !matches!(last, Err(Refusal::Fault(Fault::Conflict(..)))) {
+            break;
+        }
+    }
+    last
+}
+
+async fn empty(
+    desk: &Desk,
+    of: &TokenPrint,
+    by: &PersonId,
+    now: UnixTime,
+) -> Result<Vec<TokenName>, Refusal> {
+    let mut all = tokens::list(&desk.vault, &*desk.live).map_err(refusal)?;
+    all.retain(|t| t.record.fingerprint == of.fingerprint);
+    if all.is_empty() {
+        return Err(Refusal::BadRequest(format!(
+            "no token {} is stored: countersign admin token list shows those that are",
+            of.fingerprint
+        )));
+    }
+    let (mut batch, mut events, mut names) = (Batch::new(), Vec::new(), Vec::new());
+    for stored in all {
+        events.push(Event::TokenEmptied(facts(&stored.record, by)));
+        names.push(TokenName {
+            registry: stored.record.registry.clone(),
+            scope: stored.record.scope.as_str().to_owned(),
+        });
+        batch = tokens::note_emptied(&desk.vault, batch, stored, now).map_err(refusal)?;
+    }
+    desk.commit(batch, &events, now).await?;
+    Ok(names)
+}
+
+fn ending(left: &Left, end: TokenEnd) -> TokenEnding {
+    TokenEnding {
+        registry: left.registry.clone(),
+        scope: left.scope.as_str().to_owned(),
+        version: left.version,
+        fingerprint: left.fingerprint.clone(),
+        end,
+    }
+}
+
+fn line(left: &Left) -> LeftToken {
+    LeftToken {
+        registry: left.registry.clone(),
+        scope: left.scope.as_str().to_owned(),
+        version: left.version,
+        fingerprint: left.fingerprint.clone(),
+        since: left.since,
+        expires: left.expires,
+    }
+}
+
+/// Whatever changed meanwhile is looked at in the next round.
+fn passable(done: Result<(), Fault>) -> Result<(), Fault> {
+    match done {
+        Err(Fault::Conflict(..)) => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,36 @@
+//! Handlers of stored registry tokens. What stores, replaces and removes them is an act ([`super::acts`]).
+
+use super::{
+    api::{Done, encode},
+    routes::Call,
+};
+use crate::admin::tokens;
+use proto::api::{TokenName, TokenPrint};
+
+/// Stored tokens, without their secrets.
+pub(super) async fn list(call: Call) -> Done {
+    encode(tokens::list(&call.desk, call.now))
+}
+
+/// What is to be revoked at registries.
+pub(super) async fn left(call: Call) -> Done {
+    encode(tokens::end::list(&call.desk))
+}
+
+/// Asks the registry about a stored token.
+pub(super) async fn check(call: Call) -> Done {
+    let name: TokenName = call.json()?;
+    encode(tokens::prove::check(&call.desk, &name, &call.person()?.id, call.now).await)
+}
+
+/// An admin says that a token is revoked at its registry.
+pub(super) async fn revoked(call: Call) -> Done {
+    let of: TokenPrint = call.json()?;
+    encode(tokens::end::revoked(&call.desk, &of, &call.person()?.id, call.now).await)
+}
+
+/// An admin says that a token is nowhere else any more.
+pub(super) async fn emptied(call: Call) -> Done {
+    let of: TokenPrint = call.json()?;
+    encode(tokens::end::emptied(&call.desk, &of, &call.person()?.id, call.now).await)
+}

@@ -1,0 +1,294 @@
+//! Rotation while jobs publish, and rotation that is killed: at each moment one token is the present one, and it works.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "what is missing fails the test, as it should"
+)]
+
+use broker::{
+    secret::Secret,
+    store::{
+        Batch, Store as _,
+        redb::{Options, Redb},
+    },
+    vault::{
+        Unseal, Vault, release,
+        tokens::{self, NewToken, StoredToken, left},
+    },
+    world::World,
+};
+use serde_json::{Value, json};
+use stand::{
+    api::{Packed, Small, policy_of_one},
+    killed::Killer,
+    run,
+};
+use std::{
+    env, fs,
+    path::Path,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
+use tempfile::TempDir;
+
+/// Jobs that publish at once.
+const JOBS: usize = 6;
+/// Where the child that is killed finds a broker's folder.
+const CHILD: &str = "ROTATION_CHILD";
+/// What it does there.
+const DOES: &str = "ROTATION_CHILD_DOES";
+/// The token that it rotates to.
+const NEXT: &str = "ROTATION_CHILD_TOKEN";
+
+/// One whole publish of a job of its own.
+async fn publish(small: &Small, name: &str, version: &str) -> anyhow::Result<()> {
+    let packed = Packed::new(name, version)?;
+    let job = small.open(&[packed.item("latest")?]).await?;
+    small.alice.approve(&job).await?.ok::<Value>()?;
+    let credential = job.credential().await?;
+    let endpoint = small.endpoint()?;
+    let document = packed.document("latest")?;
+    let reply = endpoint.put(name, &credential, document).await?;
+    reply.ok_status()?;
+    anyhow::ensure!(job.state().await? == "published");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_rotation_under_load_loses_no_request_and_refuses_none() {
+    const ROTATIONS: u64 = 3;
+    let small = Small::start(&policy_of_one()).await.unwrap();
+    let registry = small.registry.as_ref().unwrap();
+    let (over, count) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (small_, over_, count_) = (&small, &over, &count);
+    let jobs = (0..JOBS).map(|at| async move {
+        for n in 1.. {
+            if over_.load(Relaxed) {
+                break;
+            }
+            let name = format!("@acme/job-{at}");
+            let done = publish(small_, &name, &format!("{n}.0.0")).await;
+            done.unwrap_or_else(|why| panic!("{name} {n}: {why:?}"));
+            count_.fetch_add(1, Relaxed);
+        }
+    });
+    let rotating = async {
+        let mut published = Vec::new();
+        for _ in 0..ROTATIONS {
+            let next = registry.another_token().await.unwrap();
+            let act = json!({"kind": "rotate-token", "registry": "npm", "scope": "*"});
+            let done = small.robin.act(act, Some(&next)).await.unwrap();
+            let done: Value = done.ok().unwrap();
+            assert_eq!(done["token"]["proof"]["outcome"], "proved", "{done}");
+            published.push(count.load(Relaxed));
+        }
+        // Until each job published with the last one.
+        let last = count.load(Relaxed);
+        while count.load(Relaxed) < last + 2 * JOBS {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        over.store(true, Relaxed);
+        published
+    };
+    let (published, _) = tokio::join!(rotating, futures_util::future::join_all(jobs));
+    println!(
+        "{} publishes; at the rotations: {published:?}",
+        count.load(Relaxed)
+    );
+
+    // The log has each switch and each use, in the order in which they were committed.
+    let (mut present, mut uses, mut late) = (1, vec![0; 5], 0);
+    for event in events(&small).await {
+        let event = &event;
+        let version = usize::try_from(event["version"].as_u64().unwrap_or(0)).unwrap();
+        match event["type"].as_str().unwrap() {
+            "token-rotated" => present = version,
+            "token-used" => {
+                uses[version] += 1;
+                // Taken before the switch, and written down after it.
+                if version != present {
+                    assert_eq!(version + 1, present, "{event}");
+                    late += 1;
+                }
+            }
+            "request-expired" | "conflict" | "token-refused" => panic!("{event}"),
+            _ => {}
+        }
+    }
+    println!("uses by version: {uses:?}, {late} of them on their way");
+    assert_eq!(present, 4);
+    assert_eq!(uses.iter().sum::<usize>(), count.load(Relaxed));
+    assert!(uses[1] > 0 && uses[4] >= JOBS, "{uses:?}");
+    assert!(late <= JOBS * 3, "{late} took an old one");
+}
+
+async fn events(small: &Small) -> Vec<Value> {
+    let mut all = Vec::new();
+    loop {
+        let path = format!("/v1/log/export?from={}&limit=1000", all.len());
+        let page = small.robin.call("GET", &path, &Value::Null).await.unwrap();
+        let before = all.len();
+        for line in page.text.lines().filter(|l| !l.is_empty()) {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let leaf: Value = serde_json::from_str(line["leaf"].as_str().unwrap()).unwrap();
+            all.push(leaf["event"].clone());
+        }
+        if all.len() == before {
+            return all;
+        }
+    }
+}
+
+/// The vault and the live store of a broker that does not run.
+fn opened(folder: &Path) -> (Vault, Redb) {
+    let vault = Vault::new(World::system());
+    let identity = fs::read_to_string(folder.join("unseal.age")).unwrap();
+    let file = fs::read(folder.join("data/vault.json")).unwrap();
+    let identity = Unseal::Identity(Secret::new(identity));
+    vault.unseal(&file, &identity).unwrap();
+    let live = Redb::open(folder.join("data/live.redb"), Options::new(8 << 20)).unwrap();
+    (vault, live)
+}
+
+fn all(vault: &Vault, live: &Redb) -> Vec<StoredToken> {
+    tokens::list(vault, live).unwrap()
+}
+
+/// What the daemon does at a rotation and at an old token's end, by the same calls; killed by whoever started it.
+#[tokio::test]
+async fn the_child_that_is_killed() {
+    let Ok(folder) = env::var(CHILD) else { return };
+    let (vault, live) = opened(Path::new(&folder));
+    let now = World::system().now();
+    let batch = if env::var(DOES).unwrap() == "rotate" {
+        let token = Secret::new(env::var(NEXT).unwrap());
+        let wanted = NewToken {
+            registry: &"npm".parse().unwrap(),
+            scope: &"*".parse().unwrap(),
+            token: &token,
+            expires: None,
+            proof: None,
+            emptied: false,
+        };
+        let rotated = tokens::rotate(&vault, &live, Batch::new(), &wanted, now);
+        rotated.unwrap().0
+    } else {
+        let old = all(&vault, &live).remove(0);
+        let batch = left::leave(&vault, Batch::new(), &old.record, now).unwrap();
+        tokens::destroy(batch, &old)
+    };
+    live.commit(batch).await.unwrap();
+}
+
+/// Files of a broker's data folder, put back as they were; the anchor too, else they would be an older copy.
+fn put_back(kept: &Path, data: &Path) {
+    for name in ["live.redb", "history.redb", "anchor"] {
+        let (from, to) = (kept.join(name), data.join(name));
+        if from.exists() {
+            fs::copy(from, to).unwrap();
+        } else if to.exists() {
+            fs::remove_file(to).unwrap();
+        }
+    }
+}
+
+struct Killed {
+    killer: Killer,
+    next: String,
+    _folder: TempDir,
+}
+
+impl Killed {
+    /// Runs the child; whether it came to its end.
+    async fn runs(&self, folder: &Path, does: &str, step: u64) -> bool {
+        self.killer.at(step).unwrap();
+        let folder = folder.display().to_string();
+        let mut env: Vec<(&str, &str)> = vec![(CHILD, &folder), (DOES, does), (NEXT, &self.next)];
+        let killing = self.killer.env();
+        env.extend(killing.iter().map(|(n, v)| (*n, v.as_str())));
+        let args = ["--exact", "the_child_that_is_killed", "--nocapture"];
+        let own = env::current_exe().unwrap();
+        let out = run(&own, &args, &env, Path::new("/"), Duration::from_mins(1)).await;
+        let out = out.unwrap();
+        assert!(out.status == Some(0) || out.status.is_none(), "{out}");
+        self.killer.at(0).unwrap();
+        out.status == Some(0)
+    }
+}
+
+#[tokio::test]
+async fn attack_47_a_rotation_that_is_killed_at_any_durable_step_leaves_the_old_or_the_new_token() {
+    let mut small = Small::start(&policy_of_one()).await.unwrap();
+    let first = small.registry.as_ref().unwrap().token.clone();
+    let next = small.registry.as_ref().unwrap().another_token().await;
+    small.daemon.kill9();
+    let folder = small.daemon.dir().to_owned();
+    let (data, kept) = (folder.join("data"), folder.join("kept"));
+    fs::create_dir(&kept).unwrap();
+    put_back(&data, &kept);
+    let place = TempDir::new().unwrap();
+    let killed = Killed {
+        killer: Killer::make(place.path(), &data).await.unwrap(),
+        next: next.unwrap(),
+        _folder: place,
+    };
+    let mut seen = [[0; 2]; 2];
+    let mut version = 0;
+    for (at, does) in ["rotate", "end"].into_iter().enumerate() {
+        for step in 1.. {
+            put_back(&kept, &data);
+            let whole = killed.runs(&folder, does, step).await;
+            // What the disk holds is one of both, whole.
+            let (vault, live) = opened(&folder);
+            let after = all(&vault, &live);
+            let present: Vec<_> = after
+                .iter()
+                .filter(|t| t.record.overlap_until.is_none())
+                .collect();
+            let [present] = present.as_slice() else {
+                panic!("{does}, step {step}: {after:?}");
+            };
+            let is_new = present.record.version == 2;
+            let token = release::for_check(&vault, present).unwrap();
+            let want = if is_new { &killed.next } else { &first };
+            assert_eq!(token.expose(), want);
+            let left = left::all(&vault, &live).unwrap().len();
+            let happened = if does == "rotate" {
+                assert_eq!((after.len(), left), (1 + usize::from(is_new), 0));
+                is_new
+            } else {
+                assert_eq!((after.len(), left), (2 - left, left));
+                left == 1
+            };
+            assert!(happened || !whole, "{does}, step {step}");
+            seen[at][usize::from(happened)] += 1;
+            drop((vault, live));
+            // The daemon opens it, and publishes.
+            small.daemon.restart().await.unwrap();
+            version += 1;
+            let published = publish(&small, "@acme/left", &format!("{version}.0.0")).await;
+            published.unwrap_or_else(|why| panic!("{does}, step {step}: {why:?}"));
+            small.daemon.kill9();
+            // What was killed comes to its end when it is done again.
+            if !happened {
+                assert!(killed.runs(&folder, does, 0).await, "{does}, step {step}");
+            }
+            if whole {
+                break;
+            }
+            assert!(step < 100, "it does not come to an end");
+        }
+        // The end is that of a rotation that happened.
+        if does == "rotate" {
+            put_back(&kept, &data);
+            assert!(killed.runs(&folder, does, 0).await);
+            put_back(&data, &kept);
+        }
+    }
+    println!("killed; [not, happened] of rotations and ends: {seen:?}");
+    for [not, happened] in seen {
+        assert!(not >= 2 && happened >= 1, "{seen:?}");
+    }
+}
