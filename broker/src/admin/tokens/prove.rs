@@ -6,9 +6,9 @@
 use super::{facts, newest, refusal, scope};
 use crate::{
     audit::event::Event,
-    desk::{Desk, Fault},
+    desk::{Desk, Fault, Registry},
     publish::{Refusal, known},
-    registry::{Proof, ReadError, Trial},
+    registry::{Proof, ReadError, Trial, Upstream},
     secret::Secret,
     store::Batch,
     vault::{
@@ -134,9 +134,9 @@ pub(super) async fn ask(
     token: &Secret<String>,
     present: Option<&Secret<String>>,
 ) -> Result<Proof, String> {
-    let Some(upstream) = desk.upstream(registry) else {
+    let Some(upstream) = asked_at(desk, registry) else {
         return Ok(Proof::unproved(
-            "the broker speaks no protocol with it: it keeps the secret, and no more",
+            "the broker keeps this secret, and speaks no protocol with its registry",
         ));
     };
     let package = package(desk, registry, scope);
@@ -153,6 +153,16 @@ pub(super) async fn ask(
         Ok(Err(why)) => Err(why.to_string()),
         Err(_) => Err(ReadError::TimedOut.to_string()),
     }
+}
+
+/// Who is asked about a registry's tokens: itself, or the one whose stages a token of this name approves.
+fn asked_at<'a>(desk: &'a Desk, registry: &RegistryId) -> Option<&'a dyn Upstream> {
+    let approves = |(name, entry): (&RegistryId, &'a Registry)| {
+        let own = desk.approve_token(name) == registry;
+        entry.upstream().filter(|_| own)
+    };
+    let own = desk.upstream(registry);
+    own.or_else(|| desk.registries.iter().find_map(approves))
 }
 
 /// A package that the token should be good for: the one that it is stored for, or one that was published here.

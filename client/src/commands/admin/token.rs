@@ -203,11 +203,11 @@ fn said(proof: &TokenProof) -> String {
     let account = account.map_or(String::new(), |a| format!(" ({})", harmless(a)));
     let detail = harmless(&proof.detail);
     match proof.outcome {
-        ProofOutcome::Proved => format!("proved{account}: the registry: {detail}"),
+        ProofOutcome::Proved => format!("proved by the registry{account}: {detail}"),
         ProofOutcome::Unproved => {
-            format!("cannot be proved without publishing{account}: the registry: {detail}")
+            format!("cannot be proved without publishing{account}: {detail}")
         }
-        ProofOutcome::Refused => format!("refused{account}: the registry: {detail}"),
+        ProofOutcome::Refused => format!("refused by the registry{account}: {detail}"),
     }
 }
 

@@ -171,7 +171,7 @@ fn summary(tokens: &[TokenLine], all: usize) -> String {
         (all, chosen) if all == chosen => format!("{all} stored"),
         (all, chosen) => format!("{chosen} of {all} stored"),
     };
-    format!("{chosen}; to rotate: {now} now, {soon} soon; {full} perhaps elsewhere too")
+    format!("{chosen}; to rotate: {now} now, {soon} soon; {full} may still lie elsewhere too")
 }
 
 /// The tokens, a line each, in columns; nothing where there are none.
@@ -253,22 +253,23 @@ pub(crate) fn warnings(
     }
     let full = tokens.iter().filter(|t| is_full(t)).count();
     if full > 0 {
+        let count = counted(full, "token");
         warn(&format!(
-            "! of {full} tokens nobody said that they are nowhere else: countersign admin token list --not-emptied"
+            "! {count} may still lie elsewhere too: countersign admin token list --not-emptied"
         ))?;
     }
     to_revoke(left).map_or(Ok(()), |text| warn(&text))
 }
 
 fn to_revoke(left: usize) -> Option<String> {
-    let count = match left {
-        0 => return None,
-        1 => "1 old token".to_owned(),
-        more => format!("{more} old tokens"),
-    };
-    Some(format!(
-        "! {count} may still be good at the registry: countersign admin token left"
-    ))
+    let count = counted(left, "old token");
+    let text = format!("! {count} may still be good at the registry: countersign admin token left");
+    (left > 0).then_some(text)
+}
+
+fn counted(n: usize, what: &str) -> String {
+    let s = if n == 1 { "" } else { "s" };
+    format!("{n} {what}{s}")
 }
 
 /// Warnings at 75 % and 90 % of the allowed age, before and after the expiry, after a reveal and a refusal.
@@ -286,7 +287,7 @@ fn due(t: &TokenLine, now: UnixTime) -> Vec<String> {
     match t.expires {
         Some(at) if at <= now => out.push("has expired: rotate it".to_owned()),
         Some(at) if at.since(now) < WEEK => {
-            out.push(format!("expires {}: rotate it", at.rfc3339()));
+            out.push(format!("expires {}: rotate it", day(at)));
         }
         _ => {}
     }
@@ -385,7 +386,7 @@ mod tests {
         assert!(lines.iter().all(|l| l.chars().count() < 150), "{lines:#?}");
         assert_eq!(
             summary(&all, 300),
-            "300 stored; to rotate: 6 now, 0 soon; 1 perhaps elsewhere too"
+            "300 stored; to rotate: 6 now, 0 soon; 1 may still lie elsewhere too"
         );
         // Everything that is to be rotated is shown, whatever it is.
         for t in &mut tokens {
