@@ -25,7 +25,10 @@ use std::{
     fs,
     net::Ipv4Addr,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -39,13 +42,17 @@ const OPEN: Duration = Duration::from_mins(1);
 /// What reached the registry: method and path of everything that could change something.
 type Writes = Arc<Mutex<Vec<String>>>;
 
-/// A registry that knows nothing and takes nothing: a clear no, so that nobody sends twice.
-async fn registry() -> (String, Writes) {
-    let writes = Writes::default();
-    let seen = Arc::clone(&writes);
+/// A registry that knows nothing and takes nothing: a clear no, so that nobody sends twice. Until it is opened, nothing can
+/// be written there at all: so the token is stored unproved.
+async fn registry() -> (String, Writes, Arc<AtomicBool>) {
+    let (writes, open) = (Writes::default(), Arc::new(AtomicBool::new(false)));
+    let (seen, opened) = (Arc::clone(&writes), Arc::clone(&open));
     let router = Router::new().fallback(move |request: Request<Body>| {
-        let seen = Arc::clone(&seen);
+        let (seen, opened) = (Arc::clone(&seen), opened.load(Ordering::Relaxed));
         async move {
+            if !opened {
+                return StatusCode::METHOD_NOT_ALLOWED;
+            }
             if [Method::GET, Method::HEAD].contains(request.method()) {
                 return StatusCode::NOT_FOUND;
             }
@@ -58,7 +65,7 @@ async fn registry() -> (String, Writes) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await });
-    (url, writes)
+    (url, writes, open)
 }
 
 /// An upload as a client would make it.
@@ -190,7 +197,7 @@ struct Stage {
 impl Stage {
     /// A broker with one approved upload and its live credential.
     async fn start(origin: Origin) -> Self {
-        let (url, writes) = registry().await;
+        let (url, writes, open) = registry().await;
         let (at, keys) = origin.settings(url);
         let package = format!("{}:{}", origin.name(), origin.package());
         let policy = format!(
@@ -210,6 +217,7 @@ impl Stage {
             .add_token(origin.name(), "canary-registry-token")
             .await
             .unwrap();
+        open.store(true, Ordering::Relaxed);
         let upload = origin.upload(daemon.dir()).await;
         direct.add_client_key(CLIENT_KEY, &[package]).await.unwrap();
         let wish = Wish::of(vec![upload.item.clone()]).unwrap();

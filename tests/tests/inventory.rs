@@ -15,6 +15,7 @@ use stand::{
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 fn live(office: &Office) -> PathBuf {
@@ -124,6 +125,43 @@ async fn attack_50_an_act_that_was_vetoed_is_not_put_back() {
 }
 
 #[tokio::test]
+async fn attack_50_a_rekey_makes_nothing_genuine_that_was_put_back() {
+    let mut office = office().await;
+    let second = office.hire("second", &[], true, &[]).await.unwrap();
+    let live = live(&office);
+    let act = json!({"kind": "change-person", "person": "alice", "groups": [], "admin": true});
+    let asked = office.admin.act(act, None).await.unwrap();
+    let id = asked.body["act"]["id"].as_str().unwrap().to_owned();
+    office.daemon.kill9();
+    let waits = rows::of_table(&live, "act").unwrap();
+    office.daemon.restart().await.unwrap();
+    assert!(second.veto(&id).await.unwrap().success());
+    office.daemon.kill9();
+    rows::write(&live, &waits[0].0, Some(&waits[0].1)).unwrap();
+    office.daemon.restart().await.unwrap();
+    let asked = office.admin.act(json!({"kind": "rekey"}), None).await;
+    let rekey = asked.unwrap().body["act"]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let done = second.confirm(&rekey).await.unwrap();
+    assert_eq!(done.body["done"], true, "{}", done.body);
+    let start = Instant::now();
+    loop {
+        let custody = second.get("/v1/admin/unseal-method").await.unwrap().body;
+        if custody["data_key"]["step"] == "retired" {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_mins(1), "{custody}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let acts: Value = second.get("/v1/acts").await.unwrap().ok().unwrap();
+    assert_eq!(acts["acts"], json!([]));
+    let confirmed = second.confirm(&id).await.unwrap();
+    assert_eq!(confirmed.status, 404, "{}", confirmed.body);
+}
+
+#[tokio::test]
 async fn attack_50_an_older_policy_that_was_in_force_is_not_put_back() {
     let mut office = office().await;
     let live = live(&office);
@@ -184,7 +222,12 @@ async fn attack_44_the_people_of_yesterday_with_yesterdays_inventory_stop_the_st
     for (key, row) in &yesterday {
         rows::write(&live, key, Some(row)).unwrap();
     }
+    // Nor does a mark that somebody plants beside them make it a restore that admins agree to.
+    let mark = json!({"id": "00", "cause": "rolled-back", "taken": 1, "restored": 1, "entries": 1});
+    let mark = [&[0; 8][..], &serde_json::to_vec(&mark).unwrap()].concat();
+    rows::write(&live, b"restored\0mark", Some(&mark)).unwrap();
     let why = office.daemon.restart().await.unwrap_err();
+    rows::write(&live, b"restored\0mark", None).unwrap();
     let log = office.daemon.log();
     assert!(
         log.contains("are older than the log") && log.contains("countersignd restore"),

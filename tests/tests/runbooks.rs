@@ -297,15 +297,7 @@ async fn a_stolen_disk() {
     let line = "robin$ countersign admin unseal-method";
     let method = ok(walk.run(&team, robin, line, &[]).await);
     assert!(method.stdout.contains("identity"), "{method}");
-    let line = "robin$ countersign admin token list";
-    ok(walk.run(&team, robin, line, &[]).await);
     let file = team.folder().join("secret").display().to_string();
-    fs::write(&file, team.registry.another_token().await.unwrap()).unwrap();
-    let line = "robin$ countersign admin token rotate npm '*' --token-file FILE";
-    ok(walk.run(&team, robin, line, &[("FILE", &file)]).await);
-    let id = act(&team).await;
-    let line = "dora$ countersign admin confirm ACT";
-    ok(walk.run(&team, &dora, line, &[("ACT", &id)]).await);
     fs::write(&file, "another-passphrase-of-the-vault").unwrap();
     let before = fs::read(team.daemon.dir().join("data/vault.json")).unwrap();
     let line = "robin$ countersign admin unseal-method passphrase --passphrase-file FILE";
@@ -314,6 +306,20 @@ async fn a_stolen_disk() {
     let change = change["change"]["id"].as_str().unwrap().to_owned();
     let line = "dora$ countersign admin unseal-method confirm CHANGE";
     ok(walk.run(&team, &dora, line, &[("CHANGE", &change)]).await);
+    ok(walk
+        .run(&team, robin, "robin$ countersign admin rekey", &[])
+        .await);
+    let id = act(&team).await;
+    let line = "dora$ countersign admin confirm ACT";
+    ok(walk.run(&team, &dora, line, &[("ACT", &id)]).await);
+    let line = "robin$ countersign admin token list";
+    ok(walk.run(&team, robin, line, &[]).await);
+    fs::write(&file, team.registry.another_token().await.unwrap()).unwrap();
+    let line = "robin$ countersign admin token rotate npm '*' --token-file FILE";
+    ok(walk.run(&team, robin, line, &[("FILE", &file)]).await);
+    let id = act(&team).await;
+    let line = "dora$ countersign admin confirm ACT";
+    ok(walk.run(&team, &dora, line, &[("ACT", &id)]).await);
     walk.ends().unwrap();
     let now = fs::read(team.daemon.dir().join("data/vault.json")).unwrap();
     assert!(before != now, "another passphrase opens it");
@@ -386,7 +392,7 @@ async fn a_bad_release() {
     ok(walk.run(&team, robin, line, &put).await);
     let line = "robin$ countersign verify FILE";
     ok(walk.run(&team, robin, line, &[("FILE", &file)]).await);
-    let line = "robin$ countersign admin yank npm @acme/left 1.0.0 --message 'broken: use 1.0.1'";
+    let line = "robin$ countersign admin yank npm @acme/left 1.0.0 --message 'broken: do not use'";
     ok(walk.run(&team, robin, line, &[]).await);
     let id = act(&team).await;
     let line = "dora$ countersign admin confirm ACT";
@@ -395,7 +401,7 @@ async fn a_bad_release() {
     let shown = team.registry.package(LEFT).await.unwrap().unwrap();
     assert_eq!(
         shown["versions"]["1.0.0"]["deprecated"],
-        "broken: use 1.0.1"
+        "broken: do not use"
     );
     let line = "robin$ countersign admin yank --list";
     let list = ok(walk.run(&team, robin, line, &[]).await);

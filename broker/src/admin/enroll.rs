@@ -12,7 +12,8 @@ use crate::{
         Desk, Fault,
         inventory::RECOVERIES,
         people::{
-            DEVICES, INVITES, PASSKEYS, PEOPLE, PasskeyUse, Person, PersonPasskey, TOTP, Versioned,
+            DEVICES, INVITES, PASSKEYS, PEOPLE, PEOPLE_MAX, PasskeyUse, Person, PersonPasskey,
+            TOTP, Versioned,
         },
     },
     notify::About,
@@ -237,6 +238,11 @@ async fn finish(
             device: device.clone(),
         };
     } else {
+        if desk.inventory()?.count(PEOPLE) >= PEOPLE_MAX {
+            return Err(Refusal::BadRequest(format!(
+                "there are {PEOPLE_MAX} people already: remove those who are gone (countersign admin report)"
+            )));
+        }
         batch = batch.create(PEOPLE, id, desk.authentic(PEOPLE, id, &enrolled)?);
     }
     batch = batch.create(DEVICES, device.as_str().as_bytes(), id);

@@ -181,8 +181,9 @@ impl Desk {
     /// A person, authenticated.
     pub fn person(&self, id: &PersonId) -> Result<Option<Versioned<Arc<Person>>>, Fault> {
         let key = id.as_str().as_bytes();
-        if self.vault.is_sealed() && self.live.get(PEOPLE, key)?.is_none() {
-            return Ok(None);
+        if self.vault.is_sealed() {
+            let row = self.live.get(PEOPLE, key)?;
+            return row.map_or(Ok(None), |_| Err(Fault::Sealed));
         }
         self.as_listed(|listed| {
             let Some(row) = self.live.get(PEOPLE, key)? else {
@@ -250,8 +251,11 @@ impl Desk {
     /// Everybody, in name order.
     pub fn people(&self) -> Result<Vec<Arc<Person>>, Fault> {
         self.as_listed(|listed| {
-            let rows = self.live.range(PEOPLE, b"", None, PEOPLE_MAX)?;
-            if rows.len() != listed.count(PEOPLE) {
+            let there = listed.count(PEOPLE);
+            let rows = self
+                .live
+                .range(PEOPLE, b"", None, there.saturating_add(1))?;
+            if rows.len() != there {
                 return Ok(None);
             }
             let person = |(key, row)| self.person_in(listed, key, row);
@@ -295,8 +299,12 @@ impl Desk {
         table: Table,
         key: &[u8],
     ) -> Result<Option<Versioned<T>>, Fault> {
-        // Sealed, what is not there is not there, and nothing else is believed: as for every other row.
-        let row = if inventory::is_listed(table) && !self.vault.is_sealed() {
+        let row = if inventory::is_listed(table) {
+            // Sealed, what is not there is not there, and nothing else is believed: as for every other row.
+            if self.vault.is_sealed() {
+                let row = self.live.get(table, key)?;
+                return row.map_or(Ok(None), |_| Err(Fault::Sealed));
+            }
             self.as_listed(|listed| {
                 let row = self.live.get(table, key)?;
                 let value = row.as_ref().map(|row| row.value.as_slice());

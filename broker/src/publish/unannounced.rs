@@ -52,6 +52,8 @@ pub const UPLOAD_MAX: u64 = 140 * 1024 * 1024;
 const UPLOAD_SECONDS: u64 = 15 * 60;
 /// Questions of one run for the same bytes: an earlier one may have expired.
 const ATTEMPTS_MAX: u32 = 20;
+/// Seconds before an id token's end: before it was made.
+const HOUR: u64 = 3600;
 /// Open requests looked at for one upload; the quotas allow no more.
 const LOOK_MAX: usize = 100;
 /// The claim that tells one run of a workflow from another, where the issuer has one.
@@ -86,9 +88,11 @@ pub async fn exchange(
         Some(package) => own.text(package.as_str()),
         None => own,
     };
+    // The same time for each exchange, and before the first: it stays what it was while the vault is re-keyed.
+    let exchanged = UnixTime(burn.keep_until.0.saturating_sub(HOUR));
     let entropy = desk
         .vault
-        .mac(Domain::Guest, &own.finish())
+        .mac_of(Domain::Guest, exchanged, &own.finish())
         .map_err(Fault::from)?;
     let token = Bearer::from_entropy(Kind::Guest, entropy);
     // Counted from the id token's end, so that it is the same for each exchange.

@@ -331,7 +331,7 @@ impl KeyFile {
             })
         });
         Ok(Box::new(Keyring {
-            kek: Secret::new(*kek),
+            kek: Some(Secret::new(*kek)),
             current: unwrapped(kek, (self.generation, current), &self.data_key)?,
             since: self.since,
             old: old.transpose()?,

@@ -75,8 +75,8 @@ impl Keys {
 
 /// All keys that an unsealed vault holds.
 pub(super) struct Keyring {
-    /// Wraps the data keys in the key file.
-    pub(super) kek: Secret<[u8; KEY_BYTES]>,
+    /// Wraps the data keys in the key file; none where that was replaced by one whose key is not known here.
+    pub(super) kek: Option<Secret<[u8; KEY_BYTES]>>,
     /// What seals and authenticates from now on.
     pub(super) current: Box<Keys>,
     /// What is older was derived from the key before; none for the first.

@@ -4,13 +4,16 @@
 use super::{
     envelope::{self, Binding, OpenRowError, SealRowError},
     key_file::{self, InitError, NewFile, Unseal, UnsealError, UnsealMethod},
-    keys::{Keyring, Keys},
+    keys::{KEY_BYTES, Keyring, Keys},
 };
 use crate::{secret::Secret, world::World};
 use aws_lc_rs::{constant_time, hmac};
-use proto::time::UnixTime;
+use proto::{
+    digest::{Algorithm, Digest},
+    time::UnixTime,
+};
 use std::sync::{
-    PoisonError, RwLock,
+    Mutex, PoisonError, RwLock,
     atomic::{AtomicU64, Ordering},
 };
 use thiserror::Error;
@@ -45,6 +48,9 @@ pub enum Domain {
 pub struct Vault {
     world: World,
     keys: RwLock<Option<Box<Keyring>>>,
+    /// The key-encryption key of the key file that was made last, by its digest: here alone, since whoever has an old data
+    /// key reads what lies sealed under that.
+    made: Mutex<Option<(Digest, Secret<[u8; KEY_BYTES]>)>>,
     /// How often keys were taken in.
     era: AtomicU64,
 }
@@ -60,6 +66,7 @@ impl Vault {
         Self {
             world,
             keys: RwLock::new(None),
+            made: Mutex::new(None),
             era: AtomicU64::new(0),
         }
     }
@@ -86,6 +93,7 @@ impl Vault {
     /// Wipes the keys.
     pub fn seal(&self) {
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.made.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Whether it is sealed.
@@ -102,7 +110,11 @@ impl Vault {
     /// A new key file for the same data keys: other methods, or another passphrase. The old file keeps
     /// working until it is destroyed, so a crash between the two leaves the vault usable.
     pub fn rewrap(&self, methods: &[UnsealMethod]) -> Result<NewFile, InitError> {
-        self.ring(|ring| key_file::wrap(&self.world, methods, &ring.set()))?
+        let made = self.ring(|ring| key_file::wrap(&self.world, methods, &ring.set()))??;
+        let print = Digest::of(Algorithm::Sha256, &made.bytes);
+        let kek = Secret::new(*made.kek.expose());
+        *self.made.lock().unwrap_or_else(PoisonError::into_inner) = Some((print, kek));
+        Ok(made)
     }
 
     /// Whether a key file that was just made opens as it should, before it is relied on: with `secret`, where it

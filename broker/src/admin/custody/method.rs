@@ -24,7 +24,7 @@ use crate::{
     store::Batch,
     vault::{
         Binding, Unseal, UnsealError, UnsealMethod, Vault,
-        key_file::{self, NewFile, Offer, WORK_FACTOR},
+        key_file::{self, Offer, WORK_FACTOR},
     },
 };
 use proto::{
@@ -61,8 +61,6 @@ struct Stored {
     /// The new key file, sealed under the vault, hex. A copy of the disk is not opened by what one admin just
     /// chose.
     file: String,
-    /// Its key-encryption key, sealed, hex: the vault goes on with it.
-    kek: String,
 }
 
 type Held = Versioned<Stored>;
@@ -111,6 +109,12 @@ pub async fn ask(
             held.value.by.person
         )));
     }
+    if rekey::is_near(desk)? {
+        return Err(Refusal::BadRequest(
+            "the vault is being re-keyed: ask again in a minute (countersign admin unseal-method)"
+                .to_owned(),
+        ));
+    }
     let (method, opens) = wanted(desk, &given)?;
     let object = given.to.object();
     let about = (change::UNSEAL_METHOD, object.as_str());
@@ -119,12 +123,9 @@ pub async fn ask(
     let Ok(_one) = desk.unsealing.try_acquire() else {
         return Err(Refusal::Busy);
     };
-    let made = made(desk, method, opens).await?;
-    let id = hex(&desk.world.random::<ID_BYTES>().map_err(Fault::from)?);
-    let kek = desk.vault.seal_kek(&kek_binding(&id), &made);
-    let bytes = Secret::new(made.bytes);
+    let bytes = made(desk, method, opens).await?;
     let mut stored = Stored {
-        id,
+        id: hex(&desk.world.random::<ID_BYTES>().map_err(Fault::from)?),
         to: given.to.clone(),
         by: own.into(),
         asked: now,
@@ -133,7 +134,6 @@ pub async fn ask(
         confirmed: Vec::new(),
         agreed: false,
         file: String::new(),
-        kek: hex(&kek.map_err(Fault::from)?),
     };
     let sealed = (desk.vault).seal_row(&binding(&stored.id), bytes.expose());
     stored.file = hex(&sealed.map_err(Fault::from)?);
@@ -209,6 +209,12 @@ pub async fn confirm(
     }
     desk.commit(batch, &events, now).await?;
     finish(desk, now).await?;
+    if value.agreed && file::read(desk).await?.expose() != next.expose() {
+        return Err(Refusal::BadRequest(
+            "it came to nothing: the key file, or who confirmed, is another one since; ask again"
+                .to_owned(),
+        ));
+    }
     state(desk, own, now).await
 }
 
@@ -268,12 +274,10 @@ pub async fn finish(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
             return Err(Fault::Damaged("the key file"));
         }
     }
-    let kek = unhex(&held.value.kek).ok_or(Fault::Damaged("a key file"))?;
-    let kek = (desk.vault).open_row(&kek_binding(&held.value.id), &kek)?;
+    // Its key is not known where the broker was started since it was asked for; nobody loses anything by that.
     let installed = file::read(desk).await?;
-    if let Err(why) = desk.vault.take_in(installed.expose(), Some(&kek)) {
-        tracing::error!(%why, "the new key file does not open with its key");
-        return Err(Fault::Damaged("the key file"));
+    if let Err(why) = desk.vault.take_in(installed.expose()) {
+        tracing::warn!(%why, "the vault is not re-keyed before it was sealed and unsealed once");
     }
     // The new file is in its place. Whoever finds this row again finds that too, and has nothing left to do.
     let event = Event::UnsealMethodChanged {
@@ -376,13 +380,13 @@ async fn made(
     desk: &Arc<Desk>,
     method: UnsealMethod,
     opens: Option<Unseal>,
-) -> Result<NewFile, Refusal> {
+) -> Result<Secret<Vec<u8>>, Refusal> {
     let own = Arc::clone(desk);
     let work = move || {
         let made = own.vault.rewrap(&[method]).map_err(|e| e.to_string())?;
         let tried = (own.vault).try_out(&made, opens.as_ref());
         tried.map_err(|e: UnsealError| e.to_string())?;
-        Ok::<_, String>(made)
+        Ok::<_, String>(Secret::new(made.bytes))
     };
     let made = tokio::task::spawn_blocking(work).await;
     made.map_err(|_| Fault::Damaged("the key file"))?
@@ -478,11 +482,9 @@ fn binding(id: &str) -> Binding<'_> {
     }
 }
 
-fn kek_binding(id: &str) -> Binding<'_> {
-    Binding {
-        purpose: "next key-encryption key",
-        ..binding(id)
-    }
+/// Whether a change is under way.
+pub(super) fn is_under_way(desk: &Desk, now: UnixTime) -> Result<bool, Fault> {
+    Ok(under_way(desk, now)?.is_some())
 }
 
 /// The plain bytes of a row whose key file is sealed with the vault's current key; none where it is already. It replaces
@@ -490,22 +492,12 @@ fn kek_binding(id: &str) -> Binding<'_> {
 pub(super) fn sealed_anew(vault: &Vault, plain: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
     let damaged = || Fault::Damaged("a key file");
     let mut stored: Stored = serde_json::from_slice(plain).map_err(|_| damaged())?;
-    let id = stored.id.clone();
-    let mut new = true;
-    for (text, binding) in [
-        (&mut stored.file, binding(&id)),
-        (&mut stored.kek, kek_binding(&id)),
-    ] {
-        let sealed = unhex(text).ok_or_else(damaged)?;
-        if !vault.seal_is_new(&sealed)? {
-            let plain = vault.open_row(&binding, &sealed)?;
-            *text = hex(&vault.seal_row(&binding, plain.expose())?);
-            new = false;
-        }
-    }
-    if new {
+    let sealed = unhex(&stored.file).ok_or_else(damaged)?;
+    if vault.seal_is_new(&sealed)? {
         return Ok(None);
     }
+    let file = vault.open_row(&binding(&stored.id), &sealed)?;
+    stored.file = hex(&vault.seal_row(&binding(&stored.id), file.expose())?);
     serde_json::to_vec(&stored).map(Some).map_err(|_| damaged())
 }
 

@@ -2,8 +2,8 @@
 //! key of that time: with it he reads every later copy of the database, until everything in it is written anew under
 //! another one. What opens the vault changes by itself (`method`); do that first after a theft.
 //!
-//! Step by step, each of which a crash leaves whole: the wish with the fresh key, sealed, is one commit; the key file
-//! with both keys takes the old one's place; every row is written anew, over and over until a whole round
+//! Step by step, each of which a crash leaves whole: the wish is one commit; the key file with a fresh key beside the
+//! old one takes its place (in the database the fresh key never is: whoever has the old one reads that); every row is written anew, over and over until a whole round
 //! finds nothing to do; the old key is retired, so that nothing is believed that it authenticated; two days
 //! later, when no request of its time is left, it goes. Old and new are good until the new one has been verified.
 
@@ -13,7 +13,7 @@ use crate::{
     audit::event::Event,
     desk::{
         self, Desk, Fault, bells,
-        inventory::REKEY,
+        inventory::{REKEY, is_listed},
         people::{self, Versioned},
     },
     publish::{
@@ -21,7 +21,6 @@ use crate::{
         contents::{self, Proof, TABLES},
         ledger,
     },
-    secret::Secret,
     store::{Batch, Table},
     vault::{Binding, Domain, Vault, key_file::InitError, rows, tokens},
 };
@@ -49,12 +48,18 @@ const CHUNK: usize = 100;
 struct Stored {
     /// The fresh key's generation.
     generation: u32,
-    by: PersonId,
     step: Rekeying,
     /// Since when it stands at this step.
     since: UnixTime,
-    /// The fresh key, sealed under the old one, hex; gone as soon as the key file has it.
-    key: String,
+}
+
+/// What a round found.
+#[derive(Default)]
+struct Found {
+    /// Rows that were written anew, or must be.
+    written: usize,
+    /// Rows with something inside that does not open any more.
+    damaged: usize,
 }
 
 /// The operations that begin it.
@@ -64,31 +69,43 @@ pub(in crate::admin) fn begin(
     batch: Batch,
     now: UnixTime,
 ) -> Result<(Batch, Vec<Event>), Refusal> {
+    let bad = |why: &str| Err(Refusal::BadRequest(why.to_owned()));
     let (current, old) = desk.vault.generations().map_err(Fault::from)?;
-    if old.is_some() || desk.live.get(REKEY, ROW).map_err(Fault::from)?.is_some() {
-        return Err(Refusal::BadRequest(
-            "the vault is being re-keyed: wait until the old key is gone (countersign admin unseal-method)"
-                .to_owned(),
-        ));
+    let row = desk.live.get(REKEY, ROW).map_err(Fault::from)?;
+    if old.is_some() || row.is_some() {
+        return bad(
+            "the vault is being re-keyed: wait until the old key is gone (countersign admin unseal-method)",
+        );
     }
-    let generation = current
-        .checked_add(1)
-        .ok_or(Fault::Damaged("the key file"))?;
-    let fresh = desk.vault.fresh_key().map_err(Fault::from)?;
-    let sealed = (desk.vault).seal_row(&binding(&generation.to_be_bytes()), fresh.expose());
+    if method::is_under_way(desk, now)? {
+        return bad(
+            "what opens the vault is about to change: confirm that first, or take it back (countersign admin unseal-method)",
+        );
+    }
+    if !desk.vault.knows_its_file().map_err(Fault::from)? {
+        return bad(
+            "what opens the vault has changed since it was opened: seal it and unseal it first (countersign admin seal)",
+        );
+    }
     let stored = Stored {
-        generation,
-        by: by.clone(),
+        generation: current
+            .checked_add(1)
+            .ok_or(Fault::Damaged("the key file"))?,
         step: Rekeying::Agreed,
         since: now,
-        key: hex(&sealed.map_err(Fault::from)?),
     };
-    let row = desk.authentic(REKEY, ROW, &stored)?;
     let event = Event::RekeyBegun {
         by: by.clone(),
-        generation,
+        generation: stored.generation,
     };
+    let row = desk.authentic(REKEY, ROW, &stored)?;
     Ok((batch.create(REKEY, ROW, row), vec![event]))
+}
+
+/// Whether the key file is about to be replaced by it.
+pub(super) fn is_near(desk: &Desk) -> Result<bool, Fault> {
+    let held = read(desk)?;
+    Ok(held.is_some_and(|held| held.value.step != Rekeying::Retired))
 }
 
 /// The data key, and what is under way with it.
@@ -111,9 +128,13 @@ pub async fn go_on(desk: &Desk, last: &mut Option<(Rekeying, u64)>) -> Result<()
     if desk.vault.is_sealed() || desk.restored()?.is_some() {
         return Ok(());
     }
+    // By a wrong clock nothing is derived, and no time has passed.
+    if desk.world.clock_suspect() || !desk.vault.knows_its_file()? {
+        return Ok(());
+    }
     let Some(held) = read(desk)? else {
         *last = None;
-        return Ok(());
+        return found_again(desk).await;
     };
     let ms = desk.world.monotonic_ms();
     let step = held.value.step;
@@ -128,7 +149,7 @@ pub async fn go_on(desk: &Desk, last: &mut Option<(Rekeying, u64)>) -> Result<()
         Rekeying::Agreed => take_into_use(desk, held).await,
         Rekeying::Writing => {
             let settled = ms.saturating_sub(since) >= SETTLE_MS;
-            if rewrite(desk).await? == 0 && settled {
+            if rewrite(desk).await?.written == 0 && settled {
                 retire(desk, held).await?;
             }
             Ok(())
@@ -137,28 +158,43 @@ pub async fn go_on(desk: &Desk, last: &mut Option<(Rekeying, u64)>) -> Result<()
     }
 }
 
+/// The key file has an old key, and no row tells of it: somebody took the row away, and the old key would be believed for
+/// ever.
+async fn found_again(desk: &Desk) -> Result<(), Fault> {
+    let (generation, Some((_, retired))) = desk.vault.generations()? else {
+        return Ok(());
+    };
+    tracing::error!("ALARM: the row of a re-keying is gone; it goes on all the same");
+    let now = desk.world.now();
+    let stored = Stored {
+        generation,
+        step: if retired {
+            Rekeying::Retired
+        } else {
+            Rekeying::Writing
+        },
+        since: now,
+    };
+    let row = desk.authentic(REKEY, ROW, &stored)?;
+    let batch = Batch::new();
+    let batch = match desk.live.get(REKEY, ROW)? {
+        None => batch.create(REKEY, ROW, row),
+        Some(old) => batch.replace(REKEY, ROW, old.version, row),
+    };
+    desk.commit(batch, &[], now).await.map(drop)
+}
+
 /// The key file with both keys takes the old one's place.
 async fn take_into_use(desk: &Desk, held: Versioned<Stored>) -> Result<(), Fault> {
-    let stored = &held.value;
-    // A crash may have come between the file and the record of it.
-    if desk.vault.generations()?.0 != stored.generation {
-        let fresh = fresh(desk, stored)?;
+    let generation = held.value.generation;
+    // A crash may have come between the file and the record of it. One that came before it makes another key.
+    if desk.vault.generations()?.0 != generation {
+        let fresh = desk.vault.fresh_key()?;
         let since = desk.world.now().after(LEAD_SECONDS);
         install(desk, |file| desk.vault.next_file(file, &fresh, since)).await?;
     }
-    let event = Event::RekeyInUse {
-        generation: stored.generation,
-    };
+    let event = Event::RekeyInUse { generation };
     next(desk, held, Rekeying::Writing, event).await
-}
-
-fn fresh(desk: &Desk, stored: &Stored) -> Result<Secret<[u8; 32]>, Fault> {
-    let damaged = || Fault::Damaged("a re-keying");
-    let sealed = unhex(&stored.key).ok_or_else(damaged)?;
-    let binding = stored.generation.to_be_bytes();
-    let key = desk.vault.open_row(&self::binding(&binding), &sealed)?;
-    let key = key.expose().first_chunk().ok_or_else(damaged)?;
-    Ok(Secret::new(*key))
 }
 
 /// Nothing that the old key authenticated is believed from here on.
@@ -172,8 +208,23 @@ async fn retire(desk: &Desk, held: Versioned<Stored>) -> Result<(), Fault> {
 
 /// The old key goes.
 async fn clear(desk: &Desk, held: Versioned<Stored>) -> Result<(), Fault> {
-    let over = held.value.since.after(RETIRED_SECONDS);
-    if desk.world.clock_suspect() || desk.world.now() < over || is_needed(desk)? {
+    let (now, retired) = (desk.world.now(), held.value.since);
+    // A change of what opens the vault names the file that it replaces: that stays what it is meanwhile.
+    if now < retired.after(RETIRED_SECONDS)
+        || is_needed(desk, retired)?
+        || method::is_under_way(desk, now)?
+    {
+        return Ok(());
+    }
+    // What was shown before and set up after it was retired is sealed with it still.
+    let found = rewrite(desk).await?;
+    if found.damaged > 0 {
+        tracing::error!(
+            rows = found.damaged,
+            "ALARM: the old key stays: there are rows that do not open, and would be lost with it"
+        );
+    }
+    if found.damaged > 0 || found.written > 0 {
         return Ok(());
     }
     install(desk, |file| desk.vault.cleared_file(file)).await?;
@@ -181,14 +232,14 @@ async fn clear(desk: &Desk, held: Versioned<Stored>) -> Result<(), Fault> {
         generation: held.value.generation,
     };
     let batch = Batch::new().delete(REKEY, ROW, held.version);
-    desk.commit(batch, &[event], desk.world.now())
-        .await
-        .map(drop)
+    desk.commit(batch, &[event], now).await.map(drop)
 }
 
 /// Whether a request is open whose ticket and match code are derived from the old key.
-fn is_needed(desk: &Desk) -> Result<bool, Fault> {
+fn is_needed(desk: &Desk, retired: UnixTime) -> Result<bool, Fault> {
+    // By a clock that was far ahead it would be needed for ever.
     let since = desk.vault.derives_since()?.unwrap_or(UnixTime(0));
+    let since = since.min(retired.after(LEAD_SECONDS));
     // Ids are ordered by time.
     let oldest = desk.live.range(ledger::REQUESTS, b"", None, 1)?;
     let opened = oldest.first().and_then(|(key, _)| ledger::id_of(key));
@@ -213,7 +264,7 @@ async fn install(
     let folder = desk.place.data.clone();
     let work = move || file::install(&folder, &bytes).map(|()| bytes);
     match tokio::task::spawn_blocking(work).await {
-        Ok(Ok(bytes)) => desk.vault.take_in(&bytes, None).map_err(|why| {
+        Ok(Ok(bytes)) => desk.vault.take_in(&bytes).map_err(|why| {
             tracing::error!(%why, "the new key file does not open with the key that it was made with");
             Fault::Damaged("the key file")
         }),
@@ -234,7 +285,6 @@ async fn next(
     let stored = Stored {
         step,
         since: now,
-        key: String::new(),
         ..held.value
     };
     let row = desk.authentic(REKEY, ROW, &stored)?;
@@ -242,59 +292,74 @@ async fn next(
     desk.commit(batch, &[event], now).await.map(drop)
 }
 
+/// The row. One that cannot be believed is none.
 fn read(desk: &Desk) -> Result<Option<Versioned<Stored>>, Fault> {
-    desk.authentic_row(REKEY, ROW)
-}
-
-fn binding(generation: &[u8]) -> Binding<'_> {
-    Binding {
-        table: REKEY.0,
-        record: generation,
-        purpose: "next data key",
-        registry: None,
-        scope: None,
-        version: 0,
+    match desk.authentic_row(REKEY, ROW) {
+        Err(Fault::Damaged(_)) => Ok(None),
+        held => held,
     }
 }
 
-/// Writes anew what the old key sealed or authenticated; returns how many rows that were.
-async fn rewrite(desk: &Desk) -> Result<usize, Fault> {
-    let mut written = 0;
+/// Writes anew what the old key sealed or authenticated.
+async fn rewrite(desk: &Desk) -> Result<Found, Fault> {
+    let mut found = Found::default();
     for (name, proof) in TABLES {
         if proof != Proof::Bare {
-            written += table(desk, Table(name), proof, true).await?;
-            written += table(desk, Table(name), proof, false).await?;
+            table(desk, Table(name), proof, true, &mut found).await?;
+            table(desk, Table(name), proof, false, &mut found).await?;
         }
     }
-    Ok(written)
+    Ok(found)
 }
 
-async fn table(desk: &Desk, table: Table, proof: Proof, is_live: bool) -> Result<usize, Fault> {
-    let store = if is_live { &desk.live } else { &desk.history };
-    let mut written = 0;
+async fn table(
+    desk: &Desk,
+    table: Table,
+    proof: Proof,
+    is_live: bool,
+    found: &mut Found,
+) -> Result<(), Fault> {
+    let (store, other) = if is_live {
+        (&desk.live, &desk.history)
+    } else {
+        (&desk.history, &desk.live)
+    };
     let mut after: Option<Vec<u8>> = None;
     loop {
         // Between the copy into the history and its end in the live store a row must not change.
         let _still = desk.backups.moving.lock().await;
         let rows = store.range(table, b"", after.as_deref(), CHUNK)?;
         let Some((last, _)) = rows.last() else {
-            return Ok(written);
+            return Ok(());
         };
         after = Some(last.clone());
         let mut batch = Batch::new();
-        let mut count = 0;
         for (key, row) in rows {
-            // A crash left it in both: it is about to go from here.
-            if is_live && proof == Proof::Request && desk.history.get(table, &key)?.is_some() {
+            // A crash left it in both, and they must stay equal until it has gone from the live store.
+            if proof == Proof::Request && other.get(table, &key)?.is_some() {
+                found.written += 1;
                 continue;
             }
-            if let Some(value) = renewed(&desk.vault, table, proof, &key, &row.value)? {
-                batch = batch.replace(table, &key, row.version, value);
-                count += 1;
+            // One that was put back is not made genuine by this.
+            if is_live && is_listed(table) && !desk.inventory()?.has(table, &key, Some(&row.value))
+            {
+                continue;
+            }
+            match renewed(&desk.vault, table, proof, &key, &row.value) {
+                Ok(None) => {}
+                Ok(Some(value)) => {
+                    batch = batch.replace(table, &key, row.version, value);
+                    found.written += 1;
+                }
+                // It was so before, and stays what it is.
+                Err(Fault::Damaged(what)) => {
+                    tracing::error!(table = table.0, what, "a row cannot be written anew");
+                    found.damaged += 1;
+                }
+                Err(fault) => return Err(fault),
             }
         }
-        if count > 0 {
-            written += count;
+        if !batch.is_empty() {
             let done = if is_live {
                 desk.commit(batch, &[], desk.world.now()).await.map(drop)
             } else {
@@ -325,7 +390,7 @@ fn renewed(
         let plain = vault.open_row(binding, value)?;
         Ok(Some(vault.seal_row(binding, plain.expose())?))
     };
-    let done = match proof {
+    match proof {
         Proof::Bare => Ok(None),
         Proof::Channel => sealed_anew(&bells::binding(key)),
         Proof::Key => match contents::own_binding(key) {
@@ -334,14 +399,6 @@ fn renewed(
         },
         Proof::Request => request(vault, key, value),
         Proof::Mac | Proof::Person | Proof::Freeze => authentic(vault, table, key, value),
-    };
-    match done {
-        // It was damaged before, and stays what it is.
-        Err(Fault::Damaged(what)) => {
-            tracing::error!(table = table.0, what, "a row cannot be written anew");
-            Ok(None)
-        }
-        done => done,
     }
 }
 

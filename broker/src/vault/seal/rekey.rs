@@ -8,25 +8,21 @@ use super::{Sealed, Vault, same};
 use crate::{
     secret::Secret,
     vault::{
-        Binding,
-        envelope::SealRowError,
-        key_file::{self, InitError, KeySet, NewFile, UnsealError},
+        key_file::{self, InitError, KeySet, UnsealError},
         keys::{KEY_BYTES, Keys},
     },
     world::NoEntropy,
 };
-use proto::time::UnixTime;
+use proto::{
+    digest::{Algorithm, Digest},
+    time::UnixTime,
+};
 use std::sync::{PoisonError, atomic::Ordering};
 
 impl Vault {
     /// A fresh data key.
     pub fn fresh_key(&self) -> Result<Secret<[u8; KEY_BYTES]>, NoEntropy> {
         Ok(Secret::new(self.world.random::<KEY_BYTES>()?))
-    }
-
-    /// Seals the key-encryption key of a key file that was just made, so that it can be taken in with it.
-    pub fn seal_kek(&self, binding: &Binding<'_>, made: &NewFile) -> Result<Vec<u8>, SealRowError> {
-        self.seal_row(binding, made.kek.expose())
     }
 
     /// Since when things are derived from the current key; none for the first.
@@ -74,37 +70,40 @@ impl Vault {
         change: impl FnOnce(KeySet) -> Result<KeySet, InitError>,
     ) -> Result<Vec<u8>, InitError> {
         self.ring(|ring| {
+            let kek = ring.kek.as_ref().ok_or(InitError::Refused)?;
             let set = change(ring.set())?;
-            key_file::with_keys(&self.world, key_file, ring.kek.expose(), &set)
+            key_file::with_keys(&self.world, key_file, kek.expose(), &set)
         })?
     }
 
-    /// Takes in the keys of a key file that is in its place now: of this vault, under the key-encryption key that is held,
-    /// or under `kek`.
-    pub fn take_in(
-        &self,
-        key_file: &[u8],
-        kek: Option<&Secret<Vec<u8>>>,
-    ) -> Result<(), UnsealError> {
+    /// Takes in the keys of a key file that is in its place now: of this vault, and made by it. One that was made before
+    /// the vault was opened last has another key-encryption key, which only opening it gives: then the keys in use stay,
+    /// and nothing is known of the file until the next unseal.
+    pub fn take_in(&self, key_file: &[u8]) -> Result<(), UnsealError> {
         let mut held = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        let now = held.as_ref().ok_or(UnsealError::OtherVault)?;
-        let kek = match kek {
-            None => Secret::new(*now.kek.expose()),
-            Some(kek) => {
-                let kek = kek.expose().first_chunk::<KEY_BYTES>();
-                Secret::new(*kek.ok_or(UnsealError::Damaged)?)
-            }
+        let now = held.as_mut().ok_or(UnsealError::OtherVault)?;
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let print = Digest::of(Algorithm::Sha256, key_file);
+        let made = made.take_if(|(of, _)| *of == print).map(|(_, kek)| kek);
+        let Some(kek) = made.or_else(|| now.kek.take()) else {
+            return Err(UnsealError::OtherVault);
         };
-        let next = key_file::open_under(key_file, kek.expose())?;
+        let mut next = key_file::open_under(key_file, kek.expose())?;
         // The key in use is the current one, or the one before.
         let known = |keys: &Keys| same(&now.current, keys);
         if !known(&next.current) && !next.old.as_ref().is_some_and(|old| known(&old.keys)) {
             return Err(UnsealError::OtherVault);
         }
+        next.kek = Some(kek);
         *held = Some(next);
         // What was authenticated before may be believed no more.
         self.era.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether the key file can be made anew for other data keys.
+    pub fn knows_its_file(&self) -> Result<bool, Sealed> {
+        self.ring(|ring| ring.kek.is_some())
     }
 
     /// The generation of the current key; that of the one before, and whether it is retired.

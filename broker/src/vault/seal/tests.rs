@@ -374,11 +374,11 @@ fn the_format_says_whether_there_are_shares() {
 fn rekeyed(vault: &Vault, file: &[u8]) -> [Vec<u8>; 3] {
     let fresh = vault.fresh_key().unwrap();
     let next = vault.next_file(file, &fresh, UnixTime(1_000)).unwrap();
-    vault.take_in(&next, None).unwrap();
+    vault.take_in(&next).unwrap();
     let retired = vault.retired_file(&next).unwrap();
-    vault.take_in(&retired, None).unwrap();
+    vault.take_in(&retired).unwrap();
     let cleared = vault.cleared_file(&retired).unwrap();
-    vault.take_in(&cleared, None).unwrap();
+    vault.take_in(&cleared).unwrap();
     [next, retired, cleared]
 }
 
