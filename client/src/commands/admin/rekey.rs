@@ -13,11 +13,11 @@ use serde_json::json;
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  countersign admin rekey              # asks for a code; where there is a second admin, that one confirms
+  countersign admin rekey              # asks for a code; a second admin, if there is one, confirms
   countersign admin unseal-method      # how far it is
 
-Old backups open as before, with what opened the vault then: destroy those that the thief may have, or that nobody
-needs. Fingerprints of tokens change with the key.")]
+Old backups open as before, with what opened the vault then: destroy those that nobody needs.
+Fingerprints of tokens change with the key.")]
 pub(crate) struct RekeyArgs {
     #[command(flatten)]
     code: Code,
