@@ -378,6 +378,7 @@ async fn desk(folder: &Path, clock: Arc<SetClock>, ci: &DeviceKey) -> anyhow::Re
         reading: Arc::new(tokio::sync::Semaphore::new(4)),
         guests: broker::desk::guests::Guests::default(),
         in_hand: broker::desk::in_hand::InHand::default(),
+        turns: broker::desk::turns::Turns::default(),
         inspections: Arc::default(),
         factors: broker::desk::factors::Factors::default(),
         refusals: broker::desk::ration::Ration::default(),

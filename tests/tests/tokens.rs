@@ -403,6 +403,31 @@ async fn a_token_that_another_place_holds_is_nobodys_to_revoke() {
 }
 
 #[tokio::test]
+async fn two_old_versions_of_one_token_do_not_wait_for_each_other_and_a_typed_date_ends_none() {
+    let mut aged = Aged::over("gems", "rubygems", NO_REGISTRY, "").await;
+    let soon = stand::now().unwrap() + 1000;
+    for scope in ["one", "two"] {
+        let add =
+            json!({"kind": "add-token", "registry": "secrets", "scope": scope, "expires": soon});
+        let added = aged.house.admin.act(add, Some("canary-in-two-places"));
+        assert_eq!(added.await.unwrap().body["done"], true);
+        let next = format!("canary-next-{scope}");
+        aged.house
+            .put("rotate-token", ("secrets", scope), &next)
+            .await;
+    }
+    aged.pass(3700, 2).await;
+    // Neither serves any more, so neither is in use; and nobody but a person said when they expire.
+    let ends = aged.events("token-destroyed").await;
+    let ends: Vec<_> = ends.iter().map(|e| &e["end"]).collect();
+    assert_eq!(ends, ["open", "open"]);
+    assert_eq!(aged.left().await.len(), 2);
+    aged.house.daemon.restart().await.unwrap();
+    aged.metric("countersign_tokens_to_revoke", 2).await;
+    assert_eq!(aged.left().await.len(), 2);
+}
+
+#[tokio::test]
 async fn a_stored_token_is_perhaps_elsewhere_until_an_admin_says_that_it_is_not() {
     let aged = Aged::over("gems", "rubygems", NO_REGISTRY, "").await;
     let place = ("secrets", "deploy-key");

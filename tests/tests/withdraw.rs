@@ -316,16 +316,17 @@ async fn gems_are_yanked_for_good_and_a_secret_has_no_versions() {
     let small = small.unwrap();
     let folder = small.daemon.dir().join("work");
     fs::create_dir(&folder).unwrap();
-    let gem = gems::build(&folder, "acme-left", "1.0.0", "")
-        .await
-        .unwrap();
-    let push = http()
-        .unwrap()
-        .post(format!("{}/api/v1/gems", registry.url));
-    let push = push.header("authorization", KEY);
-    let push = push.header("content-type", "application/octet-stream");
-    let pushed = push.body(fs::read(gem).unwrap()).send().await.unwrap();
-    assert!(pushed.status().is_success());
+    for version in ["1.0.0", "1.1.0"] {
+        let gem = gems::build(&folder, "acme-left", version, "");
+        let gem = fs::read(gem.await.unwrap()).unwrap();
+        let push = http()
+            .unwrap()
+            .post(format!("{}/api/v1/gems", registry.url));
+        let push = push.header("authorization", KEY);
+        let push = push.header("content-type", "application/octet-stream");
+        let pushed = push.body(gem).send().await.unwrap();
+        assert!(pushed.status().is_success());
+    }
     // Alone, as there is no other admin; with a code.
     let wish = act("gems", "acme-left", "1.0.0", None);
     let back = small.robin.act(undo(&wish), None).await.unwrap();

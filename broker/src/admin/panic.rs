@@ -45,10 +45,10 @@ pub async fn panic(
     let since = freeze(desk, by, &stop, now).await?;
     desk.metrics.alarms.inc();
     tracing::error!(%by, "ALARM: an admin stopped everything");
-    // From here on nothing is released, whatever becomes of this call.
+    // From here on nothing is released, whatever becomes of this call; and a fault below leaves no job its session.
+    let sessions = desk.guests.end_all(now);
     let mut told = ended(desk, Some(by), now, now).await?;
-    told.sessions = desk.guests.end_all(now);
-    (told.frozen, told.since) = (true, since);
+    (told.frozen, told.since, told.sessions) = (true, since, sessions);
     Ok(told)
 }
 

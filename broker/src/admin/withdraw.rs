@@ -8,8 +8,11 @@
 
 use crate::{
     audit::event::Event,
-    desk::{Desk, Fault},
-    publish::{Refusal, frozen},
+    desk::{Desk, Fault, turns::Turn},
+    publish::{
+        Refusal, frozen, ledger,
+        state::{Progress, Record},
+    },
     registry::{
         Sent,
         withdraw::{Mark, Withdraw},
@@ -38,8 +41,10 @@ const LOOK_MAX: usize = 500;
 const ATTEMPTS_MAX: u32 = 12;
 /// How long one call may take.
 const WITHIN: Duration = Duration::from_mins(1);
-/// Seconds between two looks at the registry.
+/// Seconds until the first look at the registry after a call; then as many as went by since the call.
 const LOOK: u64 = 2;
+/// Most requests of a package that are looked at before its document is sent: more than may be open at once.
+const OPEN_MAX: usize = 1000;
 /// Seconds between two calls after the first, and the most of them: they double.
 const PAUSE: (u64, u64) = (5, 3600);
 /// Seconds for which it is told how it ended.
@@ -222,6 +227,11 @@ pub async fn sweep(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
         match done {
             // Somebody agreed to something else meanwhile: it is looked at again.
             Ok(()) | Err(Fault::Conflict(..)) => {}
+            // What cannot be believed keeps no other withdrawal waiting.
+            Err(Fault::Damaged(what)) => {
+                let name = String::from_utf8_lossy(&key).into_owned();
+                tracing::error!(name, what, "ALARM: a version cannot be withdrawn");
+            }
             Err(other) => return Err(other),
         }
     }
@@ -255,7 +265,7 @@ async fn one(
                 return fails(desk, key, version, row, why, now).await;
             }
             Ok(Some(false)) | Err(_) if !may_send(desk, &row, now) => {
-                row.next = now.after(LOOK);
+                row.next = now.after(look(&row, now));
                 return stored(desk, key, version, &row, &[], now).await;
             }
             Ok(Some(false)) | Err(_) if row.attempts < ATTEMPTS_MAX => {}
@@ -265,18 +275,59 @@ async fn one(
             }
         }
     }
+    let turn = match adapter.rewrites() {
+        false => None,
+        true => match alone(desk, &what)? {
+            // It stays as it is: nothing of it was written, and the next round looks again.
+            None => return Ok(()),
+            turn => turn,
+        },
+    };
     // Durable before the call: whatever happens now, the next look asks the registry first.
+    sending(desk, key, version, &mut row, now).await?;
+    let sent = adapter.send_mark(mark(&what), &token, WITHIN).await;
+    drop((token, turn));
+    answered(desk, key, &what, sent).await
+}
+
+/// The turn of a call that says all of the package again: no version of it may come to the registry between the
+/// question and the call, or it would be gone with it. `None`: something is on its way.
+fn alone<'a>(desk: &'a Desk, what: &Withdrawal) -> Result<Option<Turn<'a>>, Fault> {
+    let package = what.package_key();
+    let Some(turn) = desk.turns.alone(&package) else {
+        return Ok(None);
+    };
+    // Those that a crash or an unclear answer left hold no turn any more.
+    let open = ledger::of_package(desk, &package, OPEN_MAX)?;
+    let on_its_way = |record: &Record| {
+        let sent = |at| record.progress(at).is_some_and(Progress::on_its_way);
+        record.files().any(sent)
+    };
+    let busy = open.iter().any(|held| on_its_way(&held.record));
+    Ok((!busy).then_some(turn))
+}
+
+async fn sending(
+    desk: &Desk,
+    key: &[u8],
+    version: u64,
+    row: &mut Stored,
+    now: UnixTime,
+) -> Result<(), Fault> {
     row.attempts += 1;
     (row.sent, row.next) = (Some(now), now.after(LOOK));
     let event = Event::WithdrawalSent {
-        name: what.name(),
-        undo: what.undo,
+        name: row.what.name(),
+        undo: row.what.undo,
         attempt: row.attempts,
     };
-    stored(desk, key, version, &row, &[event], now).await?;
-    let sent = adapter.send_mark(mark(&what), &token, WITHIN).await;
-    drop(token);
-    answered(desk, key, &what, sent).await
+    let bytes = desk.authentic(WITHDRAWALS, key, row)?;
+    let mut batch = Batch::new().replace(WITHDRAWALS, key, version, bytes);
+    if row.what.undo {
+        // A freeze beats what offers a version again, up to this commit.
+        batch = frozen::unless_package_frozen(batch, row.what.package_key());
+    }
+    desk.commit(batch, &[event], now).await.map(drop)
 }
 
 /// What the registry said to the call. Its yes is no more than a reason to look.
@@ -305,9 +356,20 @@ async fn answered(desk: &Desk, key: &[u8], what: &Withdrawal, sent: Sent) -> Res
 /// Whether the registry had the time to show what it was told last; the pause grows with every call.
 fn may_send(desk: &Desk, row: &Stored, now: UnixTime) -> bool {
     let lag = desk.upstream(&row.what.registry).map(|u| u.lag().as_secs());
-    let pause = PAUSE.0.saturating_mul(1 << row.attempts.min(20));
-    let pause = pause.min(PAUSE.1).max(lag.unwrap_or_default());
+    let pause = pause(row).max(lag.unwrap_or_default());
     row.sent.is_none_or(|sent| now >= sent.after(pause))
+}
+
+/// Seconds between the last call and the next, whatever the registry needs.
+fn pause(row: &Stored) -> u64 {
+    let pause = PAUSE.0.saturating_mul(1 << row.attempts.min(20));
+    pause.min(PAUSE.1)
+}
+
+/// Seconds until the next look: they double, up to the pause.
+fn look(row: &Stored, now: UnixTime) -> u64 {
+    let gone = row.sent.map_or(0, |sent| now.since(sent));
+    gone.clamp(LOOK, pause(row).max(LOOK))
 }
 
 async fn stored(

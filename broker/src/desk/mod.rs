@@ -13,6 +13,7 @@ pub mod people;
 pub mod pushes;
 pub mod ration;
 pub mod restored;
+pub mod turns;
 pub mod uploads;
 pub mod waiters;
 
@@ -83,6 +84,8 @@ pub struct Desk {
     pub guests: guests::Guests,
     /// Deposits that are being published.
     pub in_hand: in_hand::InHand,
+    /// Whose turn it is at a package.
+    pub turns: turns::Turns,
     /// Files that are being looked into.
     pub inspections: Arc<inspections::Inspections>,
     /// Registries' own second factors that are asked for.

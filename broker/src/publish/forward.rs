@@ -36,6 +36,9 @@ const SENDS_MAX: u32 = 3;
 /// Attempts that another file of the same request may overtake: clients send several at once.
 const RACES_MAX: u32 = 100;
 
+/// Pause while a version of the package is being withdrawn.
+const TURN_PAUSE: Duration = Duration::from_secs(1);
+
 /// Seconds after a credential's end in which a repeated upload still gets the recorded outcome.
 const REPEAT_SECONDS: u64 = 3600;
 /// Metadata and provenance beside the archive, in bytes.
@@ -432,6 +435,11 @@ pub(super) async fn send(
         return Err(Refusal::NotFound);
     };
     let upstream = desk.upstream(&wish.registry).ok_or(Refusal::NotFound)?;
+    // Held until the answer is written down: what would come between a withdrawal's question and its call would be gone.
+    let Some(_turn) = desk.turns.beside(&wish.package_key()) else {
+        tokio::time::sleep(TURN_PAUSE).await;
+        return Ok(After::Raced);
+    };
     if let Some(after) = stands_in_the_way(desk, &held.record, at, &delivery).await? {
         return Ok(after);
     }

@@ -142,6 +142,12 @@ pub fn above(desk: &Desk, package: &str) -> Result<Option<Freeze>, Fault> {
     Ok(found.map(|(_, freeze)| freeze))
 }
 
+/// Makes a commit fail when this package, or everything, gets frozen before it.
+pub fn unless_package_frozen(batch: Batch, package: String) -> Batch {
+    let batch = batch.require_absent(FROZEN, EVERYTHING.as_bytes());
+    batch.require_absent(FROZEN, package.into_bytes())
+}
+
 /// Makes a commit fail when one of the packages, or everything, gets frozen before it: a freeze beats an approved
 /// request (attack 52).
 pub fn unless_frozen(mut batch: Batch, facts: &RequestFacts) -> Batch {

@@ -27,6 +27,9 @@ pub trait Withdraw: Send + Sync {
     /// Whether the registry shows a message.
     fn tells(&self) -> bool;
 
+    /// Whether the call says all of the package again, so that what comes to the registry at the same time would be lost.
+    fn rewrites(&self) -> bool;
+
     /// Whether the registry shows what the mark says; `None` where it does not show the version at all.
     fn shows_mark<'a>(
         &'a self,

@@ -328,6 +328,16 @@ pub fn list(vault: &Vault, store: &dyn Store) -> Result<Vec<StoredToken>, TokenE
     read(vault, store, b"")
 }
 
+/// The same without the rows that cannot be believed; the log names them. For work on each token by itself.
+pub fn believed(vault: &Vault, store: &dyn Store) -> Result<Vec<StoredToken>, TokenError> {
+    let (read, bad) = split(vault, store, b"")?;
+    for (key, why) in bad {
+        let row = String::from_utf8_lossy(&key).replace('\0', " ");
+        tracing::error!(row, %why, "ALARM: a token's row cannot be believed; it is passed over");
+    }
+    Ok(read)
+}
+
 /// The token for a package: the narrowest scope that has one, there the newest. A token of a wider
 /// scope never stands in for an expired narrow one.
 pub fn find(
@@ -439,32 +449,55 @@ fn versions(
 }
 
 fn read(vault: &Vault, store: &dyn Store, prefix: &[u8]) -> Result<Vec<StoredToken>, TokenError> {
+    let (read, bad) = split(vault, store, prefix)?;
+    match bad.into_iter().next() {
+        Some((_, why)) => Err(why),
+        None => Ok(read),
+    }
+}
+
+/// Keys of rows that cannot be believed, with the reasons.
+type Bad = Vec<(Vec<u8>, TokenError)>;
+
+/// What can be believed, and what cannot.
+fn split(
+    vault: &Vault,
+    store: &dyn Store,
+    prefix: &[u8],
+) -> Result<(Vec<StoredToken>, Bad), TokenError> {
     // Without a row nothing is authenticated; a sealed vault must still be noticed.
     if vault.is_sealed() {
         return Err(Sealed.into());
     }
-    let mut out: Vec<StoredToken> = Vec::new();
+    let (mut out, mut bad) = (Vec::new(), Vec::new());
     let mut after: Option<Vec<u8>> = None;
     loop {
         let page = store.range(TOKEN, prefix, after.as_deref(), PAGE)?;
         let last = page.len() < PAGE;
         after = page.last().map(|(key, _)| key.clone());
         for (key, row) in page {
-            let plain = check_authentic(vault, TOKEN, &key, &row.value)?;
-            let record: TokenRecord =
-                serde_json::from_slice(plain).map_err(|_| TokenError::Unreadable)?;
-            if record.key() != key {
-                return Err(TokenError::Unreadable);
+            match record(vault, &key, &row.value) {
+                Ok(record) => out.push(StoredToken {
+                    record,
+                    row_version: row.version,
+                }),
+                Err(why @ (TokenError::Sealed(_) | TokenError::Row(RowError::Sealed(_)))) => {
+                    return Err(why);
+                }
+                Err(why) => bad.push((key, why)),
             }
-            out.push(StoredToken {
-                record,
-                row_version: row.version,
-            });
         }
         if last {
-            return Ok(out);
+            return Ok((out, bad));
         }
     }
+}
+
+fn record(vault: &Vault, key: &[u8], stored: &[u8]) -> Result<TokenRecord, TokenError> {
+    let plain = check_authentic(vault, TOKEN, key, stored)?;
+    let record: TokenRecord = serde_json::from_slice(plain).map_err(|_| TokenError::Unreadable)?;
+    let own = record.key() == key;
+    own.then_some(record).ok_or(TokenError::Unreadable)
 }
 
 fn write(vault: &Vault, batch: Batch, token: &StoredToken) -> Result<Batch, TokenError> {

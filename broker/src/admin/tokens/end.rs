@@ -34,21 +34,29 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Ends what is over, and counts what is left to do.
 pub async fn sweep(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
-    if desk.vault.is_sealed() {
+    // What an older copy holds may have been stored in another place since.
+    if desk.vault.is_sealed() || desk.restored()?.is_some() {
         return Ok(());
     }
-    let all = tokens::list(&desk.vault, &*desk.live).map_err(fault)?;
-    let left = left::all(&desk.vault, &*desk.live).map_err(fault)?;
+    // A row that cannot be believed keeps none of the others from its end.
+    let all = tokens::believed(&desk.vault, &*desk.live).map_err(fault)?;
+    let left = left::believed(&desk.vault, &*desk.live).map_err(fault)?;
     count(desk, &all, left.len());
     // A clock that jumped has let no time pass.
     if desk.world.clock_suspect() {
         return Ok(());
     }
     for stored in all.iter().filter(|t| !t.record.serves(now)) {
-        passable(end(desk, stored, &all, now).await)?;
+        passable(end(desk, stored, now).await)?;
     }
     for stored in &left {
-        if stored.left.expires.is_some_and(|at| at <= now) {
+        // A date that was over when the registry still knew the token was a wrong one.
+        let since = stored.left.since;
+        if stored
+            .left
+            .expires
+            .is_some_and(|at| since < at && at <= now)
+        {
             let event = Event::TokenEnded(ending(&stored.left, TokenEnd::Expired));
             let batch = left::settle(Batch::new(), stored);
             passable(desk.commit(batch, &[event], now).await.map(drop))?;
@@ -66,14 +74,9 @@ fn count(desk: &Desk, all: &[StoredToken], left: usize) {
 }
 
 /// Ends one, and destroys it whatever its registry says.
-async fn end(
-    desk: &Desk,
-    stored: &StoredToken,
-    all: &[StoredToken],
-    now: UnixTime,
-) -> Result<(), Fault> {
+async fn end(desk: &Desk, stored: &StoredToken, now: UnixTime) -> Result<(), Fault> {
     let record = &stored.record;
-    let how = how(desk, stored, all, now).await;
+    let how = how(desk, stored, now).await;
     let mut batch = tokens::destroy(Batch::new(), stored);
     if how == TokenEnd::Open {
         batch = left::leave(&desk.vault, batch, record, now).map_err(fault)?;
@@ -94,16 +97,15 @@ async fn end(
     Ok(())
 }
 
-/// How the token ends at its registry. Whatever is not certain is an admin's.
-async fn how(desk: &Desk, stored: &StoredToken, all: &[StoredToken], now: UnixTime) -> TokenEnd {
+/// How the token ends at its registry. Whatever is not certain is an admin's. When it expires somebody typed in: the
+/// registry is asked all the same.
+async fn how(desk: &Desk, stored: &StoredToken, now: UnixTime) -> TokenEnd {
     let record = &stored.record;
-    if record.expires.is_some_and(|at| at <= now) {
-        return TokenEnd::Expired;
-    }
     let Ok(token) = release::for_check(&desk.vault, stored) else {
         return TokenEnd::Open;
     };
-    match is_in_use(desk, record, &token, all) {
+    // Read here, right before the call: an admin may have stored it in another place a moment ago.
+    match is_in_use(desk, record, &token, now) {
         Ok(true) => return TokenEnd::InUse,
         Ok(false) => {}
         Err(_) => return TokenEnd::Open,
@@ -114,28 +116,33 @@ async fn how(desk: &Desk, stored: &StoredToken, all: &[StoredToken], now: UnixTi
             return Some(TokenEnd::Revoked);
         }
         let asked = prove::ask(desk, &record.registry, &record.scope, &token, None).await;
-        asked
-            .is_ok_and(|proof| proof.unknown)
-            .then_some(TokenEnd::Unknown)
+        let gone = match record.expires {
+            Some(at) if at <= now => TokenEnd::Expired,
+            _ => TokenEnd::Unknown,
+        };
+        asked.is_ok_and(|proof| proof.unknown).then_some(gone)
     };
     let asked = tokio::time::timeout(PATIENCE, asking).await;
     asked.ok().flatten().unwrap_or(TokenEnd::Open)
 }
 
-/// Whether the same token is stored in another place too: to end it would end that as well.
+/// Whether the same token serves in another place too: to end it would end that as well. A version that serves no more
+/// is none: two such would each wait for the other, and nobody would end the token.
 fn is_in_use(
     desk: &Desk,
     record: &TokenRecord,
     token: &Secret<String>,
-    all: &[StoredToken],
+    now: UnixTime,
 ) -> Result<bool, Fault> {
+    let all = tokens::list(&desk.vault, &*desk.live).map_err(fault)?;
     let print = |t: &Secret<String>| tokens::fingerprint(&desk.vault, &record.registry, t);
     let own = print(token)?;
     // No two versions of one place are the same token.
-    let same_place = |other: &&StoredToken| {
-        other.record.registry == record.registry && other.record.scope == record.scope
+    let elsewhere = |other: &&StoredToken| {
+        other.record.registry != record.registry || other.record.scope != record.scope
     };
-    for other in all.iter().filter(|other| !same_place(other)) {
+    let serving = all.iter().filter(|other| other.record.serves(now));
+    for other in serving.filter(elsewhere) {
         let held = release::for_check(&desk.vault, other).map_err(fault)?;
         if print(&held)? == own {
             return Ok(true);
@@ -151,12 +158,15 @@ pub(super) fn removed(
     gone: &[StoredToken],
     now: UnixTime,
 ) -> Result<Batch, Refusal> {
-    let all = tokens::list(&desk.vault, &*desk.live).map_err(refusal)?;
     for stored in gone {
         let record = &stored.record;
         let token = release::for_check(&desk.vault, stored).map_err(refusal)?;
-        let over = record.expires.is_some_and(|at| at <= now);
-        if !over && !is_in_use(desk, record, &token, &all)? {
+        // Nobody can say so where another row cannot be read: then it is left, too.
+        let used = match is_in_use(desk, record, &token, now) {
+            Err(Fault::Damaged(_)) => false,
+            other => other?,
+        };
+        if !used {
             batch = left::leave(&desk.vault, batch, record, now).map_err(refusal)?;
         }
     }

@@ -46,6 +46,10 @@ impl Withdraw for Crates {
         false
     }
 
+    fn rewrites(&self) -> bool {
+        false
+    }
+
     fn shows_mark<'a>(
         &'a self,
         mark: Mark<'a>,

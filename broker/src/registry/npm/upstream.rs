@@ -77,7 +77,7 @@ impl Npm {
             .await
             .map_err(|e| failed(&e))?;
         match reply.status() {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Ok(Account::Unknown),
+            StatusCode::UNAUTHORIZED => return Ok(Account::Unknown),
             StatusCode::OK => {}
             status => return Err(ReadError::Status(status.as_u16())),
         }
@@ -97,11 +97,16 @@ impl Npm {
     /// Whose the token is, and whether that account maintains the package. What the token itself may do the registry
     /// tells to a browser's session alone.
     async fn proved(&self, token: &Secret<String>, trial: Trial<'_>) -> Result<Proof, ReadError> {
-        let account = match self.account(token).await? {
-            Account::Named(name) => name,
-            Account::Unknown | Account::CannotAsk => {
+        let account = match self.account(token).await {
+            Ok(Account::Named(name)) => name,
+            Ok(Account::Unknown | Account::CannotAsk) => {
                 return Ok(Proof::unknown("it does not know the token"));
             }
+            // A firewall says so as well, of a token that is good.
+            Err(ReadError::Status(403)) => {
+                return Ok(Proof::refused("it answers 403 to the question whose it is"));
+            }
+            Err(why) => return Err(why),
         };
         let known = Proof::proved("it knows the token");
         let Some(package) = trial.package else {
@@ -287,7 +292,12 @@ impl Upstream for Npm {
         &'a self,
         token: &'a Secret<String>,
     ) -> BoxFuture<'a, Result<Account, ReadError>> {
-        Box::pin(self.account(token))
+        Box::pin(async move {
+            match self.account(token).await {
+                Err(ReadError::Status(403)) => Ok(Account::Unknown),
+                other => other,
+            }
+        })
     }
 
     fn prove<'a>(

@@ -1,6 +1,6 @@
 use super::*;
 use crate::registry::{
-    ReadBack,
+    ReadBack, Trial,
     fake::fake,
     npm::{read, samples},
 };
@@ -286,6 +286,12 @@ async fn whose_token_it_is() {
         upstream(&base).whoami(&token()).await.unwrap(),
         Account::Unknown
     );
+    // Whoever is no one there is unknown; a 403 may be a firewall's.
+    for (status, unknown) in [(401, true), (403, false)] {
+        let (base, _) = fake(status, &[], "{}").await;
+        let proof = upstream(&base).prove(&token(), Trial::default()).await;
+        assert_eq!(proof.unwrap().unknown, unknown, "{status}");
+    }
     let crooked = Secret::new("a\r\nx: y".to_owned());
     assert!(upstream(&base).whoami(&crooked).await.is_err());
 }

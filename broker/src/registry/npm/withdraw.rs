@@ -21,7 +21,7 @@ use reqwest::{
     header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE},
 };
 use serde_json::{Map, Value};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// Longest document that is changed, in bytes: it lies in memory as a whole.
 const MAX_DOCUMENT: usize = 16 << 20;
@@ -100,10 +100,53 @@ impl Npm {
             Ok(reply) if reply.status() == StatusCode::UNAUTHORIZED => {
                 self.challenged(reply, token).await
             }
-            Ok(reply) => judged(reply, token).await,
+            Ok(reply) => match judged(reply, token).await {
+                Sent::Accepted => self.looked_at(mark, &document, token).await,
+                other => other,
+            },
             Err(_) => Sent::Unclear,
         }
     }
+
+    /// Whether nothing else became another by the call: a registry that compares no revisions takes away what
+    /// somebody published by another door in that moment, and one that compares them may keep what was not sent.
+    async fn looked_at(
+        &self,
+        mark: Mark<'_>,
+        sent: &Map<String, Value>,
+        token: &Secret<String>,
+    ) -> Sent {
+        let Ok(Some(shown)) = self.document(mark.package, Some(token)).await else {
+            return Sent::Unclear;
+        };
+        if content(&shown) == content(sent) {
+            return Sent::Accepted;
+        }
+        let package = mark.package.as_str();
+        tracing::error!(
+            package,
+            "ALARM: after a deprecation the registry shows other versions or tags than before it"
+        );
+        Sent::Refused {
+            status: 409,
+            said: "it shows other versions or tags than before: compare the package's versions and tags there with \
+                   your releases"
+                .to_owned(),
+        }
+    }
+}
+
+/// What a deprecation must leave as it is: each version's digests, and the tags.
+fn content(document: &Map<String, Value>) -> (BTreeMap<&str, [Option<&Value>; 2]>, Option<&Value>) {
+    let versions = document.get("versions").and_then(Value::as_object);
+    let versions = versions.into_iter().flatten();
+    let versions = versions.map(|(name, v)| {
+        (
+            name.as_str(),
+            ["/dist/integrity", "/dist/shasum"].map(|at| v.pointer(at)),
+        )
+    });
+    (versions.collect(), document.get("dist-tags"))
 }
 
 /// The document with the mark; `None` where it has no such version.
@@ -124,6 +167,10 @@ impl Withdraw for Npm {
     }
 
     fn tells(&self) -> bool {
+        true
+    }
+
+    fn rewrites(&self) -> bool {
         true
     }
 
@@ -159,7 +206,14 @@ impl Withdraw for Npm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::{Address, Timeouts, fake::fake};
+    use crate::registry::{
+        Address, Timeouts,
+        fake::{fake, fake_with},
+    };
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    };
 
     const DOCUMENT: &str = r#"{"_id":"left","_rev":"3-a","name":"left","dist-tags":{"latest":"1.1.0"},
         "versions":{"1.0.0":{"name":"left","version":"1.0.0","dist":{"integrity":"x"}},
@@ -185,7 +239,9 @@ mod tests {
         let sent = npm.send_mark(mark, &token, Duration::from_secs(5)).await;
         assert_eq!(sent, Sent::Accepted);
         let seen = log.lock().unwrap().clone();
-        let put = seen.last().unwrap();
+        // It is read again after the call.
+        assert_eq!(seen.last().unwrap().method, "GET");
+        let put = seen.iter().rfind(|s| s.method == "PUT").unwrap();
         assert_eq!((put.method.as_str(), put.path.as_str()), ("PUT", "/r/left"));
         assert_eq!(put.headers["npm-command"], "deprecate");
         let body: Value = serde_json::from_slice(&put.body).unwrap();
@@ -208,5 +264,30 @@ mod tests {
             ..mark
         };
         assert!(npm.shows_mark(foreign, None).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_registry_that_shows_other_versions_or_tags_after_the_call_is_told_of() {
+        let lost = DOCUMENT.replace(r#""latest":"1.1.0""#, r#""latest":"1.0.0""#);
+        let put = Arc::new(AtomicBool::new(false));
+        let (url, _) = fake_with(move |seen| {
+            let before = !put.fetch_or(seen.method == "PUT", Ordering::SeqCst);
+            (200, if before { DOCUMENT } else { &lost }.to_owned())
+        })
+        .await;
+        let npm = Npm::new(Address::at(url), Timeouts::default()).unwrap();
+        let token = Secret::new("npm-canary".to_owned());
+        let (package, version) = ("left".parse().unwrap(), "1.0.0".parse().unwrap());
+        let mark = Mark {
+            package: &package,
+            version: &version,
+            message: Some("broken"),
+            undo: false,
+        };
+        let sent = npm.send_mark(mark, &token, Duration::from_secs(5)).await;
+        assert!(
+            matches!(&sent, Sent::Refused { status: 409, said } if said.contains("other versions")),
+            "{sent:?}"
+        );
     }
 }

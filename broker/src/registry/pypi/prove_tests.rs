@@ -46,6 +46,8 @@ async fn a_form_that_asks_for_nothing_tells_a_known_password_from_others() {
         (401, 401, Some(Refused), 2),
         // A token for one project alone, which no form named.
         (403, 401, Some(Unproved), 2),
+        // Whoever names no project is refused, with any token.
+        (403, 403, Some(Unproved), 2),
         // It looks at the form first, and says so to everybody.
         (400, 400, Some(Unproved), 2),
         (200, 401, Some(Unproved), 1),

@@ -56,6 +56,14 @@ impl RubyGems {
 
     /// Everything that the index shows, past its caches. Anybody may read it: the key is not shown.
     async fn info(&self, package: &PackageName) -> Result<Published, ReadError> {
+        Ok(self.listed(package).await?.unwrap_or_default())
+    }
+
+    /// The same; `None` where the registry has no such gem.
+    pub(super) async fn listed(
+        &self,
+        package: &PackageName,
+    ) -> Result<Option<Published>, ReadError> {
         let address = self.base.join(&format!("info/{package}"));
         let mut address = address.map_err(|_| ReadError::NotUnderstood)?;
         let mut unique = [0; 8];
@@ -68,7 +76,7 @@ impl RubyGems {
             .await
             .map_err(|e| failed(&e))?;
         match reply.status() {
-            StatusCode::NOT_FOUND => return Ok(Published::default()),
+            StatusCode::NOT_FOUND => return Ok(None),
             StatusCode::OK => {}
             status => return Err(ReadError::Status(status.as_u16())),
         }
@@ -79,7 +87,7 @@ impl RubyGems {
                 return Err(ReadError::TooLarge);
             }
         }
-        index::read(&text, package)
+        index::read(&text, package).map(Some)
     }
 
     /// The one request that pushes, with the registry's own second factor where that was given.

@@ -25,6 +25,10 @@ impl RubyGems {
                 Some(platform.strip_prefix('-').unwrap_or("ruby").to_owned())
             })
             .collect();
+        // Without a call nothing is yanked: what the registry shows decides, at the next look.
+        if platforms.is_empty() {
+            return Sent::Unclear;
+        }
         for platform in platforms {
             match self.yank_one(mark, &platform, token, within).await {
                 Sent::Accepted => {}
@@ -79,13 +83,20 @@ impl Withdraw for RubyGems {
         false
     }
 
+    fn rewrites(&self) -> bool {
+        false
+    }
+
     fn shows_mark<'a>(
         &'a self,
         mark: Mark<'a>,
-        token: Option<&'a Secret<String>>,
+        _: Option<&'a Secret<String>>,
     ) -> BoxFuture<'a, Result<Option<bool>, ReadError>> {
         Box::pin(async move {
-            let shown = self.shows(mark.package, token).await?;
+            // A gem whose versions were all yanked still has its text. None at all is a hidden gem, another registry or
+            // a page that fails: no sign of a yank.
+            let shown = self.listed(mark.package).await?;
+            let shown = shown.ok_or(ReadError::Status(StatusCode::NOT_FOUND.as_u16()))?;
             // What is yanked is not shown; that it was there is known from when it was asked for.
             let there = shown
                 .versions
@@ -102,5 +113,38 @@ impl Withdraw for RubyGems {
         within: Duration,
     ) -> BoxFuture<'a, Sent> {
         Box::pin(self.yank(mark, token, within))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::{Address, Timeouts, fake::fake};
+
+    #[tokio::test]
+    async fn what_is_not_shown_is_believed_as_yanked_only_where_the_gem_is_and_no_call_is_no_yes() {
+        let (package, version) = ("acme-left".parse().unwrap(), "1.0.0".parse().unwrap());
+        let mark = Mark {
+            package: &package,
+            version: &version,
+            message: None,
+            undo: false,
+        };
+        let token = Secret::new("rubygems_canary".to_owned());
+        for (status, body, want) in [
+            (404, "no such gem", None),
+            (200, "---\n", Some(true)),
+            (200, "---\n1.1.0 |checksum:\n", Some(true)),
+        ] {
+            let body = body.replace("checksum:", &format!("checksum:{}", "ab".repeat(32)));
+            let (url, log) = fake(status, &[], &body).await;
+            let gems = RubyGems::new(Address::at(url), Timeouts::default()).unwrap();
+            let shown = gems.shows_mark(mark, None).await;
+            assert_eq!(shown.ok().flatten(), want, "{status} {body}");
+            let sent = gems.send_mark(mark, &token, Duration::from_secs(5)).await;
+            assert_eq!(sent, Sent::Unclear);
+            let seen = log.lock().unwrap();
+            assert!(seen.iter().all(|s| s.method == "GET"));
+        }
     }
 }

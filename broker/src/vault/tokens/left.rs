@@ -7,7 +7,7 @@ use super::{TokenError, TokenRecord, prefix};
 use crate::{
     store::{Batch, Store, Table},
     vault::{
-        rows::{authentic, check_authentic},
+        rows::{RowError, authentic, check_authentic},
         seal::Vault,
     },
 };
@@ -82,6 +82,28 @@ pub fn settle(batch: Batch, of: &StoredLeft) -> Batch {
 
 /// All of them, by registry, scope and version.
 pub fn all(vault: &Vault, store: &dyn Store) -> Result<Vec<StoredLeft>, TokenError> {
+    rows(vault, store, Err)
+}
+
+/// The same without the rows that cannot be believed; the log says so.
+pub fn believed(vault: &Vault, store: &dyn Store) -> Result<Vec<StoredLeft>, TokenError> {
+    rows(vault, store, |why| {
+        if matches!(
+            why,
+            TokenError::Sealed(_) | TokenError::Row(RowError::Sealed(_))
+        ) {
+            return Err(why);
+        }
+        tracing::error!(%why, "ALARM: what is left to revoke cannot be believed; it is passed over");
+        Ok(())
+    })
+}
+
+fn rows(
+    vault: &Vault,
+    store: &dyn Store,
+    bad: impl Fn(TokenError) -> Result<(), TokenError>,
+) -> Result<Vec<StoredLeft>, TokenError> {
     let mut out = Vec::new();
     let mut after: Option<Vec<u8>> = None;
     loop {
@@ -89,16 +111,21 @@ pub fn all(vault: &Vault, store: &dyn Store) -> Result<Vec<StoredLeft>, TokenErr
         let last = page.len() < PAGE;
         after = page.last().map(|(key, _)| key.clone());
         for (key, row) in page {
-            let plain = check_authentic(vault, LEFT, &key, &row.value)?;
-            let left: Left = serde_json::from_slice(plain).map_err(|_| TokenError::Unreadable)?;
-            if left.key() != key {
-                return Err(TokenError::Unreadable);
-            }
             let row_version = row.version;
-            out.push(StoredLeft { left, row_version });
+            match read(vault, &key, &row.value) {
+                Ok(left) => out.push(StoredLeft { left, row_version }),
+                Err(why) => bad(why)?,
+            }
         }
         if last {
             return Ok(out);
         }
     }
+}
+
+fn read(vault: &Vault, key: &[u8], stored: &[u8]) -> Result<Left, TokenError> {
+    let plain = check_authentic(vault, LEFT, key, stored)?;
+    let left: Left = serde_json::from_slice(plain).map_err(|_| TokenError::Unreadable)?;
+    let own = left.key() == key;
+    own.then_some(left).ok_or(TokenError::Unreadable)
 }
