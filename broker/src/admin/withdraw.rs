@@ -275,14 +275,18 @@ async fn one(
             }
         }
     }
-    let turn = match adapter.rewrites() {
-        false => None,
-        true => match alone(desk, &what)? {
-            // It stays as it is: nothing of it was written, and the next round looks again.
-            None => return Ok(()),
-            turn => turn,
-        },
-    };
+    let mut turn = None;
+    if adapter.rewrites() {
+        turn = alone(desk, &what)?;
+        if turn.is_none() && row.attempts > 0 {
+            row.next = now.after(look(&row, now));
+            return stored(desk, key, version, &row, &[], now).await;
+        }
+        // The first time nothing was asked of the registry, so that the next round looks again.
+        if turn.is_none() {
+            return Ok(());
+        }
+    }
     // Durable before the call: whatever happens now, the next look asks the registry first.
     sending(desk, key, version, &mut row, now).await?;
     let sent = adapter.send_mark(mark(&what), &token, WITHIN).await;
