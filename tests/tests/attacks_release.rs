@@ -7,7 +7,6 @@
     reason = "a test's helpers fail by panic, as the tests do"
 )]
 
-use anyhow::Context as _;
 use broker::{
     audit::tree::Tree,
     caller::{Issuers, client_key},
@@ -36,11 +35,11 @@ use proto::{
     ids::ClientKeyId,
     time::UnixTime,
 };
-use redb::ReadableDatabase as _;
 use serde_json::{Value, json};
 use stand::{
     parts::Verdaccio,
     people::{Device, Job, Office, Reply, archive, count, random},
+    rows::{read as row, write as write_row},
 };
 use std::{
     fs,
@@ -678,25 +677,8 @@ async fn attack_37_a_secret_that_covers_more_than_the_approved_package_is_not_re
         .unwrap();
 }
 
-const ROWS: redb::TableDefinition<'static, &[u8], &[u8]> = redb::TableDefinition::new("rows");
-
 /// Keys and stored bytes.
 type Rows<'a> = Vec<(&'a [u8], Vec<u8>)>;
-
-/// A row of the live store, its version in front.
-fn row(live: &Path, key: &[u8]) -> anyhow::Result<Vec<u8>> {
-    let db = redb::Database::open(live)?;
-    let read = db.begin_read()?;
-    let stored = read.open_table(ROWS)?.get(key)?.context("a row")?;
-    Ok(stored.value().to_vec())
-}
-
-fn write_row(live: &Path, key: &[u8], value: &[u8]) -> anyhow::Result<()> {
-    let db = redb::Database::open(live)?;
-    let write = db.begin_write()?;
-    write.open_table(ROWS)?.insert(key, value)?;
-    Ok(write.commit()?)
-}
 
 #[tokio::test]
 async fn attack_44_who_writes_the_database_adds_no_phone_and_swaps_no_person() {
@@ -761,7 +743,7 @@ async fn attack_44_who_writes_the_database_adds_no_phone_and_swaps_no_person() {
     ];
     for (what, rows) in cases {
         for (key, value) in &rows {
-            write_row(&live, key, value).unwrap();
+            write_row(&live, key, Some(value)).unwrap();
         }
         office.daemon.restart().await.unwrap();
         for reply in [
@@ -777,7 +759,7 @@ async fn attack_44_who_writes_the_database_adds_no_phone_and_swaps_no_person() {
             (b"person\0mallory", &mallorys),
             (device.as_bytes(), &pointer),
         ] {
-            write_row(&live, key, value).unwrap();
+            write_row(&live, key, Some(value)).unwrap();
         }
     }
     // Put back as it was, everything works: it was the change that was refused.

@@ -9,7 +9,6 @@
 
 use age::x25519::Identity;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use redb::ReadableDatabase as _;
 use reqwest::Method;
 use serde_json::{Value, json};
 use stand::{
@@ -18,14 +17,10 @@ use stand::{
     daemon::{Builder, Daemon},
     now,
     people::{Device, Office, Reply, STEP},
+    rows,
     team::POLICY,
 };
-use std::{
-    cell::Cell,
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{cell::Cell, fs, path::PathBuf, time::Duration};
 
 const NO_REGISTRY: &str = "http://127.0.0.1:1";
 const COMMAND: Duration = Duration::from_mins(1);
@@ -371,8 +366,8 @@ async fn attack_44_a_kept_change_of_long_ago_puts_no_key_file_back() {
     // Once more, and the row is kept.
     assert_eq!(robin.ask(wish(), Some(PASSPHRASE)).await.status, 500);
     office.daemon.terminate().await.unwrap();
-    let rows = [&b"unseal-change\0next"[..], b"inventory\0all"];
-    let kept = rows.map(|key| (key, stored(&live, key).unwrap()));
+    let keys = [&b"unseal-change\0next"[..], b"inventory\0all"];
+    let kept = keys.map(|key| (key, rows::read(&live, key).unwrap()));
     fs::remove_dir(&next).unwrap();
     assert!(key_file(&office.daemon) == before);
     office.daemon.restart().await.unwrap();
@@ -384,7 +379,7 @@ async fn attack_44_a_kept_change_of_long_ago_puts_no_key_file_back() {
 
     office.daemon.terminate().await.unwrap();
     for (key, row) in kept {
-        store(&live, key, &row);
+        rows::write(&live, key, Some(&row)).unwrap();
     }
     fs::remove_file(office.daemon.dir().join("data/anchor")).unwrap();
     office.daemon.restart_sealed().await.unwrap();
@@ -417,15 +412,15 @@ async fn attack_44_a_share_from_a_device_that_was_planted_while_sealed_seals_aga
     let thief = Admin::new(thief.unwrap());
     office.daemon.terminate().await.unwrap();
     let live = office.daemon.dir().join("data/live.redb");
-    let honest = stored(&live, b"person\0alice").unwrap();
+    let honest = rows::read(&live, b"person\0alice").unwrap();
     let mut row: Value = serde_json::from_slice(&honest[40..]).unwrap();
     let public = thief.device.key.public();
     row["devices"][0]["id"] = json!(public.id());
     row["devices"][0]["public_key"] = json!(public);
     let forged = [&honest[..40], &serde_json::to_vec(&row).unwrap()].concat();
-    store(&live, b"person\0alice", &forged);
+    rows::write(&live, b"person\0alice", Some(&forged)).unwrap();
     let key = [b"device\0", public.id().as_str().as_bytes()].concat();
-    let index = stored(
+    let index = rows::read(
         &live,
         &[
             b"device\0",
@@ -433,7 +428,7 @@ async fn attack_44_a_share_from_a_device_that_was_planted_while_sealed_seals_aga
         ]
         .concat(),
     );
-    store(&live, &key, &index.unwrap());
+    rows::write(&live, &key, Some(&index.unwrap())).unwrap();
 
     office.daemon.restart_sealed().await.unwrap();
     assert!(robin.hand_in(&mine).await.success());
@@ -446,7 +441,7 @@ async fn attack_44_a_share_from_a_device_that_was_planted_while_sealed_seals_aga
 
     // Put right, the same two open it.
     office.daemon.terminate().await.unwrap();
-    store(&live, b"person\0alice", &honest);
+    rows::write(&live, b"person\0alice", Some(&honest)).unwrap();
     office.daemon.restart_sealed().await.unwrap();
     assert!(robin.hand_in(&mine).await.success());
     assert_eq!(alice.hand_in(&hers).await.body["sealed"], false);
@@ -503,23 +498,6 @@ async fn a_share_key_is_its_admins_own_and_goes_with_its_device() {
             .unwrap()
             .contains("share-key")
     );
-}
-
-const ROWS: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new("rows");
-
-/// A row of the live store: 8 bytes of version, 32 of MAC, JSON.
-fn stored(live: &Path, key: &[u8]) -> Option<Vec<u8>> {
-    let db = redb::Database::open(live).unwrap();
-    let read = db.begin_read().unwrap();
-    let row = read.open_table(ROWS).unwrap().get(key).unwrap();
-    row.map(|row| row.value().to_vec())
-}
-
-fn store(live: &Path, key: &[u8], value: &[u8]) {
-    let db = redb::Database::open(live).unwrap();
-    let write = db.begin_write().unwrap();
-    drop(write.open_table(ROWS).unwrap().insert(key, value).unwrap());
-    write.commit().unwrap();
 }
 
 /// A person with the command line, on a machine of his own.

@@ -22,6 +22,7 @@ use crate::{
     desk::{
         Desk, Fault,
         inventory::ACTS,
+        passable,
         people::{PEOPLE, Person, Versioned},
     },
     publish::{
@@ -321,14 +322,6 @@ pub(super) fn postponed(desk: &Desk, mut batch: Batch, seconds: u64) -> Result<B
         );
     }
     Ok(batch)
-}
-
-/// Whatever changed meanwhile is looked at in the next round.
-fn passable<T>(done: Result<T, Fault>) -> Result<(), Fault> {
-    match done {
-        Ok(_) | Err(Fault::Conflict(..)) => Ok(()),
-        Err(fault) => Err(fault),
-    }
 }
 
 /// What nobody can ask for, and what does not fit together.

@@ -211,6 +211,14 @@ pub enum Fault {
     NoEntropy(#[from] NoEntropy),
 }
 
+/// Whoever was faster did it, or it is looked at in the next round.
+pub fn passable<T>(done: Result<T, Fault>) -> Result<(), Fault> {
+    match done {
+        Ok(_) | Err(Fault::Conflict(..)) => Ok(()),
+        Err(fault) => Err(fault),
+    }
+}
+
 impl From<StoreError> for Fault {
     fn from(e: StoreError) -> Self {
         Self::Store(e.to_string())

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     audit::reason::DenyCause,
-    desk::{Desk, Fault},
+    desk::{Desk, Fault, passable},
     store::Batch,
 };
 use proto::{api::Status, bearer::Bearer, ids::RequestId, time::UnixTime};
@@ -133,7 +133,7 @@ pub async fn sweep(desk: &Desk, now: UnixTime) -> Result<usize, Fault> {
                     ledger::timed(now.after(DAMAGED_AGAIN), id),
                     Vec::new(),
                 );
-                tolerate(desk.commit(batch, &[], now).await.map(drop))?;
+                passable(desk.commit(batch, &[], now).await.map(drop))?;
                 continue;
             }
             held => held?,
@@ -149,18 +149,18 @@ pub async fn sweep(desk: &Desk, now: UnixTime) -> Result<usize, Fault> {
                 Ok(step) => step,
                 Err(_) => continue,
             };
-            tolerate(ends(desk, held.version, (step, told), batch, now).await)?;
+            passable(ends(desk, held.version, (step, told), batch, now).await)?;
         } else {
             let again = held.record.expires().max(now.after(30));
             batch = batch.create(DUE, ledger::timed(again, id), Vec::new());
             match held.record.unsettled(now) {
-                Ok(step) => tolerate(ends(desk, held.version, (step, false), batch, now).await)?,
-                Err(_) => tolerate(desk.commit(batch, &[], now).await.map(drop))?,
+                Ok(step) => passable(ends(desk, held.version, (step, false), batch, now).await)?,
+                Err(_) => passable(desk.commit(batch, &[], now).await.map(drop))?,
             }
         }
     }
     if !ended.is_empty() {
-        tolerate(desk.commit(ended, &[], now).await.map(drop))?;
+        passable(desk.commit(ended, &[], now).await.map(drop))?;
     }
     Ok(seen)
 }
@@ -204,17 +204,9 @@ pub async fn forget_burnt(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
         batch = batch.delete(BURNT, key, row.version);
     }
     if any {
-        tolerate(desk.commit(batch, &[], now).await.map(drop))?;
+        passable(desk.commit(batch, &[], now).await.map(drop))?;
     }
     Ok(())
-}
-
-/// Whoever was faster did the same or better.
-fn tolerate<T>(result: Result<T, Fault>) -> Result<(), Fault> {
-    match result {
-        Ok(_) | Err(Fault::Conflict(..)) => Ok(()),
-        Err(other) => Err(other),
-    }
 }
 
 /// The status of a request for whoever holds its ticket.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     audit::{event::Event, reason::FreezeCause},
-    desk::{Desk, Fault},
+    desk::{Desk, Fault, passable},
     registry::Fetched,
     store::{Batch, Row, Table},
     vault::release as vault,
@@ -93,14 +93,14 @@ async fn one(desk: &Desk, key: &[u8], row: &Row) -> Result<(), Fault> {
     let drop_row = || Batch::new().delete(FETCHES, key, row.version);
     let (Some((record, at)), Some(mut wanted)) = (found, wanted) else {
         tracing::error!("a row of what to fetch is damaged; it is dropped");
-        return tolerate(
+        return passable(
             desk.commit(drop_row(), &[], desk.world.now())
                 .await
                 .map(drop),
         );
     };
     let Some((item, file)) = item_and_file(&record, at) else {
-        return tolerate(
+        return passable(
             desk.commit(drop_row(), &[], desk.world.now())
                 .await
                 .map(drop),
@@ -150,7 +150,7 @@ async fn one(desk: &Desk, key: &[u8], row: &Row) -> Result<(), Fault> {
                     fetched: digest,
                 };
                 let package = item.package_key();
-                return tolerate(
+                return passable(
                     alarm::freeze(desk, &package, &seen, &[event], drop_row, now).await,
                 );
             }
@@ -184,7 +184,7 @@ async fn one(desk: &Desk, key: &[u8], row: &Row) -> Result<(), Fault> {
         let value = serde_json::to_vec(&wanted).map_err(|_| Fault::Damaged("a fetch"))?;
         batch = batch.create(FETCHES, self::key(&record, at, next), value);
     }
-    tolerate(desk.commit(batch, &events, now).await.map(drop))
+    passable(desk.commit(batch, &events, now).await.map(drop))
 }
 
 async fn fetched(desk: &Desk, item: &Item, file: &File) -> Result<Fetched, Fault> {
@@ -237,12 +237,4 @@ fn target(desk: &Desk, key: &[u8]) -> Result<Option<(Record, FileAt)>, Fault> {
         return Ok(None);
     };
     Ok(ledger::find(desk, id)?.map(|record| (record, FileAt { item, file })))
-}
-
-/// Whoever was faster did the same.
-fn tolerate(result: Result<(), Fault>) -> Result<(), Fault> {
-    match result {
-        Err(Fault::Conflict(..)) => Ok(()),
-        other => other,
-    }
 }

@@ -7,6 +7,7 @@ use crate::{
     desk::{
         Desk, Fault,
         bells::{CHANNELS, CHANNELS_MAX, HEALTH, channel_key},
+        passable,
     },
     notify::{About, Channel, Note, Pen, Unusable, egress::NotSent},
     store::{Batch, Row, Table},
@@ -207,7 +208,7 @@ async fn one(desk: &Desk, key: &[u8], row: &Row) -> Result<(), Fault> {
     let letter: Option<Letter> = serde_json::from_slice(&row.value).ok();
     let (Some(message), Some(letter)) = (message, letter) else {
         tracing::error!("a notification's row is damaged; it is dropped");
-        return tolerate(desk.commit(gone(), &[], desk.world.now()).await.map(drop));
+        return passable(desk.commit(gone(), &[], desk.world.now()).await.map(drop));
     };
     let channel = channel_key(&letter.person, &letter.channel);
     let version = |row: Option<Row>| row.map(|row| row.version);
@@ -221,7 +222,7 @@ async fn one(desk: &Desk, key: &[u8], row: &Row) -> Result<(), Fault> {
     };
     let now = desk.world.now();
     let Some(sent) = sent else {
-        return tolerate(desk.commit(gone(), &[], now).await.map(drop));
+        return passable(desk.commit(gone(), &[], now).await.map(drop));
     };
     let (mut batch, mut events) = (gone(), Vec::new());
     match &sent {
@@ -249,7 +250,7 @@ async fn one(desk: &Desk, key: &[u8], row: &Row) -> Result<(), Fault> {
             }
         }
     }
-    tolerate(desk.commit(batch, &events, now).await.map(drop))?;
+    passable(desk.commit(batch, &events, now).await.map(drop))?;
     let is_gone = matches!(sent, Err(Failure::Not(NotSent::Gone)));
     if is_gone {
         desk.bells.queue();
@@ -371,12 +372,5 @@ async fn remember(
         None => there.create(HEALTH, channel, value),
         Some(version) => there.replace(HEALTH, channel, version, value),
     };
-    tolerate(desk.commit(batch, &[], now).await.map(drop))
-}
-
-fn tolerate(result: Result<(), Fault>) -> Result<(), Fault> {
-    match result {
-        Err(Fault::Conflict(..)) => Ok(()),
-        other => other,
-    }
+    passable(desk.commit(batch, &[], now).await.map(drop))
 }

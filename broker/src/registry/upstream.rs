@@ -465,6 +465,18 @@ pub(super) async fn short_reply(mut reply: Response) -> Result<Vec<u8>, ReadErro
     Ok(out)
 }
 
+/// A reply's whole body, where it is no longer than `most` bytes.
+pub(super) async fn limited(mut reply: Response, most: usize) -> Result<Vec<u8>, ReadError> {
+    let mut out = Vec::new();
+    while let Some(piece) = reply.chunk().await.map_err(|e| failed(&e))? {
+        out.extend_from_slice(&piece);
+        if out.len() > most {
+            return Err(ReadError::TooLarge);
+        }
+    }
+    Ok(out)
+}
+
 /// The library's error names the address and perhaps more: only its kind is kept.
 pub(super) fn failed(e: &reqwest::Error) -> ReadError {
     if e.is_timeout() {

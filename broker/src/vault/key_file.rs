@@ -358,14 +358,6 @@ impl KeyFile {
     }
 }
 
-/// A file that somebody wrote, with its checksum made right.
-#[cfg(test)]
-pub(super) fn checked(bytes: &[u8]) -> Vec<u8> {
-    let mut file: KeyFile = serde_json::from_slice(bytes).unwrap();
-    file.check = file.checksum();
-    serde_json::to_vec(&file).unwrap()
-}
-
 fn unwrapped(
     kek: &[u8; KEY_BYTES],
     (generation, role): (u32, Role),
@@ -405,5 +397,17 @@ impl Role {
             Self::Old { retired: true } => later.text("retired"),
         }
         .finish()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod fixtures {
+    use super::KeyFile;
+
+    /// A file that somebody wrote, with its checksum made right.
+    pub(in crate::vault) fn checked(bytes: &[u8]) -> Vec<u8> {
+        let mut file: KeyFile = serde_json::from_slice(bytes).unwrap();
+        file.check = file.checksum();
+        serde_json::to_vec(&file).unwrap()
     }
 }

@@ -47,7 +47,7 @@ fn write(live: &Path, job: &Job, edit: impl FnOnce(&mut Value)) {
     edit(&mut record);
     assert_ne!(before, record, "the edit changes something");
     let text = serde_json::to_vec(&record).unwrap();
-    write_row(live, &key, &[version, &text].concat()).unwrap();
+    write_row(live, &key, Some(&[version, &text].concat())).unwrap();
 }
 
 #[tokio::test]

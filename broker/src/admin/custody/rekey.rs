@@ -3,8 +3,8 @@
 //! another one. What opens the vault changes by itself (`method`); do that first after a theft.
 //!
 //! Step by step, each of which a crash leaves whole: the wish is one commit; the key file with a fresh key beside the
-//! old one takes its place (in the database the fresh key never is: whoever has the old one reads that); every row is written anew, over and over until a whole round
-//! finds nothing to do; the old key is retired, so that nothing is believed that it authenticated; two days
+//! old one takes its place (in the database the fresh key never is: whoever has the old one reads that); every row is
+//! written anew, over and over until a whole round finds nothing to do; the old key is retired, so that nothing is believed that it authenticated; two days
 //! later, when no request of its time is left, it goes. Old and new are good until the new one has been verified.
 
 use super::{file, method};

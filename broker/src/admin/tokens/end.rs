@@ -9,7 +9,7 @@
 use super::{Refusal, facts, fault, prove, refusal};
 use crate::{
     audit::event::{Event, TokenEnding},
-    desk::{Desk, Fault},
+    desk::{Desk, Fault, passable},
     notify::About,
     publish::ring,
     secret::Secret,
@@ -285,13 +285,5 @@ fn line(left: &Left) -> LeftToken {
         fingerprint: left.fingerprint.clone(),
         since: left.since,
         expires: left.expires,
-    }
-}
-
-/// Whatever changed meanwhile is looked at in the next round.
-fn passable(done: Result<(), Fault>) -> Result<(), Fault> {
-    match done {
-        Err(Fault::Conflict(..)) => Ok(()),
-        other => other,
     }
 }

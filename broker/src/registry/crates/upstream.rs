@@ -10,7 +10,7 @@ use crate::{
         Published, ReadError, Sent, Timeouts, Trial, Upstream,
         artifact::Downloads,
         pieces,
-        upstream::{failed, short_reply},
+        upstream::{failed, limited, short_reply},
     },
     secret::Secret,
 };
@@ -110,7 +110,7 @@ impl Crates {
         aws_lc_rs::rand::fill(&mut unique).map_err(|_| ReadError::Unreachable)?;
         address.set_query(Some(&format!("read-back={}", hex(&unique))));
         let request = self.client.get(address).timeout(self.read);
-        let mut reply = request
+        let reply = request
             .header(CACHE_CONTROL, "no-cache")
             .send()
             .await
@@ -125,13 +125,7 @@ impl Crates {
             StatusCode::OK => {}
             status => return Err(ReadError::Status(status.as_u16())),
         }
-        let mut text = Vec::new();
-        while let Some(piece) = reply.chunk().await.map_err(|e| failed(&e))? {
-            text.extend_from_slice(&piece);
-            if text.len() > MAX_INDEX {
-                return Err(ReadError::TooLarge);
-            }
-        }
+        let text = limited(reply, MAX_INDEX).await?;
         index::read(&text, package)
     }
 

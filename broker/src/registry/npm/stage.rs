@@ -5,7 +5,7 @@ use crate::{
     registry::{
         BoxFuture, FactorAsk, FactorSaid, Inspected, Publish, ReadError, SecondFactor, Sent,
         StageId, Staged, Staging, factor,
-        upstream::{failed, short_reply},
+        upstream::{failed, limited, short_reply},
     },
     secret::Secret,
 };
@@ -184,7 +184,7 @@ impl Npm {
                 StatusCode::NOT_FOUND => return Ok(all),
                 status => return Err(ReadError::Status(status.as_u16())),
             }
-            let bytes = page_bytes(reply).await?;
+            let bytes = limited(reply, PAGE_BYTES).await?;
             let read: Page =
                 serde_json::from_slice(&bytes).map_err(|_| ReadError::NotUnderstood)?;
             let full = read.items.len() >= PER_PAGE;
@@ -306,17 +306,6 @@ impl Npm {
 fn retry_after(headers: &HeaderMap) -> Duration {
     let seconds = headers.get(RETRY_AFTER).and_then(|v| v.to_str().ok());
     factor::pause(seconds.and_then(|s| s.parse().ok()))
-}
-
-async fn page_bytes(mut reply: Response) -> Result<Vec<u8>, ReadError> {
-    let mut out = Vec::new();
-    while let Some(piece) = reply.chunk().await.map_err(|e| failed(&e))? {
-        out.extend_from_slice(&piece);
-        if out.len() > PAGE_BYTES {
-            return Err(ReadError::TooLarge);
-        }
-    }
-    Ok(out)
 }
 
 impl SecondFactor for Npm {

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     registry::{
         BoxFuture, ReadError, Sent,
-        upstream::failed,
+        upstream::{failed, limited},
         withdraw::{Mark, Withdraw},
     },
     secret::Secret,
@@ -42,7 +42,7 @@ impl Npm {
             .header(ACCEPT, FULL)
             .header(CACHE_CONTROL, "no-cache")
             .timeout(self.read);
-        let mut reply = authorised(request, token)
+        let reply = authorised(request, token)
             .ok_or(ReadError::NotUnderstood)?
             .send()
             .await
@@ -52,13 +52,7 @@ impl Npm {
             StatusCode::OK => {}
             status => return Err(ReadError::Status(status.as_u16())),
         }
-        let mut text = Vec::new();
-        while let Some(piece) = reply.chunk().await.map_err(|e| failed(&e))? {
-            text.extend_from_slice(&piece);
-            if text.len() > MAX_DOCUMENT {
-                return Err(ReadError::TooLarge);
-            }
-        }
+        let text = limited(reply, MAX_DOCUMENT).await?;
         let document: Map<String, Value> =
             serde_json::from_slice(&text).map_err(|_| ReadError::NotUnderstood)?;
         match document.get("name").and_then(Value::as_str) {

@@ -5,7 +5,10 @@
 
 use super::{MANIFEST_MAX, Place, login::Shown, manifest, upstream::Oci};
 use crate::{
-    registry::{Published, ReadError, ShownFile, upstream::failed},
+    registry::{
+        Published, ReadError, ShownFile,
+        upstream::{failed, limited},
+    },
     secret::Secret,
 };
 use proto::{
@@ -224,15 +227,4 @@ fn newest<'t>(tags: impl Iterator<Item = &'t VersionText>) -> Option<VersionText
     })
     .max_by(|(a, _), (b, _)| a.cmp(b))
     .map(|(_, tag)| tag.clone())
-}
-
-async fn limited(mut reply: Response, most: usize) -> Result<Vec<u8>, ReadError> {
-    let mut out = Vec::new();
-    while let Some(piece) = reply.chunk().await.map_err(|e| failed(&e))? {
-        out.extend_from_slice(&piece);
-        if out.len() > most {
-            return Err(ReadError::TooLarge);
-        }
-    }
-    Ok(out)
 }

@@ -14,7 +14,7 @@ use crate::{
         Publish, Published, ReadError, Sent, Timeouts, Trial, Upstream,
         artifact::Downloads,
         pieces::{self, Frame},
-        upstream::{failed, short_reply},
+        upstream::{failed, limited, short_reply},
     },
     secret::Secret,
 };
@@ -97,7 +97,7 @@ impl PyPi {
             .timeout(self.read)
             .header(ACCEPT, index::ACCEPT)
             .header(CACHE_CONTROL, "no-cache");
-        let mut reply = self
+        let reply = self
             .authorised(request, token)
             .ok_or(ReadError::NotUnderstood)?
             .send()
@@ -111,13 +111,7 @@ impl PyPi {
         let kind = reply.headers().get(CONTENT_TYPE);
         let kind = kind.and_then(|v| v.to_str().ok()).unwrap_or_default();
         let kind = kind.to_ascii_lowercase();
-        let mut page = Vec::new();
-        while let Some(piece) = reply.chunk().await.map_err(|e| failed(&e))? {
-            page.extend_from_slice(&piece);
-            if page.len() > MAX_PAGE {
-                return Err(ReadError::TooLarge);
-            }
-        }
+        let page = limited(reply, MAX_PAGE).await?;
         index::read(&kind, &page)
     }
 

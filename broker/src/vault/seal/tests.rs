@@ -424,7 +424,7 @@ fn attack_44_who_writes_the_key_file_makes_no_old_key_current_or_believed() {
     let json = |file: &[u8]| serde_json::from_slice::<serde_json::Value>(file).unwrap();
     let [next, retired, _] = files.each_ref().map(|file| json(file));
     let rewritten =
-        |file: serde_json::Value| key_file::checked(&serde_json::to_vec(&file).unwrap());
+        |file: serde_json::Value| key_file::fixtures::checked(&serde_json::to_vec(&file).unwrap());
     let good = rewritten(retired.clone());
     assert!(
         try_phrase(&good, "x").is_ok(),
