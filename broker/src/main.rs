@@ -10,8 +10,10 @@ use broker::{
     telemetry,
 };
 use clap::{Parser, Subcommand};
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
+/// Longest time for work on other threads that nobody waits for, at the end.
+const LAST_WORK: Duration = Duration::from_secs(5);
 /// The exit code where a newer program wrote what is there.
 const NEWER: u8 = 5;
 
@@ -111,6 +113,7 @@ fn run(arguments: Arguments) -> Result<()> {
             let config = config::load(&config).map_err(anyhow::Error::msg)?;
             let policy = start::policy(&config)?;
             start::look(&config)?;
+            start::look_at_plugin(&config)?;
             println!(
                 "configuration and policy are good: {} issuers, {} registries, {} package entries",
                 config.issuers.len(),
@@ -136,7 +139,11 @@ fn run(arguments: Arguments) -> Result<()> {
             let config = config::load(&path).map_err(anyhow::Error::msg)?;
             telemetry::start_logging(config.log.format);
             tracing::info!(?hardening, "process hardened");
-            runtime()?.block_on(start::serve(config, path))
+            let runtime = runtime()?;
+            let served = runtime.block_on(start::serve(config, path));
+            // What still waits for an age plugin holds nobody up.
+            runtime.shutdown_timeout(LAST_WORK);
+            served
         }
     }
 }

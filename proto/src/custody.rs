@@ -21,7 +21,7 @@ pub struct UnsealRequest {
 pub struct Unsealing {
     /// Whether the vault is sealed (still).
     pub sealed: bool,
-    /// What opens it: `passphrase`, `identity`, `shares`.
+    /// What opens it: `passphrase`, `identity`, `plugin`, `shares`.
     pub methods: Vec<String>,
     /// Where shares open it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,6 +60,8 @@ pub enum Method {
     Passphrase,
     /// The identity that the daemon's configuration names.
     Identity,
+    /// The age plugin that it names.
+    Plugin,
     /// So many admins together.
     Shares {
         /// How many are needed.
@@ -75,6 +77,7 @@ impl Method {
         match self {
             Self::Passphrase => "passphrase",
             Self::Identity => "identity",
+            Self::Plugin => "plugin",
             Self::Shares { .. } => "shares",
         }
     }

@@ -91,6 +91,8 @@ pub struct Builder {
     /// Of `countersignd init` alone.
     init_env: Vec<(String, String)>,
     sealed: bool,
+    /// The identity and the program of an age plugin.
+    plugin: Option<(String, PathBuf)>,
     tls: Option<[String; 2]>,
     /// Whether people reach it by a name, where browsers have passkeys.
     named: bool,
@@ -164,6 +166,13 @@ impl Builder {
         self
     }
 
+    /// An age plugin opens the vault: the text of its identity file, and its program.
+    #[must_use]
+    pub fn plugin(mut self, identity: &str, program: &Path) -> Self {
+        self.plugin = Some((identity.into(), program.into()));
+        self
+    }
+
     /// Serves TLS with this chain and key (PEM); they lie in [`Daemon::certificate`].
     #[must_use]
     pub fn tls(mut self, chain: &str, key: &str) -> Self {
@@ -204,6 +213,9 @@ impl Builder {
             for (path, text) in daemon.certificate().iter().zip(pair) {
                 fs::write(path, text)?;
             }
+        }
+        if let Some((identity, _)) = &daemon.setting.plugin {
+            fs::write(daemon.dir().join("unseal.age"), identity)?;
         }
         let config = daemon.config_path();
         let invite = daemon.invite_path();
@@ -274,6 +286,10 @@ format = "json"
         if !self.sealed {
             let identity = path("unseal.age");
             text.extend([format!("\n[unseal]\nidentity_file = {identity}\n")]);
+        }
+        if let Some((_, program)) = &self.plugin {
+            let program = quoted(&program.display().to_string());
+            text.extend([format!("plugin = {program}\n")]);
         }
         if self.tls.is_some() {
             let (chain, key) = (path("tls.crt"), path("tls.key"));

@@ -399,6 +399,7 @@ async fn desk(folder: &Path, clock: Arc<SetClock>, ci: &DeviceKey) -> anyhow::Re
             data: folder.into(),
             anchor: folder.join("anchor"),
             identity: None,
+            plugin: None,
             token_max_age_days: 90,
             weakening_wait: 86_400,
             web: std::collections::BTreeMap::new(),

@@ -135,6 +135,12 @@ async fn attack_50_a_rekey_makes_nothing_genuine_that_was_put_back() {
     let mut office = office().await;
     let second = office.hire("second", &[], true, &[]).await.unwrap();
     let id = vetoed_and_put_back(&mut office, &second).await;
+    // A row that says one is under way keeps nobody from re-keying, unless this broker wrote it.
+    office.daemon.kill9();
+    let live = live(&office);
+    let planted = rows::of_table(&live, "act").unwrap().remove(0).1;
+    rows::write(&live, b"rekey\0now", Some(&planted)).unwrap();
+    office.daemon.restart().await.unwrap();
     let asked = office.admin.act(json!({"kind": "rekey"}), None).await;
     let rekey = asked.unwrap().body["act"]["id"]
         .as_str()

@@ -44,6 +44,13 @@ pub(super) fn check(config: &Config) -> Result<(), (usize, String)> {
             "table [unseal]: name one of passphrase_file, identity_file, credential".to_owned(),
         ));
     }
+    if u.plugin.is_some() && u.identity_file.is_none() && u.credential.is_none() {
+        return Err((
+            0,
+            "table [unseal]: beside plugin, name identity_file or credential: the identity that the plugin's own program printed"
+                .to_owned(),
+        ));
+    }
     for issuer in &config.issuers {
         issuer
             .get_ref()

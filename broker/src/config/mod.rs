@@ -114,7 +114,7 @@ impl Default for Log {
     }
 }
 
-/// How the vault is unsealed at start: at most one of these.
+/// How the vault is unsealed at start: at most one of the first three.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Unsealing {
@@ -127,6 +127,9 @@ pub struct Unsealing {
     /// The name of a systemd credential that holds an age identity.
     #[serde(default)]
     pub credential: Option<String>,
+    /// The program of an age plugin, whose identity that is. None is ever looked for by a name.
+    #[serde(default)]
+    pub plugin: Option<PathBuf>,
 }
 
 /// The watch over what registries serve.
@@ -362,6 +365,7 @@ pub fn load(path: &Path) -> Result<Config, String> {
     for p in [
         &mut config.unseal.passphrase_file,
         &mut config.unseal.identity_file,
+        &mut config.unseal.plugin,
     ]
     .into_iter()
     .flatten()

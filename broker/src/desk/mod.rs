@@ -181,6 +181,8 @@ pub struct Place {
     pub anchor: PathBuf,
     /// The identity that the configuration names to open the vault at the start.
     pub identity: Option<PathBuf>,
+    /// The program of the age plugin whose identity that is.
+    pub plugin: Option<PathBuf>,
     /// Days that a token may live.
     pub token_max_age_days: u64,
     /// Registries' web pages, where people look.

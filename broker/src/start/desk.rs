@@ -133,6 +133,7 @@ pub(super) fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk
                 .clone()
                 .unwrap_or_else(|| config.data.join("anchor")),
             identity: identity_path(config).ok(),
+            plugin: config.unseal.plugin.clone(),
             token_max_age_days: config.token_max_age_days,
             web: web(config),
             weakening_wait: config.weakening_wait,

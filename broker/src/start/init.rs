@@ -16,7 +16,10 @@ use broker::{
         Batch,
         redb::{Options, Redb},
     },
-    vault::{Unseal, UnsealMethod, Vault, key_file},
+    vault::{
+        Unseal, UnsealMethod, Vault,
+        key_file::{self, Plugin},
+    },
     world::World,
 };
 use proto::{
@@ -134,6 +137,17 @@ fn first_secret(config: &Config, world: &World) -> Result<(UnsealMethod, Unseal,
     }
     if u.identity_file.is_some() || u.credential.is_some() {
         let path = identity_path(config)?;
+        if let Some(program) = &u.plugin {
+            if !path.exists() {
+                bail!(
+                    "{}: the plugin's identity is not there; its own program makes one",
+                    path.display()
+                );
+            }
+            let plugin = Plugin::new(program, &Secret::new(read_secret(&path)?))?;
+            let unseal = Unseal::Plugin(plugin.clone());
+            return Ok((UnsealMethod::Plugin(plugin), unseal, None));
+        }
         if !path.exists() {
             if u.credential.is_some() {
                 bail!(

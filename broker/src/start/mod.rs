@@ -34,6 +34,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
+pub(crate) use unseal::look_at_plugin;
 
 /// The policy file, parsed.
 pub(crate) fn policy(config: &Config) -> Result<Policy> {

@@ -1,6 +1,6 @@
 //! Putting a backup back, and trying one out.
 
-use super::unseal::read_secret;
+use super::unseal::{by_identity, read_secret};
 use anyhow::{Context as _, Result, bail};
 use broker::{
     backup::{
@@ -54,6 +54,9 @@ pub(crate) struct DrillArgs {
     /// A file with an age identity that opens the vault
     #[arg(long, value_name = "FILE")]
     vault_identity_file: Option<PathBuf>,
+    /// The program of the age plugin whose identity that is
+    #[arg(long, value_name = "PROGRAM", requires = "vault_identity_file")]
+    vault_plugin: Option<PathBuf>,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -107,7 +110,7 @@ pub(crate) fn drill(args: &DrillArgs) -> Result<()> {
     let identity = Secret::new(read_secret(&args.source.identity)?);
     let unseal = match (&args.vault_passphrase_file, &args.vault_identity_file) {
         (Some(path), _) => Some(Unseal::Passphrase(Secret::new(read_secret(path)?))),
-        (None, Some(path)) => Some(Unseal::Identity(Secret::new(read_secret(path)?))),
+        (None, Some(path)) => Some(by_identity(path, args.vault_plugin.as_deref())?),
         (None, None) => None,
     };
     let wish = args.source.wish(&identity, &args.folder);

@@ -7,12 +7,19 @@ use broker::{
     desk::Desk,
     publish::Refusal,
     secret::Secret,
-    vault::{Unseal, key_file},
+    vault::{
+        Unseal,
+        key_file::{self, Plugin},
+    },
 };
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
+
+/// How long the start waits for an age plugin, before it goes on sealed.
+const PLUGIN_FIRST: Duration = Duration::from_secs(5);
 
 /// Opens the vault at the start, where the configuration says how; else an admin does.
 pub(super) async fn unseal(config: &Config, desk: &Arc<Desk>) -> Result<()> {
@@ -20,7 +27,7 @@ pub(super) async fn unseal(config: &Config, desk: &Arc<Desk>) -> Result<()> {
     let secret = if let Some(path) = &u.passphrase_file {
         Unseal::Passphrase(Secret::new(read_secret(path)?))
     } else if u.identity_file.is_some() || u.credential.is_some() {
-        Unseal::Identity(Secret::new(read_secret(&identity_path(config)?)?))
+        by_identity(&identity_path(config)?, u.plugin.as_deref())?
     } else {
         tracing::warn!(
             "the vault is sealed; an admin unseals it: countersign admin unseal (before anybody is enrolled: the first admin's countersign enroll asks for the passphrase)"
@@ -29,6 +36,7 @@ pub(super) async fn unseal(config: &Config, desk: &Arc<Desk>) -> Result<()> {
     };
     let method = match &secret {
         Unseal::Passphrase(_) => "passphrase",
+        Unseal::Plugin(_) => "plugin",
         _ => "identity",
     };
     let file = custody::file::read(desk).await.context("the key file")?;
@@ -41,8 +49,30 @@ pub(super) async fn unseal(config: &Config, desk: &Arc<Desk>) -> Result<()> {
         );
         return Ok(());
     }
+    if method != "plugin" {
+        return opened(desk, secret).await;
+    }
+    // Somebody may have to touch a key. Meanwhile people can look, and stop things.
+    let own = Arc::clone(desk);
+    let mut opening = tokio::spawn(async move {
+        let done = opened(&own, secret).await;
+        if let Err(why) = &done {
+            tracing::error!(?why, "the vault is sealed");
+        }
+        done
+    });
+    if let Ok(done) = tokio::time::timeout(PLUGIN_FIRST, &mut opening).await {
+        return done.context("the vault cannot be unsealed")?;
+    }
+    tracing::warn!(
+        "the vault is sealed: the age plugin has not answered yet; touch its key where it wants that"
+    );
+    Ok(())
+}
+
+async fn opened(desk: &Arc<Desk>, secret: Unseal) -> Result<()> {
     match custody::unseal(desk, secret, &[], desk.world.now()).await {
-        // Another passphrase or identity since: as above.
+        // Another passphrase or identity since: sealed, as where another method is named.
         Err(Refusal::NotAllowed(why)) => {
             tracing::error!(
                 why,
@@ -52,6 +82,24 @@ pub(super) async fn unseal(config: &Config, desk: &Arc<Desk>) -> Result<()> {
         }
         done => done.context("the vault cannot be unsealed"),
     }
+}
+
+/// What an identity file unseals with: its plugin, where one is named.
+pub(super) fn by_identity(file: &Path, plugin: Option<&Path>) -> Result<Unseal> {
+    let text = Secret::new(read_secret(file)?);
+    Ok(match plugin {
+        None => Unseal::Identity(text),
+        Some(program) => {
+            let plugin = Plugin::new(program, &text);
+            Unseal::Plugin(plugin.with_context(|| file.display().to_string())?)
+        }
+    })
+}
+
+/// What `check` says of the plugin's program. It is not run.
+pub(crate) fn look_at_plugin(config: &Config) -> Result<()> {
+    let program = config.unseal.plugin.as_deref();
+    program.map_or(Ok(()), |program| Ok(Plugin::check(program)?))
 }
 
 /// Where the age identity lies that opens the vault.

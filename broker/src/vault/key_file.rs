@@ -8,32 +8,31 @@
 //! identity whose public key he knows he can put a vault of his own in its place; it opens none of
 //! the sealed rows and authenticates none of the people, so the daemon releases nothing.
 
-use super::{
-    envelope::{decrypt, encrypt},
-    keys::{KEY_BYTES, Keyring, Keys, Old},
-};
+use super::keys::{KEY_BYTES, Keyring, Old};
 use crate::{secret::Secret, world::World};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use data_key::{Role, unwrapped, wrapped};
 use methods::{by_identity, by_passphrase, public_keys, recipient, unwrap_kek, wrap_for};
 use proto::{canonical::Canonical, ids::PersonId, time::UnixTime};
 use serde::{Deserialize, Serialize};
 use shared::Shared;
-use zeroize::Zeroize;
 
+mod data_key;
 mod error;
 mod methods;
+mod plugin;
 mod shared;
 
 pub use error::{InitError, UnsealError};
 pub use methods::{MAX_WORK_FACTOR, Unseal, UnsealMethod, WORK_FACTOR};
+pub use plugin::{Plugin, PluginError};
 pub use shared::{Holder, Offer, ShareOf};
 
 /// Bytes of a key file at most.
 const MAX_FILE_BYTES: usize = 256 * 1024;
 const MAX_METHODS: usize = 16;
-const NONCE_BYTES: usize = 12;
-/// The newest format: the vault was re-keyed. Shares are format 2, and without them it is format 1.
-const V: u32 = 3;
+/// The newest format: a plugin opens it. A vault that was re-keyed is format 3, shares are format 2, else it is format 1.
+const V: u32 = 4;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -82,6 +81,7 @@ pub(super) struct KeySet {
 enum Wrapped {
     Passphrase { age: String },
     Identity { age: String },
+    Plugin { age: String },
     Shares(Shared),
 }
 
@@ -90,6 +90,7 @@ impl Wrapped {
         match self {
             Self::Passphrase { .. } => "passphrase",
             Self::Identity { .. } => "identity",
+            Self::Plugin { .. } => "plugin",
             Self::Shares(_) => "shares",
         }
     }
@@ -98,7 +99,9 @@ impl Wrapped {
     fn told(&self, to: Canonical) -> Canonical {
         let to = to.text(self.name());
         match self {
-            Self::Passphrase { age } | Self::Identity { age } => to.text(age),
+            Self::Passphrase { age } | Self::Identity { age } | Self::Plugin { age } => {
+                to.text(age)
+            }
             Self::Shares(shared) => shared.told(to),
         }
     }
@@ -207,11 +210,12 @@ fn filled(
     kek: &[u8; KEY_BYTES],
     set: &KeySet,
 ) -> Result<Vec<u8>, InitError> {
-    let shared = files.iter().any(|f| matches!(f, Wrapped::Shares(_)));
-    let v = match (set.since, shared) {
-        (Some(_), _) => V,
-        (None, true) => 2,
-        (None, false) => 1,
+    let has = |method| files.iter().any(|f| f.name() == method);
+    let v = match set.since {
+        _ if has("plugin") => V,
+        Some(_) => 3,
+        None if has("shares") => 2,
+        None => 1,
     };
     let (generation, data) = &set.current;
     let current = Role::Current(set.since);
@@ -236,22 +240,6 @@ fn filled(
     serde_json::to_vec_pretty(&file).map_err(|_| InitError::Refused)
 }
 
-fn wrapped(
-    world: &World,
-    kek: &[u8; KEY_BYTES],
-    (generation, role): (u32, Role),
-    data: &[u8; KEY_BYTES],
-) -> Result<String, InitError> {
-    let nonce = world.random::<NONCE_BYTES>()?;
-    let mut body = Vec::with_capacity(KEY_BYTES + 16);
-    body.extend_from_slice(data);
-    if !encrypt(kek, nonce, &role.aad(generation), &mut body) {
-        body.zeroize();
-        return Err(InitError::Refused);
-    }
-    Ok(STANDARD.encode([&nonce[..], &body].concat()))
-}
-
 /// Opens a key file with the key-encryption key itself.
 pub(super) fn open_under(
     key_file: &[u8],
@@ -266,6 +254,7 @@ pub(super) fn open(key_file: &[u8], secret: &Unseal) -> Result<Box<Keyring>, Uns
     let (method, identities) = match secret {
         Unseal::Passphrase(passphrase) => ("passphrase", by_passphrase(passphrase)),
         Unseal::Identity(text) => ("identity", by_identity(text)?),
+        Unseal::Plugin(plugin) => ("plugin", vec![Box::new(plugin.clone()) as _]),
         Unseal::Shares(shares) => {
             let shared = file.shared().ok_or_else(|| file.no_such("shares"))?;
             return file.keys_under(shared.join(shares)?.expose());
@@ -273,7 +262,9 @@ pub(super) fn open(key_file: &[u8], secret: &Unseal) -> Result<Box<Keyring>, Uns
     };
     let mut failed = None;
     for wrapped in file.files.iter().filter(|f| f.name() == method) {
-        let (Wrapped::Passphrase { age } | Wrapped::Identity { age }) = wrapped else {
+        let (Wrapped::Passphrase { age } | Wrapped::Identity { age } | Wrapped::Plugin { age }) =
+            wrapped
+        else {
             continue;
         };
         match unwrap_kek(age, &identities) {
@@ -355,48 +346,6 @@ impl KeyFile {
                 .number(u64::from(old.retired));
         }
         STANDARD.encode(all.sha256())
-    }
-}
-
-fn unwrapped(
-    kek: &[u8; KEY_BYTES],
-    (generation, role): (u32, Role),
-    wrapped: &str,
-) -> Result<Box<Keys>, UnsealError> {
-    let bad = UnsealError::Damaged;
-    let Ok(bytes) = STANDARD.decode(wrapped) else {
-        return Err(bad);
-    };
-    let Some((nonce, body)) = bytes.split_first_chunk::<NONCE_BYTES>() else {
-        return Err(bad);
-    };
-    let data = decrypt(kek, *nonce, &role.aad(generation), body).ok_or(bad)?;
-    Keys::derive(generation, |key| {
-        let data = data.expose().as_slice();
-        *key = *data.first_chunk().ok_or(UnsealError::Damaged)?;
-        Ok(())
-    })
-}
-
-/// What a data key is for, bound to it: whoever writes the file, and has an old key, cannot make it the current one
-/// again, or one that is believed.
-#[derive(Clone, Copy)]
-enum Role {
-    Current(Option<UnixTime>),
-    Old { retired: bool },
-}
-
-impl Role {
-    fn aad(self, generation: u32) -> Vec<u8> {
-        let first = Canonical::new("countersign/data-key/v1").number(u64::from(generation));
-        let later = Canonical::new("countersign/data-key/v2").number(u64::from(generation));
-        match self {
-            Self::Current(None) => first,
-            Self::Current(Some(since)) => later.text("current").number(since.0),
-            Self::Old { retired: false } => later.text("old"),
-            Self::Old { retired: true } => later.text("retired"),
-        }
-        .finish()
     }
 }
 

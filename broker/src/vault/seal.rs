@@ -108,12 +108,17 @@ impl Vault {
     }
 
     /// A new key file for the same data keys: other methods, or another passphrase. The old file keeps
-    /// working until it is destroyed, so a crash between the two leaves the vault usable.
+    /// working until it is destroyed, so a crash between the two leaves the vault usable. Blocking.
     pub fn rewrap(&self, methods: &[UnsealMethod]) -> Result<NewFile, InitError> {
-        let made = self.ring(|ring| key_file::wrap(&self.world, methods, &ring.set()))??;
+        // A passphrase takes a second and a plugin a minute: nobody who wants to seal waits for that.
+        let set = self.ring(Keyring::set)?;
+        let made = key_file::wrap(&self.world, methods, &set)?;
         let print = Digest::of(Algorithm::Sha256, &made.bytes);
         let kek = Secret::new(*made.kek.expose());
-        *self.made.lock().unwrap_or_else(PoisonError::into_inner) = Some((print, kek));
+        // Not where it was sealed meanwhile: no key outlives that.
+        self.ring(|_| {
+            *self.made.lock().unwrap_or_else(PoisonError::into_inner) = Some((print, kek));
+        })?;
         Ok(made)
     }
 

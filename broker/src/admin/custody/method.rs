@@ -24,7 +24,7 @@ use crate::{
     store::Batch,
     vault::{
         Binding, Unseal, UnsealError, UnsealMethod, Vault,
-        key_file::{self, Offer, WORK_FACTOR},
+        key_file::{self, Offer, Plugin, WORK_FACTOR},
     },
 };
 use proto::{
@@ -340,7 +340,7 @@ fn wanted(desk: &Desk, given: &ChangeMethod) -> Result<(UnsealMethod, Option<Uns
         }
         (Method::Passphrase, None) => bad("name the passphrase".to_owned()),
         (_, Some(_)) => bad("a passphrase goes with the method passphrase alone".to_owned()),
-        (Method::Identity, None) => {
+        (Method::Identity | Method::Plugin, None) => {
             let Some(path) = &desk.place.identity else {
                 return bad(
                     "the configuration's [unseal] names no identity_file and no credential"
@@ -349,6 +349,15 @@ fn wanted(desk: &Desk, given: &ChangeMethod) -> Result<(UnsealMethod, Option<Uns
             };
             let text = std::fs::read_to_string(path).map(Secret::new);
             let text = text.map_err(|_| Fault::Damaged("the identity file"))?;
+            if given.to == Method::Plugin {
+                let Some(program) = &desk.place.plugin else {
+                    return bad("the configuration's [unseal] names no plugin".to_owned());
+                };
+                let plugin = Plugin::new(program, &text);
+                let plugin = plugin.map_err(|e| super::refused(&e.into()))?;
+                let opens = Unseal::Plugin(plugin.clone());
+                return Ok((UnsealMethod::Plugin(plugin), Some(opens)));
+            }
             let recipients = key_file::recipients_of(&text).map_err(|e| super::refused(&e))?;
             Ok((
                 UnsealMethod::Identity { recipients },

@@ -71,8 +71,7 @@ pub(in crate::admin) fn begin(
 ) -> Result<(Batch, Vec<Event>), Refusal> {
     let bad = |why: &str| Err(Refusal::BadRequest(why.to_owned()));
     let (current, old) = desk.vault.generations().map_err(Fault::from)?;
-    let row = desk.live.get(REKEY, ROW).map_err(Fault::from)?;
-    if old.is_some() || row.is_some() {
+    if old.is_some() || read(desk)?.is_some() {
         return bad(
             "the vault is being re-keyed: wait until the old key is gone (countersign admin unseal-method)",
         );
@@ -98,8 +97,16 @@ pub(in crate::admin) fn begin(
         by: by.clone(),
         generation: stored.generation,
     };
-    let row = desk.authentic(REKEY, ROW, &stored)?;
-    Ok((batch.create(REKEY, ROW, row), vec![event]))
+    Ok((put(desk, batch, &stored)?, vec![event]))
+}
+
+/// Stores it, in the place of a row that nobody believes, where there is one.
+fn put(desk: &Desk, batch: Batch, stored: &Stored) -> Result<Batch, Fault> {
+    let row = desk.authentic(REKEY, ROW, stored)?;
+    Ok(match desk.live.get(REKEY, ROW)? {
+        None => batch.create(REKEY, ROW, row),
+        Some(planted) => batch.replace(REKEY, ROW, planted.version, row),
+    })
 }
 
 /// Whether the key file is about to be replaced by it.
@@ -175,12 +182,7 @@ async fn found_again(desk: &Desk) -> Result<(), Fault> {
         },
         since: now,
     };
-    let row = desk.authentic(REKEY, ROW, &stored)?;
-    let batch = Batch::new();
-    let batch = match desk.live.get(REKEY, ROW)? {
-        None => batch.create(REKEY, ROW, row),
-        Some(old) => batch.replace(REKEY, ROW, old.version, row),
-    };
+    let batch = put(desk, Batch::new(), &stored)?;
     desk.commit(batch, &[], now).await.map(drop)
 }
 

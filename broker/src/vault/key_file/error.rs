@@ -3,6 +3,7 @@
 use super::{
     MAX_METHODS, V,
     methods::{MAX_WORK_FACTOR, WORK_FACTOR},
+    plugin::PluginError,
 };
 use crate::{
     vault::{keys::NotDerived, seal::Sealed, shares::HOLDERS_MAX},
@@ -18,7 +19,7 @@ pub enum InitError {
     #[error(transparent)]
     NoEntropy(#[from] NoEntropy),
     /// Nothing could ever unseal it.
-    #[error("name 1 to {MAX_METHODS} ways to unseal: a passphrase or an age identity")]
+    #[error("name 1 to {MAX_METHODS} ways to unseal: a passphrase, an age identity or a plugin")]
     Methods,
     /// The passphrase is empty.
     #[error("the passphrase is empty")]
@@ -35,6 +36,9 @@ pub enum InitError {
     /// The vault is sealed, so there is nothing to wrap anew.
     #[error(transparent)]
     Sealed(#[from] Sealed),
+    /// The plugin wrapped nothing.
+    #[error(transparent)]
+    Plugin(#[from] PluginError),
     /// A library refused what it should take.
     #[error("the keys could not be wrapped")]
     Refused,
@@ -54,6 +58,9 @@ pub enum UnsealError {
     /// The key file knows no such method.
     #[error("the key file has no {0} method; it can be unsealed by: {1}")]
     NoSuchMethod(&'static str, String),
+    /// The plugin opened nothing.
+    #[error(transparent)]
+    Plugin(#[from] PluginError),
     /// Another share than this admin was dealt.
     #[error("this is not the share of {0}: was it made for an earlier key file?")]
     WrongShare(PersonId),

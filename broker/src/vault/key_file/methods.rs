@@ -2,10 +2,11 @@
 
 use super::{
     InitError, UnsealError, Wrapped,
+    plugin::{self, Plugin},
     shared::{Holder, ShareOf, Shared},
 };
 use crate::{secret::Secret, vault::keys::KEY_BYTES, world::World};
-use age::{DecryptError, secrecy::SecretString};
+use age::{DecryptError, EncryptError, secrecy::SecretString};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use std::io::Read as _;
 
@@ -29,6 +30,8 @@ pub enum UnsealMethod {
         /// The identities' public keys, `age1…`; each of them unseals.
         recipients: Vec<String>,
     },
+    /// What a plugin of age wraps.
+    Plugin(Plugin),
     /// Shares of admins, so many of which unseal.
     Shares {
         /// How many.
@@ -44,6 +47,8 @@ pub enum Unseal {
     Passphrase(Secret<String>),
     /// The text of an identity file: `AGE-SECRET-KEY-1…` lines, comments with `#`.
     Identity(Secret<String>),
+    /// The plugin's program and its identities.
+    Plugin(Plugin),
     /// The shares of so many admins.
     Shares(Vec<ShareOf>),
 }
@@ -83,6 +88,10 @@ pub(super) fn wrap_for(
             let age = STANDARD.encode(age_encrypt(&to, kek)?);
             Wrapped::Identity { age }
         }
+        UnsealMethod::Plugin(plugin) => {
+            let age = STANDARD.encode(age_encrypt(&[plugin], kek)?);
+            Wrapped::Plugin { age }
+        }
         UnsealMethod::Shares { needed, holders } => {
             let (shared, shares) = Shared::deal(world, *needed, holders, kek)?;
             dealt.extend(shares);
@@ -97,8 +106,11 @@ pub(super) fn recipient(text: &str) -> Option<age::x25519::Recipient> {
 
 pub(super) fn age_encrypt(to: &[&dyn age::Recipient], plain: &[u8]) -> Result<Vec<u8>, InitError> {
     use std::io::Write as _;
-    let encryptor =
-        age::Encryptor::with_recipients(to.iter().copied()).map_err(|_| InitError::Refused)?;
+    let failed = |e| match e {
+        EncryptError::Io(e) => plugin::failure(&e).map_or(InitError::Refused, InitError::Plugin),
+        _ => InitError::Refused,
+    };
+    let encryptor = age::Encryptor::with_recipients(to.iter().copied()).map_err(failed)?;
     let mut out = Vec::new();
     encryptor
         .wrap_output(&mut out)
@@ -151,6 +163,9 @@ pub(super) fn unwrap_kek(
             | DecryptError::DecryptionFailed
             | DecryptError::KeyDecryptionFailed => UnsealError::WrongSecret,
             DecryptError::ExcessiveWork { required, .. } => UnsealError::TooSlow(required),
+            DecryptError::Io(e) => {
+                plugin::failure(&e).map_or(UnsealError::Damaged, UnsealError::Plugin)
+            }
             _ => UnsealError::Damaged,
         })?;
     let mut kek = [0; KEY_BYTES];

@@ -57,6 +57,7 @@ Examples:
   countersign admin unseal-method shares --threshold 2 alice bob carol   # any two of the three
   countersign admin unseal-method passphrase                             # a new passphrase, made and shown once
   countersign admin unseal-method identity                               # what [unseal] of the configuration names
+  countersign admin unseal-method plugin                                 # the same, where that is an age plugin
   countersign admin unseal-method confirm 3f9c2a17b0de                   # what another admin asked for
   countersign admin unseal-method cancel")]
 pub(crate) struct MethodArgs {
@@ -90,6 +91,11 @@ enum MethodCommand {
         #[command(flatten)]
         code: Code,
     },
+    /// The age plugin that the daemon's configuration names, with its identity
+    Plugin {
+        #[command(flatten)]
+        code: Code,
+    },
     /// Confirm what another admin asked for; opens your share of it where you get one
     Confirm {
         /// The change, as `countersign admin unseal-method` names it
@@ -120,6 +126,13 @@ pub(crate) async fn unseal(context: &Context, args: &UnsealArgs) -> Result<(), F
             request.share = Some(STANDARD.encode(&*share));
         }
         None => {
+            let typed = before.methods.iter().any(|method| method == "passphrase");
+            if before.sealed && !typed && args.passphrase_file.is_none() {
+                return Err(Failure::usage(
+                    "Nothing that you could type opens this vault: its daemon's configuration names what does.",
+                    "Start countersignd again; it says why where the vault stays sealed. What opens it: countersign admin status.",
+                ));
+            }
             let passphrase = secret(
                 args.passphrase_file.as_deref(),
                 "Passphrase of the vault",
@@ -253,6 +266,7 @@ pub(crate) async fn method(context: &Context, args: MethodArgs) -> Result<(), Fa
             (shares, code)
         }
         Some(MethodCommand::Identity { code }) => (Method::Identity, code),
+        Some(MethodCommand::Plugin { code }) => (Method::Plugin, code),
         Some(MethodCommand::Passphrase {
             passphrase_file,
             code,
