@@ -32,6 +32,8 @@ const FILE_TIME: Duration = Duration::from_mins(6);
 const DOWNLOAD_TIME: Duration = Duration::from_hours(2);
 /// How long an ordinary call may take.
 const CALL_TIME: Duration = Duration::from_secs(30);
+/// How long a call may take for which somebody touches a key at the broker, twice.
+const TOUCH_TIME: Duration = Duration::from_secs(150);
 /// Pauses before an idempotent call is repeated that could not connect, in milliseconds.
 const RETRY_PAUSES: [u64; 3] = [250, 1000, 3000];
 
@@ -163,6 +165,26 @@ impl Broker {
                 .write(Method::POST, path, Some(encode(body)?), proof, false)
                 .await?,
         )
+    }
+
+    /// `POST`, sent once, for which somebody may have to touch a key at the broker.
+    pub(crate) async fn post_and_touch<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        proof: Proof<'_>,
+    ) -> Result<T, Failure> {
+        let sending = Sending {
+            method: Method::POST,
+            path,
+            kind: JSON,
+            body: Some(encode(body)?),
+            proof,
+            again: false,
+            time: TOUCH_TIME,
+            max: REPLY_MAX,
+        };
+        decode(&self.send(sending).await?)
     }
 
     /// `POST` whose reply says no more than that it was done; without a body when `body` is `None`.

@@ -729,6 +729,8 @@ async fn attack_45_an_older_database_that_was_put_in_by_hand_is_noticed_at_the_n
         let known = anchored(anchor);
         office.daemon.restart().await.unwrap();
         assert!(is_older(&office.admin).await);
+        // Long enough for it to be written, as it was above.
+        tokio::time::sleep(Duration::from_secs(4)).await;
         assert_eq!(anchored(anchor), known);
         let done = agree(&office.admin, json!({})).await;
         assert_eq!(done.body["restored"], false, "{}", done.body);

@@ -128,11 +128,41 @@ async fn an_age_plugin_opens_the_vault_at_the_start_and_nothing_else_does() {
     plugged.plug_in();
     office.daemon.restart().await.unwrap();
 
+    // Another box is another key.
+    let other = Plugged::new().await;
+    let named = office.daemon.dir().join("unseal.age");
+    let own = fs::read(&named).unwrap();
+    fs::write(&named, &other.identity).unwrap();
+    office.daemon.restart_sealed().await.unwrap();
+    assert!(sealed(&office).await);
+    fs::write(&named, own).unwrap();
+
     let key = fs::read_to_string(plugged.key()).unwrap();
     let file = fs::read_to_string(office.daemon.dir().join("data/vault.json")).unwrap();
     for text in [office.daemon.log(), file] {
         assert!(!text.contains(&key) && !text.contains("AGE-PLUGIN-BOX-1"));
     }
+}
+
+#[tokio::test]
+async fn an_identity_gives_way_to_a_plugin_with_no_passphrase_between() {
+    let plugged = Plugged::new().await;
+    let office = Office::start_as(Daemon::builder(), POLICY, NO_REGISTRY).await;
+    let mut office = office.unwrap();
+    // The file has both lines meanwhile, and the configuration names the plugin.
+    let named = office.daemon.dir().join("unseal.age");
+    let both = fs::read_to_string(&named).unwrap() + "\n" + &plugged.identity;
+    fs::write(&named, both).unwrap();
+    let path = office.daemon.config_path();
+    let config = fs::read_to_string(&path).unwrap();
+    let plugin = format!("[unseal]\nplugin = {:?}\n", plugged.program);
+    fs::write(&path, config.replace("[unseal]\n", &plugin)).unwrap();
+    office.daemon.restart().await.unwrap();
+    let custody = change(&office, "plugin", None).await;
+    assert_eq!(custody["methods"], json!(["plugin"]));
+    fs::write(&named, &plugged.identity).unwrap();
+    office.daemon.restart().await.unwrap();
+    assert!(!sealed(&office).await);
 }
 
 #[tokio::test]
@@ -155,6 +185,26 @@ async fn attack_44_a_plugin_that_waits_or_asks_keeps_no_broker_from_serving_seal
     let log = office.daemon.log();
     assert!(log.contains("touch the \u{FFFD}[31mbox"), "{log}");
 
+    // An admin's word is the last one: what is touched after it opens nothing.
+    plugged.mode(Some("touch"));
+    office.daemon.restart_sealed().await.unwrap();
+    let sealing = office.admin.post("/v1/admin/seal", json!({})).await;
+    assert!(sealing.unwrap().success());
+    plugged.mode(None);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(sealed(&office).await);
+    assert!(office.daemon.log().contains("sealed meanwhile"));
+
+    plugged.mode(Some("other"));
+    office.daemon.restart_sealed().await.unwrap();
+    assert!(
+        office
+            .daemon
+            .log()
+            .contains("this does not unseal the vault")
+    );
+    assert!(sealed(&office).await);
+
     plugged.mode(Some("pin"));
     office.daemon.restart_sealed().await.unwrap();
     assert!(office.daemon.log().contains("asks for a PIN"));
@@ -163,7 +213,22 @@ async fn attack_44_a_plugin_that_waits_or_asks_keeps_no_broker_from_serving_seal
     plugged.mode(Some("hang"));
     office.daemon.restart_sealed().await.unwrap();
     assert!(sealed(&office).await);
+    let program = plugged.program.display().to_string();
+    assert_eq!(running(&program), 1);
     assert_eq!(office.daemon.terminate().await.unwrap(), Some(0));
+    assert_eq!(
+        running(&program),
+        0,
+        "the plugin runs on without the broker"
+    );
+}
+
+/// How many processes there are of a program.
+fn running(program: &str) -> usize {
+    let all = fs::read_dir("/proc").unwrap().flatten();
+    let line = |entry: fs::DirEntry| fs::read_to_string(entry.path().join("cmdline")).ok();
+    let of = |line: &String| line.split('\0').next() == Some(program);
+    all.filter_map(line).filter(of).count()
 }
 
 #[tokio::test]

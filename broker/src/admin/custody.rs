@@ -51,17 +51,19 @@ async fn open(
     signers: &[SignedBy],
     now: UnixTime,
 ) -> Result<(), Refusal> {
+    let file = file::read(desk).await?;
+    let own = Arc::clone(desk);
+    let work = move || own.vault.open(file.expose(), &secret);
+    let opened = tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Fault::Damaged("the key file"))?;
+    // Somebody may have looked for a key to touch.
+    let now = now.max(desk.world.now());
     if desk.vault.is_sealed() {
         // Before the keys are there: nothing that people could not answer meanwhile is over by then.
         desk.bells.opened(now);
     }
-    let file = file::read(desk).await?;
-    let own = Arc::clone(desk);
-    let work = move || own.vault.unseal(file.expose(), &secret);
-    let done = tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| Fault::Damaged("the key file"))?;
-    if let Err(why) = done {
+    if let Err(why) = opened.and_then(|opened| desk.vault.enter(opened)) {
         // Held while the next attempt waits: guessing through this door is slow.
         tokio::time::sleep(shares::WRONG).await;
         desk.commit(Batch::new(), &[Event::UnsealFailed], now)

@@ -141,6 +141,7 @@ pub(crate) async fn serve(config: Config, path: PathBuf) -> Result<()> {
     tracing::info!("draining");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let _ = stop.send(true);
+    desk.vault.end_plugins();
     while tasks.join_next().await.is_some() {}
     Ok(())
 }

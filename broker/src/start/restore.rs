@@ -110,9 +110,12 @@ pub(crate) fn drill(args: &DrillArgs) -> Result<()> {
     let identity = Secret::new(read_secret(&args.source.identity)?);
     let unseal = match (&args.vault_passphrase_file, &args.vault_identity_file) {
         (Some(path), _) => Some(Unseal::Passphrase(Secret::new(read_secret(path)?))),
-        (None, Some(path)) => Some(by_identity(path, args.vault_plugin.as_deref())?),
+        (None, Some(path)) => Some(by_identity(path, args.vault_plugin.as_deref())??),
         (None, None) => None,
     };
+    if args.vault_plugin.is_some() {
+        eprintln!("The age plugin will be asked; touch its key where it wants that.");
+    }
     let wish = args.source.wish(&identity, &args.folder);
     let report = drill::drill(&wish, &args.folder, unseal.as_ref(), &world, world.now())?;
     if args.json {

@@ -9,7 +9,7 @@ use broker::{
     secret::Secret,
     vault::{
         Unseal,
-        key_file::{self, Plugin},
+        key_file::{self, Plugin, PluginError},
     },
 };
 use std::{
@@ -24,31 +24,38 @@ const PLUGIN_FIRST: Duration = Duration::from_secs(5);
 /// Opens the vault at the start, where the configuration says how; else an admin does.
 pub(super) async fn unseal(config: &Config, desk: &Arc<Desk>) -> Result<()> {
     let u = &config.unseal;
-    let secret = if let Some(path) = &u.passphrase_file {
-        Unseal::Passphrase(Secret::new(read_secret(path)?))
+    let file = custody::file::read(desk).await.context("the key file")?;
+    let methods = key_file::methods(file.expose()).context("the key file")?;
+    let (method, secret) = if let Some(path) = &u.passphrase_file {
+        let secret = Unseal::Passphrase(Secret::new(read_secret(path)?));
+        ("passphrase", Ok(secret))
     } else if u.identity_file.is_some() || u.credential.is_some() {
-        by_identity(&identity_path(config)?, u.plugin.as_deref())?
+        // While it changes from one to the other, the file may have lines for both.
+        let other = methods.contains(&"identity") && !methods.contains(&"plugin");
+        let plugin = u.plugin.as_deref().filter(|_| !other);
+        let method = plugin.map_or("identity", |_| "plugin");
+        (method, by_identity(&identity_path(config)?, plugin)?)
     } else {
         tracing::warn!(
             "the vault is sealed; an admin unseals it: countersign admin unseal (before anybody is enrolled: the first admin's countersign enroll asks for the passphrase)"
         );
         return Ok(());
     };
-    let method = match &secret {
-        Unseal::Passphrase(_) => "passphrase",
-        Unseal::Plugin(_) => "plugin",
-        _ => "identity",
-    };
-    let file = custody::file::read(desk).await.context("the key file")?;
-    let methods = key_file::methods(file.expose()).context("the key file")?;
     // An admin changed what opens the vault. Sealed is the safer side, and a daemon that ends could be opened by nobody.
     if !methods.contains(&method) {
         tracing::warn!(
-            "the vault is sealed: [unseal] names a {method}, and the key file is opened by: {}; take [unseal] out, and: countersign admin unseal",
+            "the vault is sealed: [unseal] names a {method}, and the key file is opened by: {}; name that there and start again, or take [unseal] out, and: countersign admin unseal",
             methods.join(", ")
         );
         return Ok(());
     }
+    let secret = match secret {
+        Ok(secret) => secret,
+        Err(why) => {
+            tracing::error!(%why, "the vault is sealed: what [unseal] names does not open it; mend it, and start again");
+            return Ok(());
+        }
+    };
     if method != "plugin" {
         return opened(desk, secret).await;
     }
@@ -85,21 +92,21 @@ async fn opened(desk: &Arc<Desk>, secret: Unseal) -> Result<()> {
 }
 
 /// What an identity file unseals with: its plugin, where one is named.
-pub(super) fn by_identity(file: &Path, plugin: Option<&Path>) -> Result<Unseal> {
+pub(super) fn by_identity(
+    file: &Path,
+    plugin: Option<&Path>,
+) -> Result<Result<Unseal, PluginError>> {
     let text = Secret::new(read_secret(file)?);
     Ok(match plugin {
-        None => Unseal::Identity(text),
-        Some(program) => {
-            let plugin = Plugin::new(program, &text);
-            Unseal::Plugin(plugin.with_context(|| file.display().to_string())?)
-        }
+        None => Ok(Unseal::Identity(text)),
+        Some(program) => Plugin::new(program, &text).map(Unseal::Plugin),
     })
 }
 
 /// What `check` says of the plugin's program. It is not run.
 pub(crate) fn look_at_plugin(config: &Config) -> Result<()> {
     let program = config.unseal.plugin.as_deref();
-    program.map_or(Ok(()), |program| Ok(Plugin::check(program)?))
+    program.map_or(Ok(()), |program| Ok(drop(Plugin::check(program)?)))
 }
 
 /// Where the age identity lies that opens the vault.

@@ -269,6 +269,12 @@ pub(super) fn open(key_file: &[u8], secret: &Unseal) -> Result<Box<Keyring>, Uns
         };
         match unwrap_kek(age, &identities) {
             Ok(kek) => return file.keys_under(kek.expose()),
+            // It did not answer, and is not asked for each of them.
+            Err(UnsealError::Plugin(e)) => return Err(e.into()),
+            // The file is whole, as its checksum says: another key came out of the plugin.
+            Err(UnsealError::Damaged) if method == "plugin" => {
+                return Err(UnsealError::WrongSecret);
+            }
             // Another file of the same method may be the one for this secret.
             Err(e) => failed = failed.or(Some(e)),
         }

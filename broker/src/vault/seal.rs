@@ -3,7 +3,7 @@
 
 use super::{
     envelope::{self, Binding, OpenRowError, SealRowError},
-    key_file::{self, InitError, NewFile, Unseal, UnsealError, UnsealMethod},
+    key_file::{self, InitError, NewFile, Plugin, Unseal, UnsealError, UnsealMethod},
     keys::{KEY_BYTES, Keyring, Keys},
 };
 use crate::{secret::Secret, world::World};
@@ -53,6 +53,17 @@ pub struct Vault {
     made: Mutex<Option<(Digest, Secret<[u8; KEY_BYTES]>)>>,
     /// How often keys were taken in.
     era: AtomicU64,
+    /// How often it was sealed.
+    seals: AtomicU64,
+    /// Plugins that may run.
+    plugins: Mutex<Vec<Plugin>>,
+}
+
+/// The keys of a key file that was opened, before they are taken in.
+pub struct Opened {
+    keys: Box<Keyring>,
+    /// How often the vault had been sealed when the opening began.
+    seals: u64,
 }
 
 impl Vault {
@@ -68,16 +79,35 @@ impl Vault {
             keys: RwLock::new(None),
             made: Mutex::new(None),
             era: AtomicU64::new(0),
+            seals: AtomicU64::new(0),
+            plugins: Mutex::new(Vec::new()),
         }
     }
 
-    /// Unseals. Blocks for about a second with a passphrase: call it on a blocking thread, and one
-    /// at a time, since every attempt takes 256 MiB.
-    ///
-    /// An unsealed vault checks the secret and stays as it is.
+    /// Unseals: [`Vault::open`] and [`Vault::enter`].
     pub fn unseal(&self, key_file: &[u8], secret: &Unseal) -> Result<(), UnsealError> {
+        self.enter(self.open(key_file, secret)?)
+    }
+
+    /// Opens a key file. Blocks for about a second with a passphrase, and with a plugin for as long as somebody takes to
+    /// touch a key: call it on a blocking thread, and one at a time, since a passphrase takes 256 MiB.
+    pub fn open(&self, key_file: &[u8], secret: &Unseal) -> Result<Opened, UnsealError> {
+        let seals = self.seals.load(Ordering::SeqCst);
+        if let Unseal::Plugin(plugin) = secret {
+            self.may_run(plugin);
+        }
         let keys = key_file::open(key_file, secret)?;
+        Ok(Opened { keys, seals })
+    }
+
+    /// Takes the keys in. An unsealed vault stays as it is. So does one that was sealed since the opening began: that is
+    /// an admin's later word.
+    pub fn enter(&self, opened: Opened) -> Result<(), UnsealError> {
+        let Opened { keys, seals } = opened;
         let mut held = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        if self.seals.load(Ordering::SeqCst) != seals {
+            return Err(UnsealError::SealedMeanwhile);
+        }
         match held.as_ref() {
             // Swapping the key file under a running daemon must not swap the keys (attack 44).
             Some(now) if !same(&now.current, &keys.current) => Err(UnsealError::OtherVault),
@@ -90,9 +120,26 @@ impl Vault {
         }
     }
 
-    /// Wipes the keys.
+    /// Ends the plugins that run, and with them what waits for their answers.
+    pub fn end_plugins(&self) {
+        let mut plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
+        plugins.drain(..).for_each(|plugin| plugin.end());
+    }
+
+    /// A plugin that is about to run.
+    fn may_run(&self, plugin: &Plugin) {
+        let mut plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
+        plugins.retain(|plugin| !plugin.is_left());
+        plugins.push(plugin.clone());
+    }
+
+    /// Wipes the keys, and what would open them again now.
     pub fn seal(&self) {
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = None;
+        let mut held = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        *held = None;
+        self.seals.fetch_add(1, Ordering::SeqCst);
+        drop(held);
+        self.end_plugins();
         *self.made.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
@@ -110,12 +157,17 @@ impl Vault {
     /// A new key file for the same data keys: other methods, or another passphrase. The old file keeps
     /// working until it is destroyed, so a crash between the two leaves the vault usable. Blocking.
     pub fn rewrap(&self, methods: &[UnsealMethod]) -> Result<NewFile, InitError> {
+        for method in methods {
+            if let UnsealMethod::Plugin(plugin) = method {
+                self.may_run(plugin);
+            }
+        }
         // A passphrase takes a second and a plugin a minute: nobody who wants to seal waits for that.
         let set = self.ring(Keyring::set)?;
         let made = key_file::wrap(&self.world, methods, &set)?;
         let print = Digest::of(Algorithm::Sha256, &made.bytes);
         let kek = Secret::new(*made.kek.expose());
-        // Not where it was sealed meanwhile: no key outlives that.
+        // Not where it was sealed meanwhile: none is kept then.
         self.ring(|_| {
             *self.made.lock().unwrap_or_else(PoisonError::into_inner) = Some((print, kek));
         })?;

@@ -124,11 +124,13 @@ pub async fn ask(
         return Err(Refusal::Busy);
     };
     let bytes = made(desk, method, opens).await?;
+    // Counted from before that: who was enrolled since is no second admin.
+    let (asked, now) = (now, now.max(desk.world.now()));
     let mut stored = Stored {
         id: hex(&desk.world.random::<ID_BYTES>().map_err(Fault::from)?),
         to: given.to.clone(),
         by: own.into(),
-        asked: now,
+        asked,
         expires: now.after(LIFE_SECONDS),
         replaces: print(&file::read(desk).await?),
         confirmed: Vec::new(),

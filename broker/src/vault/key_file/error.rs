@@ -78,6 +78,9 @@ pub enum UnsealError {
         "the key file asks for scrypt work factor {0}, at most {MAX_WORK_FACTOR} is allowed; restore it from a backup"
     )]
     TooSlow(u8),
+    /// An admin's word came meanwhile.
+    #[error("the vault was sealed meanwhile, and stays so")]
+    SealedMeanwhile,
     /// The vault is open with other keys.
     #[error("the vault is open with another key file; seal it first")]
     OtherVault,

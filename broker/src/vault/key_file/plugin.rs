@@ -14,7 +14,8 @@ use age_core::{
 };
 use proto::text::harmless;
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, geteuid, pidfd_open, pidfd_send_signal, waitid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, geteuid, getpid, pidfd_open, pidfd_send_signal,
+    waitid,
 };
 use std::{
     collections::HashSet,
@@ -26,7 +27,7 @@ use std::{
     path::{Path, PathBuf},
     process::{ChildStdin, ChildStdout},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{self, RecvTimeoutError},
     },
     thread,
@@ -57,7 +58,7 @@ pub enum PluginError {
     NoIdentity,
     /// Somebody else could replace it.
     #[error(
-        "{0}: the age plugin must be a program that belongs to root or to the daemon's user, and that nobody else can write"
+        "{0}: the age plugin, and every folder on the way to it, must belong to root or to the daemon's user, and nobody else may write there"
     )]
     Unsafe(PathBuf),
     /// It did not start.
@@ -73,9 +74,12 @@ pub enum PluginError {
     Broke(String),
     /// It wanted to ask somebody.
     #[error(
-        "the age plugin asks for a PIN or a confirmation, and nobody is there to answer: use a key that wants a touch, or nothing"
+        "the age plugin asks for a PIN, and nobody is there to type it: use a key that wants a touch, or nothing. It says: {0}"
     )]
-    Asks,
+    Asks(String),
+    /// The vault was sealed meanwhile, or the daemon ends.
+    #[error("the age plugin was ended: the vault was sealed meanwhile")]
+    Ended,
     /// It says that it failed.
     #[error("the age plugin says: {0}")]
     Said(String),
@@ -89,6 +93,15 @@ struct Meant {
     program: PathBuf,
     identities: Vec<Secret<String>>,
     within: Duration,
+    runs: Mutex<Runs>,
+}
+
+/// What runs of a plugin.
+enum Runs {
+    Nothing,
+    This(Arc<OwnedFd>),
+    /// Nothing, and nothing will any more.
+    Ended,
 }
 
 type Talk = Connection<DebugReader<ChildStdout>, DebugWriter<ChildStdin>>;
@@ -110,19 +123,39 @@ impl Plugin {
             program: program.to_owned(),
             identities,
             within: time,
+            runs: Mutex::new(Runs::Nothing),
         })))
     }
 
-    /// Whether it may be run: whoever can write it has the vault's keys at the next start.
-    pub fn check(program: &Path) -> Result<(), PluginError> {
+    /// Where the program is, if it may be run: whoever can put another one there has the vault's keys at the next
+    /// start.
+    pub fn check(program: &Path) -> Result<PathBuf, PluginError> {
         let not_there = |e: io::Error| PluginError::NotStarted(program.into(), e.to_string());
-        let found = fs::metadata(program).map_err(not_there)?;
-        let own = [0, geteuid().as_raw()].contains(&found.uid());
-        let runs = found.is_file() && found.mode() & 0o111 != 0;
-        if !program.is_absolute() || !own || !runs || found.mode() & 0o022 != 0 {
-            return Err(PluginError::Unsafe(program.to_owned()));
+        // From here on no link is followed that somebody changes meanwhile.
+        let found = fs::canonicalize(program).map_err(not_there)?;
+        for (at, place) in found.ancestors().enumerate() {
+            let seen = fs::symlink_metadata(place).map_err(not_there)?;
+            let own = [0, geteuid().as_raw()].contains(&seen.uid());
+            // In a folder like /tmp others write, and replace nothing.
+            let kept = seen.mode() & 0o022 == 0 || (at > 0 && seen.mode() & 0o1000 != 0);
+            let fits = at > 0 || (seen.is_file() && seen.mode() & 0o111 != 0);
+            if !(own && kept && fits) {
+                return Err(PluginError::Unsafe(place.to_owned()));
+            }
         }
-        Ok(())
+        Ok(found)
+    }
+
+    /// Ends what runs, and runs nothing any more.
+    pub(in crate::vault) fn end(&self) {
+        if let Runs::This(process) = std::mem::replace(&mut *self.0.runs(), Runs::Ended) {
+            let _ = pidfd_send_signal(&*process, Signal::KILL);
+        }
+    }
+
+    /// Whether nobody else has it any more.
+    pub(in crate::vault) fn is_left(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
     }
 
     /// Runs the program and talks with it, for so long and no longer. Blocking.
@@ -135,27 +168,30 @@ impl Plugin {
         if std::env::var_os("AGEDEBUG").is_some() {
             return Err(PluginError::Debugged);
         }
-        Self::check(&meant.program)?;
-        let (start, started) = mpsc::channel();
+        let program = Self::check(&meant.program)?;
+        can_be_watched().map_err(|e| PluginError::NotStarted(program.clone(), e.to_string()))?;
+        if matches!(*meant.runs(), Runs::Ended) {
+            return Err(PluginError::Ended);
+        }
         let (tell, told) = mpsc::channel();
         // A thread of its own: what it starts is its only child. It is left to itself where it does not come to its end.
         thread::spawn(move || {
-            let talked = talked(&meant, machine, &start, talk);
-            drop(tell.send(talked));
+            drop(tell.send(talked(&meant, &program, machine, talk)));
         });
-        let process = started.recv();
-        match told.recv_timeout(self.0.within) {
+        let talked = match told.recv_timeout(self.0.within) {
             Ok(talked) => talked,
             Err(RecvTimeoutError::Disconnected) => {
                 Err(PluginError::Broke("it cannot be understood".to_owned()))
             }
             Err(RecvTimeoutError::Timeout) => {
-                if let Ok(process) = process {
-                    let _ = pidfd_send_signal(&*process, Signal::KILL);
-                }
-                Err(PluginError::Slow(self.0.within.as_secs()))
+                self.end();
+                return Err(PluginError::Slow(self.0.within.as_secs()));
             }
+        };
+        if matches!(*self.0.runs(), Runs::Ended) {
+            return Err(PluginError::Ended);
         }
+        talked
     }
 
     /// The file key of these stanzas; none where the plugin has no key for them.
@@ -206,32 +242,43 @@ impl Plugin {
     }
 }
 
-/// Starts the program, tells who it is, talks, and sees it off.
+impl Meant {
+    fn runs(&self) -> MutexGuard<'_, Runs> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Starts the program, talks, and sees it off.
 fn talked(
     meant: &Meant,
+    program: &Path,
     machine: &str,
-    start: &mpsc::Sender<Arc<OwnedFd>>,
     talk: impl FnOnce(&Meant, &mut Talk) -> io::Result<Heard>,
 ) -> Result<Heard, PluginError> {
-    let not_started = |e: io::Error| PluginError::NotStarted(meant.program.clone(), e.to_string());
-    let mut connection = Connection::open(&meant.program, machine).map_err(not_started)?;
+    let not_started = |e: io::Error| PluginError::NotStarted(program.to_owned(), e.to_string());
+    let mut runs = meant.runs();
+    if matches!(*runs, Runs::Ended) {
+        return Err(PluginError::Ended);
+    }
+    let mut connection = Connection::open(program, machine).map_err(not_started)?;
     let process = Arc::new(only_child().map_err(not_started)?);
-    let _ = start.send(Arc::clone(&process));
+    *runs = Runs::This(Arc::clone(&process));
+    drop(runs);
     let heard = talk(meant, &mut connection);
     // Its input ends, and so does a program that keeps to the rules.
     drop(connection);
     ends_within(&process, LEAVES_WITHIN);
+    let mut runs = meant.runs();
+    if matches!(*runs, Runs::This(_)) {
+        *runs = Runs::Nothing;
+    }
+    drop(runs);
     heard.map_err(|e| PluginError::Broke(text(e.to_string().as_bytes())))
 }
 
-/// What a plugin may say in either conversation.
-const HEARD: [&str; 5] = [
-    "msg",
-    "confirm",
-    "request-public",
-    "request-secret",
-    "error",
-];
+/// What a plugin may say in either conversation. Not `confirm`: where nobody can, plugins wait by themselves for a key
+/// that is to be plugged in.
+const HEARD: [&str; 4] = ["msg", "request-public", "request-secret", "error"];
 
 /// What a plugin said.
 #[derive(Default)]
@@ -240,7 +287,7 @@ struct Heard {
     stanzas: Vec<Stanza>,
     labels: HashSet<String>,
     error: Option<String>,
-    asked: bool,
+    asked: Option<String>,
 }
 
 impl Heard {
@@ -279,7 +326,7 @@ impl Heard {
             }
             "labels" => self.labels = said.args.into_iter().collect(),
             _ => {
-                self.asked = true;
+                self.asked.get_or_insert_with(|| text(&said.body));
                 return reply.fail();
             }
         }
@@ -287,10 +334,11 @@ impl Heard {
     }
 
     fn failed(&self) -> Option<PluginError> {
-        if self.asked {
-            return Some(PluginError::Asks);
+        let error = self.error.clone();
+        match &self.asked {
+            Some(asked) => Some(PluginError::Asks(error.unwrap_or_else(|| asked.clone()))),
+            None => error.map(PluginError::Said),
         }
-        self.error.clone().map(PluginError::Said)
     }
 }
 
@@ -300,6 +348,13 @@ fn text(said: &[u8]) -> String {
         .chars()
         .take(SAID_MAX)
         .collect()
+}
+
+/// Whether what is started here can be ended again; asked before anything is.
+fn can_be_watched() -> io::Result<()> {
+    fs::read_to_string("/proc/thread-self/children")?;
+    pidfd_open(getpid(), PidfdFlags::empty())?;
+    Ok(())
 }
 
 /// What this thread started. The library keeps the process to itself, and who cannot end it waits for ever.

@@ -278,12 +278,22 @@ pub(crate) async fn method(context: &Context, args: MethodArgs) -> Result<(), Fa
             (Method::Passphrase, code)
         }
     };
+    let touch = to == Method::Plugin;
     let asked = ChangeMethod {
         to,
         passphrase: passphrase.map(|p| p.as_str().to_owned()),
         factor: code.factor()?,
     };
-    let custody: Custody = broker.post(METHOD, &asked, device.proof()).await?;
+    let custody: Custody = if touch {
+        context
+            .out
+            .note("the broker asks its age plugin, twice: touch its key where it wants that");
+        broker
+            .post_and_touch(METHOD, &asked, device.proof())
+            .await?
+    } else {
+        broker.post(METHOD, &asked, device.proof()).await?
+    };
     // Who asks and gets a share shows at once that it opens.
     let own = custody.change.as_ref().filter(|c| c.own.is_some());
     match own.filter(|c| c.by == device.profile.person) {

@@ -27,9 +27,9 @@ fn stanza() -> Stanza {
 fn attack_44_a_plugin_that_hangs_dies_or_talks_nonsense_opens_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let cases = [
-        ("hangs", "exec sleep 1000"),
+        ("hangs", "echo $$ > \"$0.pid\"; exec sleep 30"),
         // Its child keeps the pipes.
-        ("leaves", "sleep 100 & wait"),
+        ("leaves", "sleep 30 & wait"),
         ("ends", "exit 0"),
         ("nonsense", "echo nonsense; exec cat >/dev/null"),
         ("unasked", "echo '-> file-key 0'; echo 'AAAA'; exit 0"),
@@ -37,7 +37,7 @@ fn attack_44_a_plugin_that_hangs_dies_or_talks_nonsense_opens_nothing() {
             "short",
             "printf -- '-> file-key 0\\nAAAA\\n-> done\\n\\n'; exec cat >/dev/null",
         ),
-        ("closes", "exec <&- >&-; exec sleep 1000"),
+        ("closes", "exec <&- >&-; exec sleep 30"),
     ];
     for (name, text) in cases {
         let program = script(dir.path(), name, text);
@@ -51,27 +51,88 @@ fn attack_44_a_plugin_that_hangs_dies_or_talks_nonsense_opens_nothing() {
     }
     let slow = plugin(&dir.path().join("hangs")).unwrapped(&[stanza()]);
     assert_eq!(slow.err(), Some(PluginError::Slow(1)));
+    is_gone(&dir.path().join("hangs.pid"));
+}
+
+/// Waits until the process is no more whose number is in this file.
+fn is_gone(pid: &Path) {
+    let pid = fs::read_to_string(pid).unwrap();
+    let begun = Instant::now();
+    while Path::new("/proc").join(pid.trim()).exists() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it runs on");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn attack_44_a_plugin_that_is_ended_by_a_seal_runs_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = script(dir.path(), "waits", "echo $$ > \"$0.pid\"; exec sleep 30");
+    let text = Secret::new("AGE-PLUGIN-BOX-1QQQ".to_owned());
+    let plugin = Plugin::new(&program, &text).unwrap();
+    let own = plugin.clone();
+    let asked = thread::spawn(move || own.unwrapped(&[stanza()]).err());
+    let pid = dir.path().join("waits.pid");
+    let begun = Instant::now();
+    while !fs::read(&pid).is_ok_and(|pid| pid.ends_with(b"\n")) {
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        thread::sleep(Duration::from_millis(10));
+    }
+    plugin.end();
+    assert_eq!(asked.join().unwrap(), Some(PluginError::Ended));
+    is_gone(&pid);
+    fs::remove_file(&pid).unwrap();
+    assert_eq!(
+        plugin.unwrapped(&[stanza()]).err(),
+        Some(PluginError::Ended)
+    );
+    assert!(!pid.exists(), "it was run once more");
 }
 
 #[test]
 fn attack_44_a_plugin_that_others_can_replace_is_not_run() {
     let dir = tempfile::tempdir().unwrap();
-    let ran = dir.path().join("ran");
-    let program = script(dir.path(), "own", &format!("touch {}", ran.display()));
-    for mode in [0o775, 0o757, 0o644] {
-        fs::set_permissions(&program, fs::Permissions::from_mode(mode)).unwrap();
-        let refused = plugin(&program).unwrapped(&[stanza()]).err();
-        assert_eq!(refused, Some(PluginError::Unsafe(program.clone())));
+    let dir = dir.path().canonicalize().unwrap();
+    let ran = dir.join("ran");
+    let folder = dir.join("folder");
+    fs::create_dir(&folder).unwrap();
+    let program = script(&folder, "own", &format!("touch {}", ran.display()));
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let refused = |program: &Path| plugin(program).unwrapped(&[stanza()]).err();
+    for wrong in [0o775, 0o757, 0o644] {
+        mode(&program, wrong);
+        assert_eq!(
+            refused(&program),
+            Some(PluginError::Unsafe(program.clone()))
+        );
     }
-    let folder = plugin(dir.path()).unwrapped(&[stanza()]).err();
-    assert_eq!(folder, Some(PluginError::Unsafe(dir.path().into())));
+    mode(&program, 0o755);
+    // Whoever can write a folder on the way puts another program there; a link hides none.
+    let link = dir.join("link");
+    std::os::unix::fs::symlink(&folder, &link).unwrap();
+    for wrong in [0o775, 0o757] {
+        mode(&folder, wrong);
+        for way in [&program, &link.join("own")] {
+            assert_eq!(refused(way), Some(PluginError::Unsafe(folder.clone())));
+        }
+    }
+    mode(&folder, 0o755);
+    if geteuid().is_root() {
+        // Another user's: he can make it writable whenever he likes.
+        for place in [&program, &folder] {
+            std::os::unix::fs::chown(place, Some(65_534), None).unwrap();
+            assert_eq!(refused(&program), Some(PluginError::Unsafe(place.clone())));
+            std::os::unix::fs::chown(place, Some(0), None).unwrap();
+        }
+    }
+    assert_eq!(refused(&dir), Some(PluginError::Unsafe(dir.clone())));
     // Never one by a name: what runs is what the configuration names, and no text of an identity.
-    let name = Path::new("age-plugin-box");
-    let refused = Plugin::check(name).err();
-    assert!(matches!(refused, Some(PluginError::NotStarted(..))));
+    let named = refused(Path::new("age-plugin-box"));
+    assert!(matches!(named, Some(PluginError::NotStarted(..))));
     assert!(!ran.exists());
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    assert!(plugin(&program).unwrapped(&[stanza()]).is_err());
+    assert!(refused(&program).is_some());
     assert!(ran.exists(), "the very program runs once it is safe");
 }
 
