@@ -105,8 +105,10 @@ pub(super) fn by_identity(
 
 /// What `check` says of the plugin's program. It is not run.
 pub(crate) fn look_at_plugin(config: &Config) -> Result<()> {
-    let program = config.unseal.plugin.as_deref();
-    program.map_or(Ok(()), |program| Ok(drop(Plugin::check(program)?)))
+    if let Some(program) = &config.unseal.plugin {
+        Plugin::check(program)?;
+    }
+    Ok(())
 }
 
 /// Where the age identity lies that opens the vault.
