@@ -80,7 +80,10 @@ fn attack_44_a_plugin_that_is_ended_by_a_seal_runs_no_more() {
     }
     plugin.end();
     assert_eq!(asked.join().unwrap(), Some(PluginError::Ended));
-    assert!(begun.elapsed() < Duration::from_secs(20), "it was waited for");
+    assert!(
+        begun.elapsed() < Duration::from_secs(20),
+        "it was waited for"
+    );
     is_gone(&pid);
     fs::remove_file(&pid).unwrap();
     assert_eq!(
