@@ -67,6 +67,10 @@ pub struct Metrics {
     pub backup_taken: Gauge,
     /// 1 while the database is an older copy that nobody agreed to.
     pub restored: Gauge,
+    /// Witnesses that do not cosign the log, since it does not continue what they have seen: look at it.
+    pub witnesses_refusing: Gauge,
+    /// Witnesses that have not cosigned for an hour.
+    pub witnesses_silent: Gauge,
     /// 1 while the wall clock is not believed: look at it.
     pub clock_suspect: Gauge,
 }
@@ -131,6 +135,14 @@ impl Default for Metrics {
             "restored",
             "1 while nothing is approved, since the database is an older copy: countersign admin restored",
         );
+        let witnesses_refusing = gauge(
+            "witnesses_refusing",
+            "Witnesses that refuse the log, since it does not continue what they have seen: countersign admin status",
+        );
+        let witnesses_silent = gauge(
+            "witnesses_silent",
+            "Witnesses that have not cosigned the log for an hour",
+        );
         let clock_suspect = gauge(
             "clock_suspect",
             "1 while the wall clock is not believed: TOTP and id tokens are refused",
@@ -154,6 +166,8 @@ impl Default for Metrics {
             backups_failed,
             backup_taken,
             restored,
+            witnesses_refusing,
+            witnesses_silent,
             clock_suspect,
         }
     }

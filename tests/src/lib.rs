@@ -34,6 +34,7 @@ pub mod runbook;
 pub mod stages;
 pub mod team;
 pub mod transcript;
+pub mod witness;
 
 use std::{
     net::{Ipv4Addr, TcpListener},

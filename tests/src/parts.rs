@@ -66,7 +66,7 @@ pub(crate) fn node(script: &str) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-fn listen(command: &mut Command) -> anyhow::Result<(Running, String)> {
+pub(crate) fn listen(command: &mut Command) -> anyhow::Result<(Running, String)> {
     let (running, line) = Running::with_first_line(command.arg("--until-stdin-ends"), START_LIMIT)?;
     let listening: Listening =
         serde_json::from_str(&line).with_context(|| format!("a part printed {line:?} first"))?;

@@ -371,6 +371,7 @@ async fn desk(folder: &Path, clock: Arc<SetClock>, ci: &DeviceKey) -> anyhow::Re
         tree,
         roster: Roster::default(),
         known: broker::desk::inventory::Known::default(),
+        witnesses: broker::desk::witnesses::Witnesses::default(),
         waiters: Waiters::default(),
         uploads: broker::desk::uploads::Uploads::default(),
         pushes: broker::desk::pushes::Pushes::default(),

@@ -25,3 +25,4 @@ pub mod restored;
 pub mod signed;
 pub mod tokens;
 pub mod withdraw;
+pub mod witnesses;

@@ -1,7 +1,9 @@
 //! Everything that can be recorded. A closed list of typed facts: no secret, no raw header, no free
 //! text from outside fits in (attack 41).
 
-use super::reason::{AnswerRefusal, CallerRefusal, DenyCause, FreezeCause, RefusalReason};
+use super::reason::{
+    AnswerRefusal, CallerRefusal, DenyCause, FreezeCause, RefusalReason, WitnessFinding,
+};
 use proto::{
     answer::{Decision, Factor},
     api::{Mode, ProofOutcome, Rotation, TokenEnd},
@@ -58,6 +60,36 @@ pub enum Event {
     RestoredAccepted {
         /// Who.
         by: Vec<PersonId>,
+    },
+    /// The configuration names a witness of the log that it did not name before.
+    WitnessNamed {
+        /// Its vkey.
+        #[serde(serialize_with = "plain")]
+        witness: String,
+    },
+    /// The configuration does not name a witness any more.
+    WitnessDropped {
+        /// Its vkey.
+        #[serde(serialize_with = "plain")]
+        witness: String,
+    },
+    /// A witness does not cosign: the log does not continue what it has seen.
+    WitnessRefused {
+        /// Its vkey.
+        #[serde(serialize_with = "plain")]
+        witness: String,
+        /// Entries of the log that it was shown.
+        entries: u64,
+        /// Entries that it has seen.
+        seen: u64,
+        /// What is wrong.
+        finding: WitnessFinding,
+    },
+    /// A witness that refused the log cosigns it again.
+    WitnessAgreed {
+        /// Its vkey.
+        #[serde(serialize_with = "plain")]
+        witness: String,
     },
     /// The vault was sealed.
     Sealed,

@@ -30,6 +30,16 @@ fn a_leaf_has_one_spelling() {
     );
     let json = serde_json::to_string(&stored).unwrap();
     assert_eq!(serde_json::from_str::<Event>(&json).unwrap(), stored);
+    let refused = Event::WitnessRefused {
+        witness: "w+1+x".into(),
+        entries: 5,
+        seen: 9,
+        finding: WitnessFinding::Shorter,
+    };
+    assert_eq!(
+        String::from_utf8(leaf(&refused, UnixTime(5))).unwrap(),
+        r#"{"v":1,"time":5,"event":{"type":"witness-refused","witness":"w+1+x","entries":5,"seen":9,"finding":"shorter"}}"#
+    );
     let sealed = br#"{"v":1,"time":0,"event":{"type":"sealed"}}"#;
     assert_eq!(leaf(&Event::Sealed, UnixTime(0)), sealed);
 }

@@ -116,6 +116,16 @@ impl FreezeCause {
     }
 }
 
+/// What a witness finds wrong with the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WitnessFinding {
+    /// It has seen more entries than there are.
+    Shorter,
+    /// The log does not begin with what it has seen.
+    Forked,
+}
+
 /// Why a caller was not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

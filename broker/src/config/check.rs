@@ -1,6 +1,6 @@
 //! What must hold between the keys of the configuration file.
 
-use super::{Config, RegistryEntry};
+use super::{Config, RegistryEntry, witness};
 use crate::registry::Kind as RegistryKind;
 use std::net::SocketAddr;
 use toml::Spanned;
@@ -18,6 +18,7 @@ pub(super) fn check(config: &Config) -> Result<(), (usize, String)> {
     origin(&config.public_url, "public_url")?;
     config.push.patterns()?;
     config.backup.check()?;
+    witness::check(&config.witnesses)?;
     for url in &config.push.origins {
         origin(url, "origins")?;
         secure(url, "origins")?;
@@ -212,7 +213,7 @@ fn of_kind(registry: &RegistryEntry) -> Result<(), (usize, String)> {
 }
 
 /// Tokens and keys travel over TLS, or to this very machine.
-fn secure(url: &Spanned<Url>, key: &str) -> Result<(), (usize, String)> {
+pub(super) fn secure(url: &Spanned<Url>, key: &str) -> Result<(), (usize, String)> {
     let u = url.get_ref();
     let local = match u.host() {
         Some(url::Host::Domain(d)) => d == "localhost",

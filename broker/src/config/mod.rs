@@ -2,6 +2,7 @@
 
 mod backup;
 mod check;
+mod witness;
 
 use crate::{
     caller::IssuerConfig,
@@ -23,6 +24,7 @@ use std::{
 };
 use toml::Spanned;
 use url::Url;
+pub use witness::WitnessEntry;
 
 /// The file as written.
 #[derive(Debug, Deserialize)]
@@ -71,6 +73,9 @@ pub struct Config {
     /// Where packages go.
     #[serde(default, rename = "registry")]
     pub registries: Vec<RegistryEntry>,
+    /// Who cosigns the log.
+    #[serde(default, rename = "witness")]
+    pub witnesses: Vec<WitnessEntry>,
     /// Seconds that a policy which allows more waits, after two admins agreed, for objections: a day or longer.
     #[serde(default = "a_day", deserialize_with = "days")]
     pub weakening_wait: u64,

@@ -16,6 +16,7 @@ pub mod restored;
 pub mod turns;
 pub mod uploads;
 pub mod waiters;
+pub mod witnesses;
 
 use crate::{
     audit::{
@@ -108,6 +109,8 @@ pub struct Desk {
     pub bells: bells::Bells,
     /// Where backups go.
     pub backups: backups::Backups,
+    /// Who cosigns the log.
+    pub witnesses: witnesses::Witnesses,
     /// What is counted.
     pub metrics: Metrics,
     /// Addresses and folders.

@@ -10,7 +10,7 @@ use super::{
     routes::Call,
 };
 use crate::{
-    admin::{find as search, log},
+    admin::{find as search, log, witnesses},
     audit::tree::TreeError,
     desk::Fault,
     publish::Refusal,
@@ -30,10 +30,27 @@ use std::sync::Arc;
 /// A tile never changes: whoever has it need not ask again.
 const FOR_EVER: &str = "private, max-age=31536000, immutable";
 
-/// The signed checkpoint.
+/// The signed checkpoint of this moment, with the cosignatures there are over it; or the newest that `cosigned` witnesses
+/// cosigned.
 pub(super) async fn checkpoint(call: Call) -> Done {
-    let (_, text) = call.desk.checkpoint().await.map_err(Refusal::from)?;
+    let desk = &call.desk;
+    let text = match call.number("cosigned")? {
+        None | Some(0) => {
+            let (size, note) = desk.checkpoint().await.map_err(Refusal::from)?;
+            witnesses::cosigned(desk, size, note).map_err(Refusal::from)?
+        }
+        Some(count) => {
+            let count = usize::try_from(count).unwrap_or(usize::MAX);
+            let newest = witnesses::newest(desk, count).map_err(Refusal::from)?;
+            newest.ok_or(Refusal::NotFound)?
+        }
+    };
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())
+}
+
+/// How the log's witnesses do.
+pub(super) async fn witnessed(call: Call) -> Done {
+    encode(witnesses::states(&call.desk).map_err(Refusal::from))
 }
 
 /// The checkpoint, and that its tree begins with the one of `from` entries. To a device that saw more than there is

@@ -178,8 +178,8 @@ routes! {
         "Sets quiet `hours`, or takes them away; from a browser with a second factor.";
     POST   "/v1/notify/test" Person channels::test:
         "Sends a test to each of this person's channels.";
-    GET    "/v1/log/checkpoint" Person log::checkpoint:
-        "The log's signed checkpoint (C2SP tlog-checkpoint), as text.";
+    GET    "/v1/log/checkpoint" ["cosigned"] Person log::checkpoint:
+        "The log's signed checkpoint (C2SP tlog-checkpoint), as text; with `cosigned` the newest that so many witnesses cosigned.";
     GET    "/v1/log/consistency" ["from"] Person log::consistency:
         "The checkpoint, with the proof that its log begins with the first `from` entries.";
     GET    "/v1/log/inclusion" ["index"] Person log::inclusion:
@@ -260,6 +260,8 @@ routes! {
         "A backup of the whole broker, encrypted to `recipients` of the configuration, as bytes.";
     GET    "/v1/admin/backups" Admin backups::state:
         "Whether backups are made, and when the last one was.";
+    GET    "/v1/admin/witnesses" Admin log::witnessed:
+        "Who cosigns the log, how far, and who refuses it.";
     GET    "/v1/admin/restored" Admin backups::restored:
         "Whether the database is an older copy, and which admins agreed to go on with it.";
     POST   "/v1/admin/restored/agree" Admin backups::agree:

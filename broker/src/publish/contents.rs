@@ -37,7 +37,7 @@ pub enum Proof {
 use Proof::{Bare, Channel, Freeze, Key, Mac, Person, Request};
 
 /// Every table there is. A test compares it with the sources.
-pub const TABLES: [(&str, Proof); 70] = [
+pub const TABLES: [(&str, Proof); 71] = [
     ("act", Mac),
     ("approved", Bare),
     ("burnt", Bare),
@@ -108,6 +108,7 @@ pub const TABLES: [(&str, Proof); 70] = [
     ("unseal-change", Mac),
     ("unseen", Bare),
     ("withdrawal", Mac),
+    ("witness", Mac),
 ];
 
 /// Checks one row; returns what it proved. The vault is open.

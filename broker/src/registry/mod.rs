@@ -30,7 +30,7 @@ pub use factor::{
 pub use proof::{Proof, Trial};
 pub use upstream::{
     Account, BaseError, BoxFuture, Life, MINTS_NOTHING, Narrowed, Published, ReadBack, ReadError,
-    Sent, ShownFile, Timeouts, Upstream,
+    Sent, ShownFile, Timeouts, Upstream, client, limited,
 };
 
 use proto::{

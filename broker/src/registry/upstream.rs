@@ -420,8 +420,8 @@ pub(super) fn base(mut base: Url) -> Result<Url, BaseError> {
     Ok(base)
 }
 
-/// The HTTP client of one registry. Plain HTTP only where the configured address says so.
-pub(super) fn client(base: &Url, timeouts: Timeouts) -> Result<Client, BaseError> {
+/// The HTTP client of one configured server. Plain HTTP only where its address says so.
+pub fn client(base: &Url, timeouts: Timeouts) -> Result<Client, BaseError> {
     Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
@@ -466,7 +466,7 @@ pub(super) async fn short_reply(mut reply: Response) -> Result<Vec<u8>, ReadErro
 }
 
 /// A reply's whole body, where it is no longer than `most` bytes.
-pub(super) async fn limited(mut reply: Response, most: usize) -> Result<Vec<u8>, ReadError> {
+pub async fn limited(mut reply: Response, most: usize) -> Result<Vec<u8>, ReadError> {
     let mut out = Vec::new();
     while let Some(piece) = reply.chunk().await.map_err(|e| failed(&e))? {
         out.extend_from_slice(&piece);

@@ -25,10 +25,11 @@ use broker::{
         turns::Turns,
         uploads::Uploads,
         waiters::Waiters,
+        witnesses::{Witness, Witnesses},
     },
     notify::egress::Egress,
     policy::Policy,
-    registry::{Address, Timeouts},
+    registry::{Address, Timeouts, client},
     store::{
         Store,
         redb::{OpenError, Options, Redb},
@@ -122,6 +123,7 @@ pub(super) fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk
         passkeys: Passkeys::at(config.public_url.get_ref()),
         bells: bells(config, &public_url)?,
         backups: Backups::new(config.backup.plan(&config.path, &config.policy)),
+        witnesses: witnesses(config)?,
         metrics: Metrics::default(),
         place: Place {
             public_url,
@@ -196,6 +198,17 @@ fn bells(config: &Config, public_url: &str) -> Result<Bells> {
     let contact = push.contact.as_ref();
     let contact = contact.map_or_else(|| public_url.to_owned(), |c| c.get_ref().to_string());
     Ok(Bells::new(Egress::new(hosts, &origins)?, contact))
+}
+
+fn witnesses(config: &Config) -> Result<Witnesses> {
+    let mut all = Vec::new();
+    for entry in &config.witnesses {
+        let key = entry.key().map_err(|(_, why)| anyhow::anyhow!(why))?;
+        let place = entry.place();
+        let client = client(&place, Timeouts::default())?;
+        all.push(Witness::new(key, place, client));
+    }
+    Ok(Witnesses::new(all))
 }
 
 fn web(config: &Config) -> BTreeMap<proto::ids::RegistryId, url::Url> {

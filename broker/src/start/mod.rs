@@ -119,6 +119,7 @@ pub(crate) async fn serve(config: Config, path: PathBuf) -> Result<()> {
     tasks.spawn(rounds::keep_fetching(Arc::clone(&desk), stopping.clone()));
     tasks.spawn(rounds::keep_ringing(Arc::clone(&desk), stopping.clone()));
     tasks.spawn(rounds::keep_backups(Arc::clone(&desk), stopping.clone()));
+    tasks.spawn(rounds::keep_witnessed(Arc::clone(&desk), stopping.clone()));
     tasks.spawn(rounds::keep_rekeying(Arc::clone(&desk), stopping.clone()));
     tasks.spawn(rounds::keep_watching(Arc::clone(&desk), stopping.clone()));
     tasks.spawn(rounds::keep_withdrawing(

@@ -1,12 +1,15 @@
 //! What the broker does again and again by itself.
 
 use broker::{
-    admin::{anchor, clock, custody::rekey, gate, invites, panic, reminders, tokens, withdraw},
+    admin::{
+        anchor, clock, custody::rekey, gate, invites, panic, reminders, tokens, withdraw, witnesses,
+    },
     backup::folder,
-    desk::{Desk, Fault},
+    desk::{Desk, Fault, witnesses::Witness},
     publish::{archive, close, confirm, deposit, fetch, outbox, pushes, ring, settle, unseen},
     watch::round,
 };
+use futures_util::future::join_all;
 use proto::time::UnixTime;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
@@ -118,6 +121,43 @@ pub(super) async fn keep_withdrawing(desk: Arc<Desk>, mut stop: watch::Receiver<
     tokio::select! {
         _ = stop.changed() => {}
         () = work => {}
+    }
+}
+
+/// Shows the log to its witnesses, each by itself: one that hangs holds up no other. What was on its way when the broker
+/// stops is asked for again.
+pub(super) async fn keep_witnessed(desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
+    let work = async {
+        loop {
+            if !desk.vault.is_sealed() {
+                match witnesses::settle(&desk, desk.world.now()).await {
+                    Ok(()) => break,
+                    Err(why) => tracing::error!(%why, "the witnesses are not asked"),
+                }
+            }
+            tokio::time::sleep(SWEEP).await;
+        }
+        let all = desk.witnesses.all.iter();
+        join_all(all.map(|witness| keep_witness(&desk, witness))).await;
+    };
+    tokio::select! {
+        _ = stop.changed() => {}
+        () = work => {}
+    }
+}
+
+async fn keep_witness(desk: &Desk, witness: &Witness) {
+    loop {
+        let pause = match witnesses::look(desk, witness).await {
+            Ok(pause) => pause,
+            // In the middle of it.
+            Err(Fault::Sealed) => SWEEP,
+            Err(why) => {
+                tracing::error!(%why, witness = witness.key.name(), "a witness is not asked");
+                SETTLE
+            }
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -34,6 +34,7 @@ mod restored;
 mod stages;
 mod token;
 mod watch;
+mod witnesses;
 mod yank;
 
 /// What an admin does.
@@ -444,12 +445,13 @@ async fn status(context: &Context) -> Result<(), Failure> {
     let held = custody::now(&device).await?;
     let waiting = acts::now(&device).await?;
     let backups = backup::known(&device).await?;
+    let witnesses = witnesses::known(&device).await?;
     let clock = edge::now().0.abs_diff(status.time.0);
     if context.out.json {
         let value = serde_json::json!({
             "broker": status, "backups": backups, "tokens": tokens, "tokens_to_revoke": left,
             "people": people, "clock_difference": clock,
-            "alarms": alarms, "stopped": watch.stopped, "custody": custody::told(&held), "acts": waiting,
+            "alarms": alarms, "stopped": watch.stopped, "custody": custody::told(&held), "acts": waiting, "witnesses": witnesses,
         });
         return context.out.json(&value);
     }
@@ -468,6 +470,7 @@ async fn status(context: &Context) -> Result<(), Failure> {
         context.out.line(&context.out.warning(&warning))?;
     }
     backup::line(context, &backups)?;
+    witnesses::lines(context, &witnesses)?;
     let admins = people.iter().filter(|p| p.admin).count();
     context
         .out

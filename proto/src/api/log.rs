@@ -7,6 +7,7 @@ use crate::{
     log::merkle::TreeHash,
     passkey::RelyingParty,
     request::{RequestDigest, RequestFacts},
+    time::UnixTime,
 };
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,38 @@ pub struct LogProof {
     /// The proof's hashes, in the order of RFC 9162 §2.1. Empty where there is nothing to prove, or no way to:
     /// whoever asked finds that by the checkpoint.
     pub proof: Vec<TreeHash>,
+}
+
+/// How a witness of the log does (`GET /v1/admin/witnesses`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WitnessState {
+    /// Its vkey.
+    pub witness: String,
+    /// Entries of the log that it cosigned last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entries: Option<u64>,
+    /// When, by its own clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cosigned: Option<UnixTime>,
+    /// Since when it does not cosign, and why, where it says nothing against the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing: Option<(UnixTime, String)>,
+    /// Why it refuses the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<WitnessRefusal>,
+}
+
+/// What a witness says against the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WitnessRefusal {
+    /// Since when.
+    pub since: UnixTime,
+    /// Entries that it was shown then.
+    pub entries: u64,
+    /// Entries that it has seen, by its own word.
+    pub seen: u64,
+    /// Whether the log does not begin with those; otherwise it has fewer.
+    pub forked: bool,
 }
 
 /// What a receipt states; the predicate of an in-toto statement in a DSSE envelope.

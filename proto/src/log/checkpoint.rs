@@ -51,10 +51,7 @@ pub struct LogKey {
 impl LogKey {
     /// From parts.
     pub fn new(name: &str, public: DevicePublic) -> Result<Self, NoteError> {
-        let bad = |c: char| c.is_whitespace() || c.is_control() || c == '+';
-        if name.is_empty() || name.len() > 255 || name.contains(bad) {
-            return Err(NoteError::Name);
-        }
+        check_name(name)?;
         Ok(Self {
             name: name.to_owned(),
             public,
@@ -71,49 +68,74 @@ impl LogKey {
         &self.public
     }
 
-    fn bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![ALGORITHM];
-        bytes.extend_from_slice(&self.public.0);
-        bytes
-    }
-
     /// The key hash: it tells keys apart; it proves nothing.
     pub fn hash(&self) -> [u8; 4] {
-        let mut text = self.name.clone().into_bytes();
-        text.push(b'\n');
-        text.extend(self.bytes());
-        let mut out = [0; 4];
-        for (o, b) in out.iter_mut().zip(digest(&SHA256, &text).as_ref()) {
-            *o = *b;
-        }
-        out
+        key_hash(&self.name, ALGORITHM, &self.public)
     }
+}
+
+/// Whether a key of a signed note may have this name.
+pub(super) fn check_name(name: &str) -> Result<(), NoteError> {
+    let bad = |c: char| c.is_whitespace() || c.is_control() || c == '+';
+    if name.is_empty() || name.len() > 255 || name.contains(bad) {
+        return Err(NoteError::Name);
+    }
+    Ok(())
+}
+
+fn typed(algorithm: u8, public: &DevicePublic) -> Vec<u8> {
+    let mut bytes = vec![algorithm];
+    bytes.extend_from_slice(&public.0);
+    bytes
+}
+
+/// The hash of a key of this signature type (C2SP signed-note).
+pub(super) fn key_hash(name: &str, algorithm: u8, public: &DevicePublic) -> [u8; 4] {
+    let mut text = name.as_bytes().to_vec();
+    text.push(b'\n');
+    text.extend(typed(algorithm, public));
+    let mut out = [0; 4];
+    for (o, b) in out.iter_mut().zip(digest(&SHA256, &text).as_ref()) {
+        *o = *b;
+    }
+    out
+}
+
+/// A key of this signature type as a vkey.
+pub(super) fn write_vkey(name: &str, algorithm: u8, public: &DevicePublic) -> String {
+    let key = STANDARD.encode(typed(algorithm, public));
+    format!("{name}+{}+{key}", hex(&key_hash(name, algorithm, public)))
+}
+
+/// Reads a vkey of this signature type.
+pub(super) fn read_vkey(s: &str, algorithm: u8) -> Result<(&str, DevicePublic), NoteError> {
+    let mut parts = s.splitn(3, '+');
+    let (Some(name), Some(hash), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(NoteError::Key);
+    };
+    let bytes = STANDARD.decode(key).map_err(|_| NoteError::Key)?;
+    let (kind, public) = bytes.split_first().ok_or(NoteError::Key)?;
+    let public = <[u8; 32]>::try_from(public).map_err(|_| NoteError::Key)?;
+    let public = DevicePublic(public);
+    check_name(name)?;
+    let fits = unhex(hash).as_deref() == Some(&key_hash(name, algorithm, &public));
+    if *kind != algorithm || !fits {
+        return Err(NoteError::Key);
+    }
+    Ok((name, public))
 }
 
 impl fmt::Display for LogKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let key = STANDARD.encode(self.bytes());
-        write!(f, "{}+{}+{key}", self.name, hex(&self.hash()))
+        f.write_str(&write_vkey(&self.name, ALGORITHM, &self.public))
     }
 }
 
 impl FromStr for LogKey {
     type Err = NoteError;
     fn from_str(s: &str) -> Result<Self, NoteError> {
-        let mut parts = s.splitn(3, '+');
-        let (Some(name), Some(hash), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(NoteError::Key);
-        };
-        let bytes = STANDARD.decode(key).map_err(|_| NoteError::Key)?;
-        let Some((&ALGORITHM, public)) = bytes.split_first() else {
-            return Err(NoteError::Key);
-        };
-        let public = <[u8; 32]>::try_from(public).map_err(|_| NoteError::Key)?;
-        let key = Self::new(name, DevicePublic(public))?;
-        if unhex(hash).as_deref() != Some(&key.hash()) {
-            return Err(NoteError::Key);
-        }
-        Ok(key)
+        let (name, public) = read_vkey(s, ALGORITHM)?;
+        Self::new(name, public)
     }
 }
 
@@ -132,7 +154,7 @@ pub fn sign_note(text: &str, name: &str, key: &DeviceKey) -> Result<String, Note
 }
 
 /// Splits a note into its text (line feed included) and its signature lines.
-fn split_note(note: &str) -> Result<(&str, &str), NoteError> {
+pub(super) fn split_note(note: &str) -> Result<(&str, &str), NoteError> {
     let bad = |c: char| c.is_control() && c != '\n';
     if note.len() > NOTE_MAX || note.contains(bad) {
         return Err(NoteError::Form);
@@ -146,20 +168,29 @@ fn split_note(note: &str) -> Result<(&str, &str), NoteError> {
     Ok((text, signatures))
 }
 
+/// What a signature line says behind the key's hash, if it is this key's.
+pub(super) fn signature_of(
+    line: &str,
+    name: &str,
+    hash: [u8; 4],
+) -> Result<Option<Vec<u8>>, NoteError> {
+    let line = line.strip_prefix("\u{2014} ").ok_or(NoteError::Form)?;
+    let (of, data) = line.split_once(' ').ok_or(NoteError::Form)?;
+    let data = STANDARD.decode(data).map_err(|_| NoteError::Form)?;
+    let (found, signature) = data.split_at_checked(4).ok_or(NoteError::Form)?;
+    Ok((of == name && found == hash).then(|| signature.to_vec()))
+}
+
 /// The text of a note that this key signed. Other keys' signatures (witnesses) are passed over;
 /// one of this key that does not hold refuses the whole note.
 pub fn open_note<'a>(note: &'a str, key: &LogKey) -> Result<&'a str, NoteError> {
     let (text, signatures) = split_note(note)?;
     let mut signed = false;
     for line in signatures.lines() {
-        let line = line.strip_prefix("\u{2014} ").ok_or(NoteError::Form)?;
-        let (name, data) = line.split_once(' ').ok_or(NoteError::Form)?;
-        let data = STANDARD.decode(data).map_err(|_| NoteError::Form)?;
-        let (hash, signature) = data.split_at_checked(4).ok_or(NoteError::Form)?;
-        if name != key.name || hash != key.hash() {
+        let Some(signature) = signature_of(line, &key.name, key.hash())? else {
             continue;
-        }
-        if !key.public.verify(text.as_bytes(), signature) {
+        };
+        if !key.public.verify(text.as_bytes(), &signature) {
             return Err(NoteError::Signature);
         }
         signed = true;

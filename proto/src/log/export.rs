@@ -42,6 +42,9 @@ pub struct ExportReport {
     pub root: TreeHash,
     /// Whether the checkpoint's signature was checked with a key that the reader named.
     pub pinned: bool,
+    /// The checkpoint itself, for who demands witnesses' cosignatures on it.
+    #[serde(skip)]
+    pub checkpoint: String,
 }
 
 /// Why an export is not valid. Lines are counted from 1.
@@ -239,6 +242,7 @@ fn check_end(
         size: point.size,
         root: point.root,
         pinned: known.key.is_some(),
+        checkpoint: note.to_owned(),
     })
 }
 

@@ -101,6 +101,9 @@ pub struct ReceiptReport {
     pub index: u64,
     /// The size of the tree that the checkpoint signs.
     pub tree_size: u64,
+    /// The checkpoint itself, for who demands witnesses' cosignatures on it.
+    #[serde(skip)]
+    pub checkpoint: String,
 }
 
 /// One approval in a report.
@@ -228,6 +231,7 @@ pub fn verify_receipt(
         pinned: trusted_vkey.is_some(),
         index: body.leaf.index,
         tree_size: point.size,
+        checkpoint: body.checkpoint,
         facts: body.facts,
     })
 }

@@ -5,7 +5,7 @@ use crate::{
     context::{Context, Device},
     fail::Failure,
 };
-use proto::{api::LogLine, log::find::Entry};
+use proto::{api::LogLine, log::find::Entry, problem::Code};
 use std::{
     io::Write as _,
     path::{Path, PathBuf},
@@ -27,6 +27,7 @@ pub(crate) enum Command {
 Examples:
   countersign admin audit export --out log.jsonl
   countersign verify log.jsonl --key 'broker.example.org+1a2b3c4d+AQ…'
+  countersign admin audit export --out log.jsonl --cosigned 1   # up to where a witness cosigned it
   countersign admin audit export --format ocsf --from 1000 --out new.jsonl --json   # says `next`
 
 An export with --from is a continuation: append it to what you have, in place of the old
@@ -38,6 +39,9 @@ checkpoint. Events of the OCSF have none: what proves them is the log itself.")]
         /// First entry
         #[arg(long, default_value_t = 0, value_name = "N")]
         from: u64,
+        /// Up to the newest checkpoint that so many witnesses cosigned, for `verify --witness`
+        #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+        cosigned: u64,
         /// Where to write it
         #[arg(long)]
         out: PathBuf,
@@ -57,20 +61,35 @@ pub(crate) enum Format {
 pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failure> {
     match command {
         Command::Find(args) => find::run(context, args).await,
-        Command::Export { format, from, out } => export(context, format, from, &out).await,
+        Command::Export {
+            format,
+            from,
+            cosigned,
+            out,
+        } => export(context, format, from, cosigned, &out).await,
     }
 }
 
-async fn export(context: &Context, format: Format, from: u64, out: &Path) -> Result<(), Failure> {
+async fn export(
+    context: &Context,
+    format: Format,
+    from: u64,
+    cosigned: u64,
+    out: &Path,
+) -> Result<(), Failure> {
     let device = context.device()?;
     // The checkpoint first: entries that come after it are left to the next export, so that file and
     // checkpoint always agree.
-    let note = device
-        .broker
-        .get_raw("/v1/log/checkpoint", device.proof())
-        .await?;
-    let note = String::from_utf8(note).map_err(|_| not_understood())?;
+    let note = checkpoint(&device, cosigned).await?;
     let size = size_of(&note).ok_or_else(not_understood)?;
+    if size < from && cosigned > 0 {
+        return Err(Failure::failed(
+            format!(
+                "The witnesses cosigned {size} entries, fewer than the {from} that were exported before."
+            ),
+            "Try again a little later, or without --cosigned; `countersign admin status` says how the witnesses do.",
+        ));
+    }
     if size < from {
         return Err(Failure::refused(
             format!("The log has {size} entries, fewer than the {from} that were exported before."),
@@ -106,6 +125,26 @@ async fn export(context: &Context, format: Format, from: u64, out: &Path) -> Res
         &value,
         &format!("{count} entries in {}, next --from {size}", out.display()),
     )
+}
+
+/// The newest checkpoint, or the newest that so many witnesses cosigned.
+async fn checkpoint(device: &Device, cosigned: u64) -> Result<String, Failure> {
+    let path = if cosigned == 0 {
+        "/v1/log/checkpoint".to_owned()
+    } else {
+        format!("/v1/log/checkpoint?cosigned={cosigned}")
+    };
+    let note = device.broker.get_raw(&path, device.proof()).await;
+    let note = note.map_err(|failure| {
+        if cosigned == 0 || failure.code != Some(Code::NotFound) {
+            return failure;
+        }
+        Failure::failed(
+            format!("The log has no checkpoint that {cosigned} witnesses cosigned."),
+            "`countersign admin status` says how the witnesses do; they are named in [[witness]] of the configuration.",
+        )
+    })?;
+    String::from_utf8(note).map_err(|_| not_understood())
 }
 
 /// The same entries as events.

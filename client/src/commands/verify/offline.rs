@@ -1,10 +1,11 @@
 //! The one place that connects `verify` with the library that proves receipts and exports.
 
-use super::Verdict;
+use super::{Demanded, Verdict};
 use crate::fail::Failure;
 use proto::{
     log::{
         checkpoint::{Checkpoint, LogKey},
+        cosignature::{self, CosignError, Cosigned},
         export::{Known, verify_export},
         receipt::verify_receipt,
     },
@@ -15,8 +16,13 @@ use proto::{
 use std::{fmt::Display, io::BufRead};
 
 /// Verifies a receipt (a DSSE envelope).
-pub(crate) fn receipt(bytes: &[u8], key: Option<&str>) -> Result<Verdict, Failure> {
+pub(crate) fn receipt(
+    bytes: &[u8],
+    key: Option<&str>,
+    demanded: &Demanded,
+) -> Result<Verdict, Failure> {
     let report = verify_receipt(bytes, key).map_err(|e| invalid("receipt", &e))?;
+    let cosigned = cosigned("receipt", &report.checkpoint, demanded)?;
     let mut lines = vec!["valid receipt".to_owned()];
     let mut add = |label: &str, what: &str| lines.push(format!("  {label:<10} {what}"));
     for name in report.facts.items.iter().map(Item::name) {
@@ -37,9 +43,12 @@ pub(crate) fn receipt(bytes: &[u8], key: Option<&str>) -> Result<Verdict, Failur
         &format!("{} of {}", report.index, report.tree_size),
     );
     add("log key", &harmless(&report.log_key));
+    for one in &cosigned {
+        add("cosigned", &said(one));
+    }
     Ok(Verdict {
         pinned: report.pinned,
-        value: value("receipt", &report)?,
+        value: value("receipt", &report, &cosigned)?,
         text: lines.join("\n"),
     })
 }
@@ -49,6 +58,7 @@ pub(crate) fn export(
     reader: impl BufRead,
     key: Option<&str>,
     seen: Option<&Checkpoint>,
+    demanded: &Demanded,
 ) -> Result<Verdict, Failure> {
     let key = key.map(str::parse::<LogKey>).transpose().map_err(|e| {
         Failure::usage(
@@ -61,17 +71,54 @@ pub(crate) fn export(
         seen,
     };
     let report = verify_export(reader, known).map_err(|e| invalid("export", &e))?;
+    let cosigned = cosigned("export", &report.checkpoint, demanded)?;
     let origin = harmless(&report.origin);
+    let mut lines = vec![
+        format!("valid log of {origin}"),
+        format!("  {:<10} {}", "entries", report.size),
+    ];
+    let cosigned_by = |one| format!("  {:<10} {}", "cosigned", said(one));
+    lines.extend(cosigned.iter().map(cosigned_by));
     Ok(Verdict {
         pinned: report.pinned,
-        value: value("export", &report)?,
-        text: format!("valid log of {origin}\n  {:<10} {}", "entries", report.size),
+        value: value("export", &report, &cosigned)?,
+        text: lines.join("\n"),
     })
 }
 
-fn value(kind: &str, report: &impl serde::Serialize) -> Result<serde_json::Value, Failure> {
+/// The cosignatures that were demanded.
+fn cosigned(what: &str, note: &str, demanded: &Demanded) -> Result<Vec<Cosigned>, Failure> {
+    let found = cosignature::demand(note, &demanded.witnesses, demanded.needed);
+    found.map_err(|why| {
+        let next = match why {
+            CosignError::TooFew { .. } => {
+                "Fetch it again a little later: a witness cosigns some seconds after the fact (an export with --cosigned). If it stays so, ask the broker's admin and the witness's operator what became of it; until then nothing shows that this log is the one that others see."
+            }
+            _ => {
+                "Do not trust it. Compare the witness's key with its operator's own; if that is right, tell the broker's admin: somebody forged it."
+            }
+        };
+        let why = harmless(&why.to_string());
+        Failure::new(
+            Exit::Failed,
+            format!("The checkpoint of this {what} is not cosigned as demanded: {why}."),
+            next,
+        )
+    })
+}
+
+fn said(one: &Cosigned) -> String {
+    format!("{} at {}", harmless(&one.witness), one.time.rfc3339())
+}
+
+fn value(
+    kind: &str,
+    report: &impl serde::Serialize,
+    cosigned: &[Cosigned],
+) -> Result<serde_json::Value, Failure> {
+    let whole = |report| serde_json::json!({"valid": true, "kind": kind, "report": report, "cosigned": cosigned});
     serde_json::to_value(report)
-        .map(|report| serde_json::json!({"valid": true, "kind": kind, "report": report}))
+        .map(whole)
         .map_err(|e| Failure::failed(format!("The report is no JSON: {e}."), "Report this."))
 }
 
@@ -93,6 +140,11 @@ mod tests {
             export::CheckpointLine,
             merkle::{leaf_hash, root},
         },
+    };
+
+    const NOBODY: &Demanded = &Demanded {
+        witnesses: Vec::new(),
+        needed: 0,
     };
 
     #[test]
@@ -118,21 +170,24 @@ mod tests {
             serde_json::to_string(&line).unwrap(),
             serde_json::to_string(&last).unwrap()
         );
-        let verdict = export(text.as_bytes(), Some(&vkey), None).unwrap();
+        let verdict = export(text.as_bytes(), Some(&vkey), None, NOBODY).unwrap();
         assert!(verdict.pinned && verdict.text.contains("entries    1"));
-        assert!(!export(text.as_bytes(), None, None).unwrap().pinned);
+        assert!(!export(text.as_bytes(), None, None, NOBODY).unwrap().pinned);
         let edited = text.replace("entry", "entrx");
         assert_eq!(
-            export(edited.as_bytes(), Some(&vkey), None)
+            export(edited.as_bytes(), Some(&vkey), None, NOBODY)
                 .err()
                 .unwrap()
                 .exit as u8,
             1
         );
         assert_eq!(
-            export(text.as_bytes(), Some("x"), None).err().unwrap().exit as u8,
+            export(text.as_bytes(), Some("x"), None, NOBODY)
+                .err()
+                .unwrap()
+                .exit as u8,
             2
         );
-        assert_eq!(receipt(b"{}", None).err().unwrap().exit as u8, 1);
+        assert_eq!(receipt(b"{}", None, NOBODY).err().unwrap().exit as u8, 1);
     }
 }

@@ -63,7 +63,7 @@ impl Class {
 
 /// What an admin should look at, whoever did it.
 fn is_alarm(kind: &str) -> bool {
-    const ALARMS: [&str; 17] = [
+    const ALARMS: [&str; 19] = [
         "conflict",
         "outcome-unclear",
         "artifact-differs",
@@ -81,6 +81,8 @@ fn is_alarm(kind: &str) -> bool {
         "clock-suspect",
         "totp-exhausted",
         "unseal-failed",
+        "witness-refused",
+        "witness-dropped",
     ];
     ALARMS.contains(&kind)
 }
