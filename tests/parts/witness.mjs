@@ -8,7 +8,9 @@
 //
 // Modes: honest; and as somebody answers who is no witness: hang, junk, long, redirect, status, other-key (signs with a
 // key of its own under the same name), other-name, other-body (signs another tree), no-time (signs the plain text),
-// larger (says that it has seen a million entries), conflict (says so without a number), unproved (422).
+// larger (says that it has seen a million entries), conflict (says so without a number), unproved (422), forbidden,
+// drip (a byte now and then, for ever), future (its clock is a day ahead). And as honest ones may: sized (behind something
+// that adds a charset to types), flap (after each cosignature it says that it has seen a million).
 //
 // Prints one JSON line {port, url} when it listens. With --until-stdin-ends it ends when its parent is gone. The name is
 // the first argument.
@@ -118,7 +120,7 @@ function isSigned(asked, log) {
 }
 
 function cosign(text, by = own, as = name, id = ownId) {
-  const now = Math.floor(Date.now() / 1000);
+  const now = Math.floor(Date.now() / 1000) + (state.mode === "future" ? 86_400 : 0);
   const time = Buffer.alloc(8);
   time.writeBigUInt64BE(BigInt(now));
   const header = state.mode === "no-time" ? "" : `cosignature/v1\ntime ${now}\n`;
@@ -177,6 +179,23 @@ function answered(body) {
       return [409, ""];
     case "unproved":
       return [422, ""];
+    case "forbidden":
+      return [403, "by another key\n"];
+    case "future":
+      return judged(body);
+    case "sized": {
+      const [status, said, headers] = judged(body);
+      return [status, said, headers && { "content-type": `${headers["content-type"]}; charset=utf-8` }];
+    }
+    case "flap":
+      if (state.agreed) {
+        state.agreed = false;
+        return [409, "1000000\n", SIZE];
+      } else {
+        const answer = judged(body);
+        state.agreed = answer[0] === 200;
+        return answer;
+      }
     default:
       return undefined;
   }
@@ -209,6 +228,11 @@ const server = createServer(async (request, response) => {
     if (request.method !== "POST" || request.url !== "/add-checkpoint") {
       state.answers.elsewhere = (state.answers.elsewhere ?? 0) + 1;
       return response.writeHead(404).end();
+    }
+    if (state.mode === "drip") {
+      response.writeHead(200);
+      const drop = setInterval(() => response.write("."), 300);
+      return response.on("close", () => clearInterval(drop));
     }
     const answer = answered(body);
     // Who hangs takes the call, and says nothing.

@@ -14,7 +14,7 @@ use proto::{
         cosignature::{WitnessKey, demand},
     },
 };
-use redb::ReadableDatabase as _;
+use redb::{ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _};
 use serde_json::{Value, json};
 use stand::{
     Output,
@@ -249,6 +249,8 @@ async fn what_witnesses_cosigned_is_on_receipts_and_exports_and_verified_offline
             with(&["--witnesses", "0"], &[w1]),
             with(&["--witnesses", "1"], &[]),
             with(&["--witness", "x"], &[]),
+            // Without the log's key: it may be anybody's log that they cosigned.
+            vec![path.clone(), "--witness".to_owned(), w1.clone()],
         ] {
             let out = run(bad.clone()).await;
             assert_eq!(out.status, Some(2), "{bad:?}: {out}");
@@ -427,6 +429,9 @@ async fn attack_46_who_hangs_lies_or_signs_something_else_delays_nothing_and_is_
         "no-time",
         "conflict",
         "unproved",
+        "forbidden",
+        "drip",
+        "future",
     ];
     let mut all = vec![Witness::start("honest.example").await.unwrap()];
     for mode in modes {
@@ -446,8 +451,12 @@ async fn attack_46_who_hangs_lies_or_signs_something_else_delays_nothing_and_is_
     }
     for liar in liars {
         let name = key(liar).name().to_owned();
-        let failing = |s: &WitnessState| s.failing.is_some() || name == "hang.example";
+        let failing = |s: &WitnessState| s.failing.is_some();
         let state = state(&office, liar, failing).await;
+        if ["hang.example", "drip.example"].contains(&name.as_str()) {
+            let why = state.failing.as_ref().unwrap().1.as_str();
+            assert_eq!(why, "it did not answer in time", "{name}");
+        }
         assert_eq!((state.entries, &state.refused), (None, &None), "{state:?}");
         let seen = liar.seen().await.unwrap();
         assert!(
@@ -472,6 +481,96 @@ async fn attack_46_who_hangs_lies_or_signs_something_else_delays_nothing_and_is_
     other.answers("honest").await.unwrap();
     let well = |s: &WitnessState| s.failing.is_none() && s.entries.is_some();
     state(&office, other, well).await;
+}
+
+/// Takes the nodes of the log's tree away that nothing needs but old proofs.
+fn thin_out(data: &Path) {
+    let history = redb::Database::open(data.join("history.redb")).unwrap();
+    let write = history.begin_write().unwrap();
+    {
+        let mut rows = write.open_table(ROWS).unwrap();
+        let leaves = rows.range(&b"tree\0n\0"[..]..&b"tree\0n\x01"[..]);
+        let size = leaves.unwrap().count() as u64;
+        let needed = |level: u8, index: u64| {
+            let whole = size.checked_shr(level.into()).unwrap_or(0);
+            level == 0 || (whole & 1 == 1 && index == whole - 1)
+        };
+        let kept = |key: &[u8], _: &[u8]| match key.strip_prefix(b"tree\0n") {
+            Some([level, index @ ..]) => {
+                needed(*level, u64::from_be_bytes(index.try_into().unwrap()))
+            }
+            _ => true,
+        };
+        let before = rows.len().unwrap();
+        rows.retain(kept).unwrap();
+        assert!(rows.len().unwrap() < before);
+    }
+    write.commit().unwrap();
+}
+
+#[tokio::test]
+async fn attack_45_whoever_damages_the_tree_and_plants_rows_hides_no_rollback_from_a_witness() {
+    let witness = Witness::start("one.example/w").await.unwrap();
+    // One behind a proxy that adds to content types.
+    let proxied = Witness::start("two.example/w").await.unwrap();
+    proxied.answers("sized").await.unwrap();
+    let mut office = office(&[&witness, &proxied], NO_REGISTRY).await;
+    for at in 0..20 {
+        freeze(&office, &format!("a{at}")).await;
+    }
+    all_seen(&office, &witness).await;
+    let data = office.daemon.dir().join("data");
+    let yesterday = office.daemon.dir().join("yesterday");
+    office.daemon.kill9();
+    copy(&data, &yesterday);
+    office.daemon.restart().await.unwrap();
+    for at in 0..12 {
+        freeze(&office, &format!("b{at}")).await;
+    }
+    let seen = all_seen(&office, &witness).await;
+    all_seen(&office, &proxied).await;
+    office.daemon.kill9();
+    copy(&yesterday, &data);
+    let _ = fs::remove_file(data.join("anchor"));
+    thin_out(&data);
+    // And more rows than are read at once, that come before each real one.
+    let live = redb::Database::open(data.join("live.redb")).unwrap();
+    let write = live.begin_write().unwrap();
+    {
+        let mut rows = write.open_table(ROWS).unwrap();
+        let row = [b"witness\0", witness.vkey.as_bytes()].concat();
+        let like = rows.get(row.as_slice()).unwrap().unwrap().value().to_vec();
+        for at in 0..1_000 {
+            let key = format!("witness\0!{at:04}");
+            rows.insert(key.as_bytes(), like.as_slice()).unwrap();
+        }
+    }
+    write.commit().unwrap();
+    drop(live);
+    office.daemon.restart().await.unwrap();
+    for one in [&witness, &proxied] {
+        let refused = state(&office, one, |s| s.refused.is_some()).await;
+        let refused = refused.refused.unwrap();
+        assert!(!refused.forked && refused.seen >= seen, "{refused:?}");
+    }
+    assert!(of_type(&office, "witness-dropped").await.is_empty());
+}
+
+#[tokio::test]
+async fn attack_46_a_witness_that_says_yes_and_no_by_turns_does_not_fill_the_log() {
+    let witness = Witness::start("flap.example").await.unwrap();
+    witness.answers("flap").await.unwrap();
+    let office = office(&[&witness], NO_REGISTRY).await;
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(25) {
+        freeze(&office, &format!("p{}", start.elapsed().as_millis())).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let seen = witness.seen().await.unwrap();
+    let answered = |status: &str| seen.answers.get(status).copied().unwrap_or(0);
+    assert!(answered("409") > 2 && answered("200") > 2, "{seen:?}");
+    assert_eq!(of_type(&office, "witness-refused").await.len(), 1);
+    assert!(of_type(&office, "witness-agreed").await.len() <= 1);
 }
 
 #[tokio::test]

@@ -153,7 +153,7 @@ async fn keep_witness(desk: &Desk, witness: &Witness) {
             // In the middle of it.
             Err(Fault::Sealed) => SWEEP,
             Err(why) => {
-                tracing::error!(%why, witness = witness.key.name(), "a witness is not asked");
+                tracing::error!(%why, witness = witness.key.name(), "a witness is not counted");
                 SETTLE
             }
         };

@@ -170,6 +170,12 @@ pub(crate) fn verify(context: &Context, args: &Args) -> Result<(), Failure> {
         }
         (None, None) => (None, None),
     };
+    if key.is_none() && !demanded.witnesses.is_empty() {
+        return Err(Failure::usage(
+            "Witnesses without the log's key show nothing: they cosign other people's logs, too.",
+            "Name the key with --key, --key-file or --device.",
+        ));
+    }
     let verdict = match kind(&args.file)? {
         FileKind::Receipt => {
             let bytes = edge::read_capped(&args.file, RECEIPT_MAX)?;

@@ -67,6 +67,9 @@ pub(super) enum NotCosigned {
     /// A line that does not hold.
     #[error("its cosignature does not hold: it is not by its key, or not over this checkpoint")]
     Forged,
+    /// Our own.
+    #[error("the log's tree is damaged: what the witness has seen cannot be proved to it")]
+    Unproved,
     /// It has seen more than it was shown, and no more than there is.
     #[error("it has seen a newer checkpoint of this log")]
     Older,
@@ -104,7 +107,10 @@ pub(super) async fn post(
         }
         StatusCode::CONFLICT => {
             let kind = reply.headers().get(header::CONTENT_TYPE);
-            let sized = kind.is_some_and(|kind| kind.as_bytes() == SIZE_TYPE.as_bytes());
+            let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+            // Proxies add a `charset`.
+            let kind = kind.split(';').next().unwrap_or_default().trim();
+            let sized = kind.eq_ignore_ascii_case(SIZE_TYPE);
             let text = text(reply, SIZE_MAX).await?;
             Ok(Reply::Has(size(&text).filter(|_| sized)))
         }

@@ -1,7 +1,7 @@
 //! The one place that connects `verify` with the library that proves receipts and exports.
 
 use super::{Demanded, Verdict};
-use crate::fail::Failure;
+use crate::{edge, fail::Failure};
 use proto::{
     log::{
         checkpoint::{Checkpoint, LogKey},
@@ -15,6 +15,9 @@ use proto::{
 };
 use std::{fmt::Display, io::BufRead};
 
+/// Seconds by which a witness's clock may be wrong.
+const CLOCK_SECONDS: u64 = 24 * 3600;
+
 /// Verifies a receipt (a DSSE envelope).
 pub(crate) fn receipt(
     bytes: &[u8],
@@ -23,6 +26,10 @@ pub(crate) fn receipt(
 ) -> Result<Verdict, Failure> {
     let report = verify_receipt(bytes, key).map_err(|e| invalid("receipt", &e))?;
     let cosigned = cosigned("receipt", &report.checkpoint, demanded)?;
+    let early = |one: &&Cosigned| report.published.since(one.time) > CLOCK_SECONDS;
+    if let Some(one) = cosigned.iter().find(early) {
+        return Err(wrong_clock("receipt", one));
+    }
     let mut lines = vec!["valid receipt".to_owned()];
     let mut add = |label: &str, what: &str| lines.push(format!("  {label:<10} {what}"));
     for name in report.facts.items.iter().map(Item::name) {
@@ -89,7 +96,7 @@ pub(crate) fn export(
 /// The cosignatures that were demanded.
 fn cosigned(what: &str, note: &str, demanded: &Demanded) -> Result<Vec<Cosigned>, Failure> {
     let found = cosignature::demand(note, &demanded.witnesses, demanded.needed);
-    found.map_err(|why| {
+    let found = found.map_err(|why| {
         let next = match why {
             CosignError::TooFew { .. } => {
                 "Fetch it again a little later: a witness cosigns some seconds after the fact (an export with --cosigned). If it stays so, ask the broker's admin and the witness's operator what became of it; until then nothing shows that this log is the one that others see."
@@ -104,7 +111,25 @@ fn cosigned(what: &str, note: &str, demanded: &Demanded) -> Result<Vec<Cosigned>
             format!("The checkpoint of this {what} is not cosigned as demanded: {why}."),
             next,
         )
-    })
+    })?;
+    let now = edge::now();
+    let late = |one: &&Cosigned| one.time.since(now) > CLOCK_SECONDS;
+    match found.iter().find(late) {
+        Some(one) => Err(wrong_clock(what, one)),
+        None => Ok(found),
+    }
+}
+
+/// Who says that it was cosigned tomorrow, or before it was published, says nothing by his time.
+fn wrong_clock(what: &str, one: &Cosigned) -> Failure {
+    Failure::new(
+        Exit::Failed,
+        format!(
+            "The checkpoint of this {what} is not cosigned as demanded: the clock of {} was wrong by more than a day.",
+            harmless(&one.witness)
+        ),
+        "Ask the witness's operator; if your own clock is wrong, set it and try again.",
+    )
 }
 
 fn said(one: &Cosigned) -> String {
