@@ -87,7 +87,11 @@ async fn opened(desk: &Arc<Desk>, secret: Unseal) -> Result<()> {
             );
             Ok(())
         }
-        done => done.context("the vault cannot be unsealed"),
+        done => {
+            done.context("the vault cannot be unsealed")?;
+            tracing::info!("the vault is open");
+            Ok(())
+        }
     }
 }
 
