@@ -33,6 +33,8 @@ pub enum Act {
     AddToken(TokenPlace),
     /// Stores the next version of a token.
     RotateToken(TokenPlace),
+    /// Makes the old version of a token that is kept the present one again.
+    TokenBack(TokenName),
     /// Destroys all versions of a token.
     RemoveToken(TokenName),
     /// Gives the vault a fresh data key, and writes everything anew under it.
@@ -113,6 +115,9 @@ impl Act {
             Self::RemovePerson { person } => format!("remove {person}"),
             Self::AddToken(at) => format!("add token {}:{}", at.registry, at.scope),
             Self::RotateToken(at) => format!("rotate token {}:{}", at.registry, at.scope),
+            Self::TokenBack(at) => {
+                format!("go back to the old token of {}:{}", at.registry, at.scope)
+            }
             Self::RemoveToken(at) => format!("remove token {}:{}", at.registry, at.scope),
             Self::Rekey => "re-key the vault".to_owned(),
             Self::Withdraw(what) if what.undo => format!("offer {} again", what.name()),

@@ -37,6 +37,8 @@ pub mod change {
     pub const CONFIRM_ACT: &str = "confirm-act";
     /// From a browser: somebody objects to it (its id).
     pub const VETO_ACT: &str = "veto-act";
+    /// What was agreed to withdraw is called back (`registry:package@version`).
+    pub const CALL_BACK: &str = "call-back";
     /// A package is thawed (`registry:package`).
     pub const THAW: &str = "thaw";
     /// An older database is gone on with (when it was taken, and its log's length).

@@ -3,9 +3,9 @@
 use crate::{
     act::Withdrawal,
     answer::Factor,
-    api::{Mode, StateName},
+    api::{Mode, SecondFactor, StateName},
     digest::Digest,
-    ids::{PersonId, RegistryId, RequestId},
+    ids::{PackageName, PersonId, RegistryId, RequestId, VersionText},
     time::UnixTime,
 };
 use serde::{Deserialize, Serialize};
@@ -47,12 +47,24 @@ pub struct Stopped {
     /// What jobs hold themselves, and the broker cannot call back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub handed_out: Vec<HandedOut>,
+    /// Who could thaw it; absent: the vault is sealed, and nobody can say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thawers: Option<Thawers>,
     /// What lies at registries, unpublished: reject it there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<String>,
     /// There is more; the broker goes on with it by itself.
     #[serde(default)]
     pub more: bool,
+}
+
+/// People who were enrolled before everything was stopped.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Thawers {
+    /// Admins: two of them thaw it.
+    pub admins: Vec<PersonId>,
+    /// Others, who could thaw it if they were made admins.
+    pub others: Vec<PersonId>,
 }
 
 /// A file that may be on its way.
@@ -83,9 +95,47 @@ pub struct HandedOut {
 pub struct PublishedPage {
     /// The requests.
     pub requests: Vec<PublishedLine>,
+    /// What jobs were given by these requests and by others, of which nothing left, with what became of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub given: Vec<GivenLine>,
     /// There may be more: `&after=<next>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+}
+
+/// What a job was given itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GivenKind {
+    /// A one-shot credential for the broker's own endpoint.
+    Credential,
+    /// A token of the registry's own, narrowed to a project and some minutes.
+    Minted,
+    /// The stored secret.
+    Secret,
+}
+
+/// One of them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GivenLine {
+    /// By which request.
+    pub request: RequestId,
+    /// `npm:@acme/left@1.4.2`
+    pub names: Vec<String>,
+    /// What.
+    pub kind: GivenKind,
+    /// When.
+    pub at: UnixTime,
+    /// When it stops to work by itself; absent: when somebody revokes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<UnixTime>,
+    /// Where its request stands, which says what was done with it.
+    pub state: StateName,
+    /// When the request ended; absent: it is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<UnixTime>,
+    /// Of how many files something left by it, or may have.
+    pub left: usize,
 }
 
 /// One request of which something was published, or may have been.
@@ -191,8 +241,31 @@ pub enum WithdrawalState {
     Waiting,
     /// The registry shows it.
     Done,
+    /// An admin called it back before anything had left.
+    CalledBack,
     /// It does not, and the broker has given up.
     Failed,
+}
+
+/// `POST /v1/admin/withdrawals/call-back`: of what admins agreed to withdraw, and nothing of which has left yet.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct CallBack {
+    /// The registry.
+    pub registry: RegistryId,
+    /// The package.
+    pub package: PackageName,
+    /// The version.
+    pub version: VersionText,
+    /// Proof.
+    #[serde(flatten)]
+    pub factor: SecondFactor,
+}
+
+impl CallBack {
+    /// `npm:@acme/left@1.4.2`
+    pub fn name(&self) -> String {
+        format!("{}:{}@{}", self.registry, self.package, self.version)
+    }
 }
 
 /// `POST /v1/admin/panic` stopped everything, and no two admins have thawed it since.

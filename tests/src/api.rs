@@ -622,7 +622,8 @@ impl Device {
         self.with_code(&path, json!({})).await
     }
 
-    async fn with_code(&self, path: &str, body: Value) -> anyhow::Result<Reply> {
+    /// A call with a code where the broker wants one.
+    pub async fn with_code(&self, path: &str, body: Value) -> anyhow::Result<Reply> {
         let totp = Totp::from_url(&self.otpauth).map_err(|e| anyhow::anyhow!("{e:?}"))?;
         let wants =
             |reply: &Reply| matches!(reply.code(), Some(Code::FactorMissing | Code::FactorWrong));

@@ -417,6 +417,7 @@ async fn desk(folder: &Path, clock: Arc<SetClock>, ci: &DeviceKey) -> anyhow::Re
         expires: None,
         proof: None,
         emptied: false,
+        keeps_old: false,
     };
     let now = desk.world.now();
     let (batch, _) = tokens::add(&desk.vault, &*desk.live, Batch::new(), &wanted, now)?;
@@ -656,6 +657,7 @@ async fn attack_37_a_secret_that_covers_more_than_the_approved_package_is_not_re
         expires: None,
         proof: None,
         emptied: false,
+        keeps_old: false,
     };
     let (batch, _) = tokens::add(&desk.vault, &*desk.live, Batch::new(), &all, now).unwrap();
     let own = "deploy-key".parse().unwrap();

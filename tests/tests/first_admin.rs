@@ -231,3 +231,28 @@ async fn attack_26_once_somebody_is_enrolled_no_invite_unseals() {
     assert_eq!(status, 403);
     assert!(sealed(&daemon).await);
 }
+
+#[tokio::test]
+async fn who_is_alone_is_told_to_seal_before_everything_is_stopped_for_good() {
+    let daemon = Daemon::builder().policy(POLICY).start().await.unwrap();
+    let home = daemon.dir().join("robin");
+    let invite = daemon.invite_path().display().to_string();
+    let totp = daemon.dir().join("totp.txt").display().to_string();
+    let enroll = ["enroll", "--invite-file", &invite, "--totp-file", &totp];
+    person(&daemon, &home, &enroll, &[]).await.ok().unwrap();
+    let refused = person(&daemon, &home, &["admin", "panic"], &[]).await;
+    assert_eq!(refused.status, Some(5), "{refused}");
+    assert!(
+        refused.stderr.contains("countersign admin seal"),
+        "{refused}"
+    );
+    let thaw = ["admin", "thaw", "--all", "--totp", "000000"];
+    let thawed = person(&daemon, &home, &thaw, &[]).await;
+    assert!(
+        !thawed.stdout.contains("is frozen"),
+        "nothing was: {thawed}"
+    );
+    let stopped = person(&daemon, &home, &["admin", "panic", "--for-good"], &[]).await;
+    assert_eq!(stopped.status, Some(0), "{stopped}");
+    assert!(stopped.stdout.contains("NOBODY CAN THAW"), "{stopped}");
+}

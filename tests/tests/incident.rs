@@ -56,14 +56,17 @@ async fn put(small: &Small, packed: &Packed, credential: &str) -> api::Reply {
 }
 
 /// A job's session at the registry endpoint, as npm gets it.
-async fn session(small: &Small) -> u16 {
+async fn guest(small: &Small) -> String {
     let mut claims = github_claims(&small.daemon.url);
     claims["aud"] = "npm:127.0.0.1".into();
     let token = small.issuer.mint(claims).await.unwrap();
     let exchange = "-/npm/v1/oidc/token/exchange/package/@acme%2fguest";
     let url = format!("{}/{exchange}", small.daemon.registry_url);
     let reply = http().unwrap().post(url).bearer_auth(token).send().await;
-    reply.unwrap().status().as_u16()
+    let reply = reply.unwrap();
+    assert_eq!(reply.status(), 201);
+    let reply: Value = reply.json().await.unwrap();
+    reply["token"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test]
@@ -105,7 +108,7 @@ async fn attack_52_one_admin_stops_everything_and_nothing_leaves_until_two_have_
         .intend(vec![with_files(&soon)], None)
         .await
         .unwrap();
-    assert_eq!(session(&small).await, 201);
+    guest(&small).await;
 
     // A person who is no admin does not.
     assert_eq!(panic(&small.alice).await.status, 403);
@@ -324,4 +327,142 @@ async fn attack_42_52_what_is_on_its_way_when_everything_stops_is_read_back_and_
     let page: Value = page.ok().unwrap();
     assert_eq!(page["requests"][0]["state"], "published", "{page}");
     assert_eq!(proxy.watched(call).len(), 1, "and nothing is sent again");
+}
+
+async fn published(small: &Small) -> Value {
+    let path = "/v1/admin/published?since=0";
+    let page = small.robin.call("GET", path, &Value::Null).await.unwrap();
+    page.ok().unwrap()
+}
+
+#[tokio::test]
+async fn what_jobs_were_given_is_told_with_what_became_of_it_though_it_has_ended() {
+    let small = Small::start(api::POLICY).await.unwrap();
+    let stored = small
+        .robin
+        .add_token("secrets", "deploy-key", "canary-of-the-test");
+    assert!(stored.await.unwrap().good());
+    let (used, used_job) = asked(&small, "@acme/used").await;
+    small.approve(&used_job).await.unwrap();
+    let sent = put(&small, &used, &used_job.credential().await.unwrap()).await;
+    assert!(sent.good(), "{}", sent.text);
+    let (_, unused) = asked(&small, "@acme/unused").await;
+    small.approve(&unused).await.unwrap();
+    unused.credential().await.unwrap();
+    let (_, never) = asked(&small, "@acme/never-out").await;
+    small.approve(&never).await.unwrap();
+    let secret = api::secret_item("deploy-key").unwrap();
+    let revealed = small.open(&[secret]).await.unwrap();
+    assert!(small.alice.approve(&revealed).await.unwrap().good());
+    revealed.collect().await.unwrap();
+    let told = panic(&small.robin).await.json();
+    assert_eq!(told["frozen"], true, "{told}");
+
+    let page = published(&small).await;
+    let given = page["given"].as_array().unwrap();
+    let of = |job: &Job| {
+        let id = job.id.to_string();
+        let mut own = given.iter().filter(|g| g["request"] == id);
+        (own.next(), own.count())
+    };
+    for (job, name, kind, state, left) in [
+        (
+            &used_job,
+            "npm:@acme/used@1.0.0",
+            "credential",
+            "published",
+            1,
+        ),
+        (&unused, "npm:@acme/unused@1.0.0", "credential", "denied", 0),
+        (&revealed, "secrets:deploy-key@1", "secret", "published", 0),
+    ] {
+        let (Some(line), 0) = of(job) else {
+            panic!("{name}: {page}");
+        };
+        assert_eq!(line["names"], json!([name]));
+        assert_eq!(
+            (&line["kind"], &line["state"]),
+            (&json!(kind), &json!(state)),
+            "{line}"
+        );
+        assert_eq!(line["left"], left, "{line}");
+        assert!(line["ended"].is_u64() && line["at"].is_u64(), "{line}");
+        assert_eq!(line["until"].is_u64(), kind == "credential", "{line}");
+    }
+    assert_eq!(given.len(), 3, "nothing was given out for the rest: {page}");
+}
+
+#[tokio::test]
+async fn a_stop_tells_who_could_thaw_it() {
+    let small = Small::start(api::POLICY).await.unwrap();
+    let told = panic(&small.robin).await.json();
+    assert_eq!(told["thawers"]["admins"], json!(["robin"]), "{told}");
+    assert_eq!(told["thawers"]["others"], json!(["alice", "bob"]), "{told}");
+    // Who comes now does not count; who was there and is made an admin does. Times are whole seconds.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let invite = small.robin.invite("dora", &[], true, &[]).await.unwrap();
+    let dora = Device::enroll(&small.daemon, &invite).await.unwrap();
+    let late = dora.freezer("thaw", "*").await.unwrap();
+    assert_eq!(late.status, 403, "{}", late.text);
+    let again = panic(&small.robin).await.json();
+    assert_eq!(again["thawers"], told["thawers"], "{again}");
+    let act =
+        json!({"kind": "change-person", "person": "alice", "groups": ["release"], "admin": true});
+    let asked = small.robin.act(act, None).await.unwrap();
+    let id = asked.json()["act"]["id"].as_str().unwrap().to_owned();
+    assert_eq!(dora.confirm(&id).await.unwrap().json()["done"], true);
+    let told = panic(&small.robin).await.json();
+    assert_eq!(
+        told["thawers"]["admins"],
+        json!(["alice", "robin"]),
+        "{told}"
+    );
+    for by in [&small.alice, &small.robin] {
+        assert!(by.freezer("thaw", "*").await.unwrap().good());
+    }
+    let next = asked_later(&small).await;
+    assert!(next.good(), "{}", next.text);
+}
+
+async fn asked_later(small: &Small) -> api::Reply {
+    let packed = Packed::new("@acme/later", "1.0.0").unwrap();
+    let token = small.id_token().await.unwrap();
+    let items = [packed.item("latest").unwrap()];
+    small.open_raw(&token, &items).await.unwrap()
+}
+
+#[tokio::test]
+async fn attack_52_a_jobs_session_is_over_with_the_stop_and_stays_over_after_the_thaw() {
+    let small = Small::start(api::POLICY).await.unwrap();
+    let dora = small.robin.invite("dora", &[], true, &[]).await.unwrap();
+    let dora = Device::enroll(&small.daemon, &dora).await.unwrap();
+    let (before, after) = (guest(&small).await, guest(&small).await);
+    let packed = Packed::new("@acme/guest", "1.0.0").unwrap();
+    // A session asks by its upload.
+    assert!(!put(&small, &packed, &before).await.good());
+    assert_eq!(small.waiting().await.unwrap(), 1);
+    let told = panic(&small.robin).await.json();
+    assert_eq!(
+        (&told["sessions"], &told["ended"]),
+        (&json!(2), &json!(1)),
+        "{told}"
+    );
+    let refused = put(&small, &packed, &after).await;
+    assert_eq!(refused.status, 403, "{}", refused.text);
+    for by in [&small.robin, &dora] {
+        assert!(by.freezer("thaw", "*").await.unwrap().good());
+    }
+    for session in [&before, &after] {
+        let refused = put(&small, &packed, session).await;
+        assert_eq!(refused.status, 403, "{}", refused.text);
+    }
+    assert_eq!(
+        small.waiting().await.unwrap(),
+        0,
+        "no session of before asks"
+    );
+    // A new job does.
+    let packed = Packed::new("@acme/guest", "1.0.1").unwrap();
+    assert!(!put(&small, &packed, &guest(&small).await).await.good());
+    assert_eq!(small.waiting().await.unwrap(), 1);
 }

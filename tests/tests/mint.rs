@@ -8,7 +8,7 @@
 )]
 
 use proto::api::{Mode, SealedRelease};
-use serde_json::Value;
+use serde_json::{Value, json};
 use stand::{
     api::{Job, Small},
     daemon::Daemon,
@@ -250,4 +250,35 @@ async fn a_token_that_cannot_be_narrowed_is_not_minted_from() {
     ];
     let reply = small.open_raw(&token, &items).await.unwrap();
     assert!(!reply.good(), "{}", reply.text);
+}
+
+#[tokio::test]
+async fn a_minted_token_is_told_in_an_incident_after_its_request_has_ended() {
+    let index = Index::start().await.unwrap();
+    let small = small(&index, &policy("")).await;
+    let dist = Dist::wheel("acme-left", "1.0");
+    let job = approved(&small, &dist).await;
+    let mut release: SealedRelease = job.collect().await.unwrap();
+    let minted = release.minted.take().unwrap();
+    let (status, text) = post(&index.url, &minted.token, dist.form()).await.unwrap();
+    assert!(status < 300, "{text}");
+    small.until(&job, "published").await.unwrap();
+    let path = "/v1/admin/panic";
+    let stopped = small.robin.call("POST", path, &json!({})).await;
+    let stopped: Value = stopped.unwrap().ok().unwrap();
+    assert!(stopped.get("handed_out").is_none(), "{stopped}");
+    let path = "/v1/admin/published?since=0";
+    let page = small.robin.call("GET", path, &Value::Null).await.unwrap();
+    let page: Value = page.ok().unwrap();
+    let line = &page["given"][0];
+    assert_eq!(line["request"], job.id.to_string(), "{page}");
+    assert_eq!(
+        (&line["kind"], &line["state"]),
+        (&json!("minted"), &json!("published"))
+    );
+    assert_eq!(
+        (&line["until"], &line["left"]),
+        (&json!(minted.expires), &json!(1))
+    );
+    assert!(line["ended"].is_u64());
 }

@@ -162,15 +162,21 @@ async fn the_child_that_is_killed() {
     let Ok(folder) = env::var(CHILD) else { return };
     let (vault, live) = opened(Path::new(&folder));
     let now = World::system().now();
-    let batch = if env::var(DOES).unwrap() == "rotate" {
+    let does = env::var(DOES).unwrap();
+    let place = ("npm".parse().unwrap(), "*".parse().unwrap());
+    let batch = if does == "back" {
+        let back = tokens::back(&vault, &live, Batch::new(), (&place.0, &place.1), now);
+        back.unwrap().0
+    } else if does != "end" {
         let token = Secret::new(env::var(NEXT).unwrap());
         let wanted = NewToken {
-            registry: &"npm".parse().unwrap(),
-            scope: &"*".parse().unwrap(),
+            registry: &place.0,
+            scope: &place.1,
             token: &token,
             expires: None,
             proof: None,
             emptied: false,
+            keeps_old: does == "hold",
         };
         let rotated = tokens::rotate(&vault, &live, Batch::new(), &wanted, now);
         rotated.unwrap().0
@@ -291,4 +297,46 @@ async fn attack_47_a_rotation_that_is_killed_at_any_durable_step_leaves_the_old_
     for [not, happened] in seen {
         assert!(not >= 2 && happened >= 1, "{seen:?}");
     }
+}
+
+#[tokio::test]
+async fn attack_47_a_way_back_that_is_killed_at_any_durable_step_leaves_one_present_token() {
+    let mut small = Small::start(&policy_of_one()).await.unwrap();
+    let next = small.registry.as_ref().unwrap().another_token().await;
+    small.daemon.kill9();
+    let folder = small.daemon.dir().to_owned();
+    let (data, kept) = (folder.join("data"), folder.join("kept"));
+    fs::create_dir(&kept).unwrap();
+    let place = TempDir::new().unwrap();
+    let killed = Killed {
+        killer: Killer::make(place.path(), &data).await.unwrap(),
+        next: next.unwrap(),
+        _folder: place,
+    };
+    assert!(killed.runs(&folder, "hold", 0).await);
+    put_back(&data, &kept);
+    let mut seen = [0; 2];
+    for step in 1.. {
+        put_back(&kept, &data);
+        let whole = killed.runs(&folder, "back", step).await;
+        let (vault, live) = opened(&folder);
+        let one = |t: &StoredToken| (t.record.version, t.record.is_present(), t.record.held);
+        let after: Vec<_> = all(&vault, &live).iter().map(one).collect();
+        let happened = after == [(1, true, false), (2, false, false)];
+        let before = after == [(1, false, true), (2, true, false)];
+        assert!(happened || (before && !whole), "step {step}: {after:?}");
+        seen[usize::from(happened)] += 1;
+        drop((vault, live));
+        // The daemon opens it, and publishes with the one that is present.
+        small.daemon.restart().await.unwrap();
+        let published = publish(&small, "@acme/left", &format!("{step}.0.0")).await;
+        published.unwrap_or_else(|why| panic!("step {step}: {why:?}"));
+        small.daemon.kill9();
+        if whole {
+            break;
+        }
+        assert!(step < 100, "it does not come to an end");
+    }
+    println!("killed; [not, happened]: {seen:?}");
+    assert!(seen[0] >= 2 && seen[1] >= 1, "{seen:?}");
 }

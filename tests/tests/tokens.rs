@@ -180,8 +180,12 @@ async fn a_cargo_registry_tells_by_a_yank_of_nothing() {
         .unwrap();
     let checked = house.check(place).await;
     assert_eq!(checked["outcome"], "proved", "{checked}");
-    // Another user's token: known to the registry, and of no use.
+    // Another user's token: known to the registry, and of no use. One that may publish and no more looks the same here,
+    // and the reply says what to do.
     house.refuses(place, &registry.other).await;
+    let refused = house.act("rotate-token", place, &registry.other).await;
+    let said = refused.body.to_string();
+    assert!(said.contains("token remove, then add"), "{said}");
     house.refuses(place, "canary-wrong-again").await;
     assert_eq!(registry.lines("acme-left").await.unwrap().len(), 1);
 }
@@ -524,6 +528,7 @@ async fn fill(folder: &Path, count: usize) {
             expires: (n % 100 == 7).then(|| now.after(3600)),
             proof: None,
             emptied: n % 2 == 0,
+            keeps_old: false,
         };
         let added = tokens::add(&vault, &live, batch, &wanted, now);
         batch = added.unwrap().0;

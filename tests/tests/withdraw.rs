@@ -345,3 +345,149 @@ async fn gems_are_yanked_for_good_and_a_secret_has_no_versions() {
     let no = small.robin.act(secret, None).await.unwrap();
     assert_eq!(no.code(), Some(Code::BadRequest), "{}", no.text);
 }
+
+/// The number of calls that changed the package at the registry since `proxy` was armed.
+fn calls(proxy: &Proxy) -> usize {
+    let all = proxy.watched("PUT /@acme%2fleft");
+    all.iter().filter(|w| !w.up.is_empty()).count()
+}
+
+async fn call_back(by: &Device, version: &str) -> Reply {
+    let path = "/v1/admin/withdrawals/call-back";
+    let asked = json!({"registry": "npm", "package": LEFT, "version": version});
+    by.with_code(path, asked).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_withdrawal_that_waits_is_called_back_by_one_admin_until_its_call_begins() {
+    let registry = Verdaccio::start().await.unwrap();
+    let proxy = Proxy::start(&registry.url).await.unwrap();
+    let small = Small::over(&proxy.url, &registry.token, api::POLICY).await;
+    let small = small.unwrap();
+    // More admins, each with a code that is not used yet.
+    let more = ["carol", "erin"];
+    let invites = more.map(|name| small.robin.invite(name, &[], true, &[]));
+    let invites = futures_util::future::join_all(invites).await;
+    let dora = second(&small).await;
+    let mut admins = Vec::new();
+    for invite in invites {
+        let admin = Device::enroll(&small.daemon, &invite.unwrap()).await;
+        admins.push(admin.unwrap());
+    }
+    let [carol, erin] = admins.try_into().ok().unwrap();
+    publish(&small, "1.0.0").await;
+    let none = call_back(&carol, "1.0.0").await;
+    assert_eq!(none.code(), Some(Code::BadRequest), "{}", none.text);
+    // It waits for an upload that is on its way.
+    let put = "PUT /@acme%2fleft";
+    proxy.arm(put, Fault::Delay(Duration::from_secs(8)));
+    let wish = act("npm", LEFT, "1.0.0", Some("broken"));
+    let (_, ()) = tokio::join!(publish(&small, "1.1.0"), async {
+        while proxy.watched(put).is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        agreed(&small, &dora, wish.clone()).await;
+        assert_eq!(lines(&small).await[0]["state"], "waiting");
+        // Who is no admin, and who shows no code, calls nothing back.
+        let path = "/v1/admin/withdrawals/call-back";
+        let asked = json!({"registry": "npm", "package": LEFT, "version": "1.0.0"});
+        let bare = carol.call("POST", path, &asked).await.unwrap();
+        assert_eq!(bare.code(), Some(Code::FactorMissing), "{}", bare.text);
+        assert_eq!(call_back(&small.alice, "1.0.0").await.status, 403);
+        assert_eq!(lines(&small).await[0]["state"], "waiting");
+        let done = call_back(&carol, "1.0.0").await;
+        assert_eq!(done.json()["state"], "called-back", "{}", done.text);
+        assert_eq!(done.json()["attempts"], 0);
+    });
+    // The upload is over, and nothing follows it.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(calls(&proxy), 1, "the upload alone");
+    let line = lines(&small).await.remove(0);
+    assert_eq!(line["state"], "called-back", "{line}");
+    assert!(line["said"].as_str().unwrap().contains("carol"), "{line}");
+    let shown = registry.package(LEFT).await.unwrap().unwrap();
+    assert!(shown["versions"]["1.0.0"]["deprecated"].is_null());
+    let all = types(&small).await;
+    assert_eq!(count(&all, "withdrawal-called-back"), 1);
+    assert_eq!(count(&all, "withdrawal-sent"), 0);
+
+    // Asked for again it is done; and once its call has begun nobody calls it back.
+    proxy.arm(put, Fault::CutUp(0));
+    agreed(&small, &dora, wish).await;
+    while count(&types(&small).await, "withdrawal-sent") == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let late = call_back(&erin, "1.0.0").await;
+    assert_eq!(late.code(), Some(Code::BadRequest), "{}", late.text);
+    assert!(late.text.contains("has begun"), "{}", late.text);
+    assert_eq!(ended(&small).await["state"], "done");
+}
+
+#[tokio::test]
+async fn attack_52_a_frozen_package_is_not_offered_again() {
+    let small = Small::start(api::POLICY).await.unwrap();
+    let registry = small.registry.as_ref().unwrap();
+    let dora = second(&small).await;
+    publish(&small, "1.0.0").await;
+    let wish = act("npm", LEFT, "1.0.0", Some("broken"));
+    agreed(&small, &dora, wish.clone()).await;
+    assert_eq!(ended(&small).await["state"], "done");
+    // Asked for before the freeze, agreed to after it; and asked for under it; by its own freeze and by that of everything.
+    let asked = small.robin.act(undo(&wish), None).await.unwrap();
+    let id = asked.json()["act"]["id"].as_str().unwrap().to_owned();
+    for name in ["npm:@acme/left", "*"] {
+        if name == "*" {
+            let path = "/v1/admin/panic";
+            let stopped = small.robin.call("POST", path, &json!({})).await;
+            assert!(stopped.unwrap().good());
+        } else {
+            assert!(small.robin.freezer("freeze", name).await.unwrap().good());
+        }
+        let late = dora.confirm(&id).await.unwrap();
+        assert_eq!(late.code(), Some(Code::BadRequest), "{}", late.text);
+        assert!(late.text.contains("is frozen"), "{}", late.text);
+        for by in [&small.robin, &dora] {
+            let thawed = by.freezer("thaw", name).await.unwrap();
+            assert!(thawed.good(), "{}", thawed.text);
+        }
+    }
+    let shown = registry.package(LEFT).await.unwrap().unwrap();
+    assert_eq!(shown["versions"]["1.0.0"]["deprecated"], "broken");
+    assert_eq!(count(&types(&small).await, "withdrawal-sent"), 1);
+    // Thawed, it is offered.
+    let done = dora.confirm(&id).await.unwrap();
+    assert_eq!(done.json()["done"], true, "{}", done.text);
+    assert_eq!(ended(&small).await["state"], "done");
+}
+
+#[tokio::test]
+async fn an_upload_that_races_a_withdrawal_is_neither_lost_nor_loses_it() {
+    let small = Small::start(api::POLICY).await.unwrap();
+    let registry = small.registry.as_ref().unwrap();
+    publish(&small, "1.0.0").await;
+    // Back and forth, while a version after the other is published: no pause is the same.
+    for round in 1..=6 {
+        let wish = act("npm", LEFT, "1.0.0", Some("broken"));
+        let undone = round % 2 == 0;
+        let wish = if undone { undo(&wish) } else { wish };
+        let version = format!("1.{round}.0");
+        let (_, ()) = tokio::join!(publish(&small, &version), async {
+            tokio::time::sleep(Duration::from_millis(round * 120)).await;
+            let done = small.robin.act(wish, None).await.unwrap();
+            assert_eq!(done.json()["done"], true, "{}", done.text);
+        });
+        assert_eq!(ended(&small).await["state"], "done", "round {round}");
+        let shown = registry.package(LEFT).await.unwrap().unwrap();
+        for n in 0..=round {
+            let version = &shown["versions"][format!("1.{n}.0")];
+            assert!(version.is_object(), "round {round}: 1.{n}.0 is gone");
+        }
+        assert_eq!(shown["dist-tags"]["latest"], version, "round {round}");
+        let words = shown["versions"]["1.0.0"]["deprecated"].as_str();
+        assert_eq!(
+            words.unwrap_or_default().is_empty(),
+            undone,
+            "round {round}"
+        );
+    }
+}

@@ -3,7 +3,7 @@
 use super::own::{Own, current};
 use crate::{
     audit::event::Event,
-    desk::Desk,
+    desk::{Desk, Fault},
     notify::About,
     publish::{
         Refusal, close,
@@ -17,7 +17,7 @@ use proto::{
     api::{FreezeStatus, ThawRequest},
     factors::change,
     ids::{PackageName, PersonId, RegistryId},
-    stop::EVERYTHING,
+    stop::{EVERYTHING, Thawers},
     time::UnixTime,
 };
 
@@ -88,14 +88,7 @@ pub async fn thaw(
             thawing: Vec::new(),
         });
     };
-    // Who is no admin any more does not count; nor does one who was enrolled after the freeze. The person's own date
-    // counts: whoever has a new phone since is no newcomer.
-    let admins: Vec<PersonId> = desk
-        .people()?
-        .into_iter()
-        .filter(|p| p.admin && p.since().is_some_and(|since| since <= freeze.since))
-        .map(|p| p.id.clone())
-        .collect();
+    let admins = thawers(desk, freeze.since)?.admins;
     freeze.thawing.retain(|p| admins.contains(p));
     if !admins.contains(by) {
         return Err(Refusal::NotAllowed(
@@ -139,6 +132,23 @@ pub async fn thaw(
         frozen: true,
         thawing: freeze.thawing,
     })
+}
+
+/// Who could thaw what is frozen since then. Who is no admin any more does not count; nor does one who was enrolled after
+/// the freeze. The person's own date counts: whoever has a new phone since is no newcomer.
+pub(super) fn thawers(desk: &Desk, frozen: UnixTime) -> Result<Thawers, Fault> {
+    let mut of_before = Thawers::default();
+    for person in desk.people()? {
+        if person.since().is_some_and(|since| since <= frozen) {
+            let list = if person.admin {
+                &mut of_before.admins
+            } else {
+                &mut of_before.others
+            };
+            list.push(person.id.clone());
+        }
+    }
+    Ok(of_before)
 }
 
 /// `registry:package`, by the very parsers that requests go through: a freeze of another spelling

@@ -5,14 +5,18 @@ use crate::{
     publish::{
         Refusal, ended,
         ledger::{self, BY_SUBJECT},
-        state::Record,
+        state::{CREDENTIAL_SECONDS, Record},
     },
 };
 use proto::{
     api::{Mode, StateName},
     digest::{hex, unhex},
     ids::RequestId,
-    stop::{ApprovedBy, PublishedFile, PublishedFiles, PublishedLine, PublishedPage, RegistryLine},
+    request::Item,
+    stop::{
+        ApprovedBy, GivenKind, GivenLine, PublishedFile, PublishedFiles, PublishedLine,
+        PublishedPage, RegistryLine,
+    },
     time::UnixTime,
 };
 
@@ -37,10 +41,10 @@ pub fn published(
         key.ok_or_else(|| Refusal::BadRequest("`after` is not a page's `next`".to_owned()))
     });
     let after = after.transpose()?;
-    let mut requests = match after {
-        None => open(desk)?,
-        Some(_) => Vec::new(),
-    };
+    let mut page = PublishedPage::default();
+    if after.is_none() {
+        open(desk, &mut page)?;
+    }
     let rows = ended::all(desk, after.as_deref(), LOOK_MAX)?;
     let limit = limit.clamp(1, PAGE_MAX);
     let (more, mut last, mut lines) = (rows.len() == LOOK_MAX, None, 0);
@@ -50,40 +54,41 @@ pub fn published(
             break;
         }
         if lines == limit {
-            return Ok(PublishedPage {
-                requests,
-                next: last,
-            });
+            page.next = last;
+            return Ok(page);
         }
         last = Some(hex(&row.key));
-        if let Some(record) = read(desk, row.id)?
-            && left(&record)
-        {
-            lines += 1;
-            requests.push(line(&record, Some(row.at)));
+        if let Some(record) = read(desk, row.id)? {
+            lines += usize::from(told(&record, Some(row.at), &mut page));
         }
     }
-    Ok(PublishedPage {
-        requests,
-        next: last.filter(|_| more),
-    })
+    page.next = last.filter(|_| more);
+    Ok(page)
 }
 
-/// Open requests of which something has left.
-fn open(desk: &Desk) -> Result<Vec<PublishedLine>, Fault> {
-    let mut lines = Vec::new();
+/// Adds what is to be told of a request; whether there was something.
+fn told(record: &Record, ended: Option<UnixTime>, page: &mut PublishedPage) -> bool {
+    let given = given(record, ended);
+    let any = given.is_some() || left(record);
+    if left(record) {
+        page.requests.push(line(record, ended));
+    }
+    page.given.extend(given);
+    any
+}
+
+/// Open requests of which something has left, or whose job was given something.
+fn open(desk: &Desk, page: &mut PublishedPage) -> Result<(), Fault> {
     for (key, _) in desk.live.range(BY_SUBJECT, b"", None, OPEN_MAX)? {
         let at = key.len().saturating_sub(ID_BYTES);
         let Some(id) = key.get(at..).and_then(ledger::id_of) else {
             continue;
         };
-        if let Some(held) = ledger::among(desk, id)?
-            && left(&held.record)
-        {
-            lines.push(line(&held.record, None));
+        if let Some(held) = ledger::among(desk, id)? {
+            told(&held.record, None, page);
         }
     }
-    Ok(lines)
+    Ok(())
 }
 
 /// One that is damaged keeps nobody from the others.
@@ -100,14 +105,45 @@ fn read(desk: &Desk, id: RequestId) -> Result<Option<Record>, Fault> {
 /// Whether something of it is at a registry, may be, or was given to the job itself.
 fn left(record: &Record) -> bool {
     let handed = matches!(record.mode, Mode::Mint | Mode::Reveal) && record.collected.is_some();
-    let away = |state| {
+    handed || !record.unclear.is_empty() || away(record) > 0
+}
+
+/// How many files are at a registry, or may be.
+fn away(record: &Record) -> usize {
+    let files = record.status().items.into_iter().flat_map(|i| i.files);
+    let away = files.filter(|file| {
         matches!(
-            state,
+            file.state,
             StateName::Published | StateName::Conflict | StateName::Settling
         )
+    });
+    away.count()
+}
+
+/// What its job was given. A deposit's job has its credential from the beginning, and gives files alone by it.
+fn given(record: &Record, ended: Option<UnixTime>) -> Option<GivenLine> {
+    let at = record.collected?;
+    let (kind, until) = match record.mode {
+        Mode::Forward => (GivenKind::Credential, Some(at.after(CREDENTIAL_SECONDS))),
+        Mode::Mint => (GivenKind::Minted, Some(at.after(record.mint_seconds))),
+        Mode::Reveal => (GivenKind::Secret, None),
+        Mode::Deposit => return None,
     };
-    let files = record.status().items.into_iter().flat_map(|i| i.files);
-    handed || !record.unclear.is_empty() || files.into_iter().any(|f| away(f.state))
+    // A credential ends with its request, whatever time it had.
+    let until = match (kind, ended) {
+        (GivenKind::Credential, Some(ended)) => until.map(|until| until.min(ended)),
+        _ => until,
+    };
+    Some(GivenLine {
+        request: record.facts.id,
+        names: record.facts.items.iter().map(Item::name).collect(),
+        kind,
+        at,
+        until,
+        state: record.name(),
+        ended,
+        left: away(record).max(record.unclear.len()),
+    })
 }
 
 fn line(record: &Record, ended: Option<UnixTime>) -> PublishedLine {

@@ -4,7 +4,7 @@
 //! out or sent. What was open ends after it, piece by piece. A crash in between leaves the freeze, and the next start
 //! goes on ([`sweep`]); so does the thaw before it thaws. Works while sealed, but for what only open keys can read.
 
-use super::invites;
+use super::{freeze, invites};
 use crate::{
     audit::event::Event,
     desk::{Desk, Fault},
@@ -42,18 +42,22 @@ pub async fn panic(
         }
     };
     let stop = Stop { at: now, reason };
-    let since = freeze(desk, by, &stop, now).await?;
+    let since = freeze_all(desk, by, &stop, now).await?;
     desk.metrics.alarms.inc();
     tracing::error!(%by, "ALARM: an admin stopped everything");
     // From here on nothing is released, whatever becomes of this call; and a fault below leaves no job its session.
     let sessions = desk.guests.end_all(now);
     let mut told = ended(desk, Some(by), now, now).await?;
     (told.frozen, told.since, told.sessions) = (true, since, sessions);
+    // People cannot be believed while the vault is sealed; nor is their list a reason to tell nothing of all this.
+    if !desk.vault.is_sealed() {
+        told.thawers = freeze::thawers(desk, since).ok();
+    }
     Ok(told)
 }
 
 /// The freeze, in one commit with its event and the order to tell everybody. Returns since when all is frozen.
-async fn freeze(
+async fn freeze_all(
     desk: &Desk,
     by: &PersonId,
     stop: &Stop,

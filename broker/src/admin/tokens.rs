@@ -20,7 +20,8 @@ use proto::{
     time::UnixTime,
 };
 
-/// Prepares a token's first or next version. The old one serves requests in flight for a while.
+/// Prepares a token's first or next version. The old one serves requests in flight for a while, and is kept longer where
+/// nobody could prove the new one.
 pub(super) fn put(
     desk: &Desk,
     at: &TokenPlace,
@@ -38,8 +39,11 @@ pub(super) fn put(
         expires: at.expires,
         proof: Some(&given.proof),
         emptied: at.emptied,
+        keeps_old: rotates && given.may_be_useless(desk, &at.registry),
     };
     let (vault, live) = (&desk.vault, &*desk.live);
+    let place = (&at.registry, &scope);
+    let kept = tokens::would_keep(vault, live, place).map_err(refusal)?;
     let put = if rotates {
         tokens::rotate(vault, live, batch, &wanted, now)
     } else {
@@ -52,6 +56,24 @@ pub(super) fn put(
     } else {
         Event::TokenStored(facts(&record, by))
     };
+    let mut line = line(desk, &record, now);
+    line.fallback = kept.filter(|_| wanted.keeps_old);
+    Ok((batch, event, line))
+}
+
+/// Prepares the way back to the version that is kept, where the one in its place is of no use.
+pub(super) fn back(
+    desk: &Desk,
+    name: &TokenName,
+    by: &PersonId,
+    batch: Batch,
+    now: UnixTime,
+) -> Result<(Batch, Event, TokenLine), Refusal> {
+    let scope = scope(&name.scope)?;
+    let place = (&name.registry, &scope);
+    let back = tokens::back(&desk.vault, &*desk.live, batch, place, now);
+    let (batch, record) = back.map_err(refusal)?;
+    let event = Event::TokenBack(facts(&record, by));
     Ok((batch, event, line(desk, &record, now)))
 }
 
@@ -85,7 +107,16 @@ pub(super) fn is_covered(desk: &Desk, at: &TokenPlace) -> Result<bool, Refusal> 
 /// All tokens, without their secrets.
 pub fn list(desk: &Desk, now: UnixTime) -> Result<Vec<TokenLine>, Refusal> {
     let all = tokens::list(&desk.vault, &*desk.live).map_err(refusal)?;
-    Ok(all.iter().map(|t| line(desk, &t.record, now)).collect())
+    let mut lines: Vec<_> = all.iter().map(|t| line(desk, &t.record, now)).collect();
+    for kept in all.iter().map(|t| &t.record).filter(|t| t.held) {
+        let own = |l: &&mut TokenLine| {
+            l.registry == kept.registry && l.scope == kept.scope.as_str() && l.is_present()
+        };
+        if let Some(present) = lines.iter_mut().find(own) {
+            present.fallback = Some(kept.version);
+        }
+    }
+    Ok(lines)
 }
 
 /// Prepares the destruction of all versions of a token.
@@ -111,14 +142,18 @@ fn scope(text: &str) -> Result<Scope, Refusal> {
         .map_err(|e: tokens::ScopeError| Refusal::BadRequest(e.to_string()))
 }
 
-fn newest(desk: &Desk, name: &TokenName) -> Result<StoredToken, Refusal> {
+fn present(desk: &Desk, name: &TokenName) -> Result<StoredToken, Refusal> {
+    let all = versions(desk, name)?.into_iter();
+    all.max_by_key(StoredToken::rank)
+        .ok_or_else(|| Refusal::NoToken(format!("{}:{}", name.registry, name.scope)))
+}
+
+/// All versions of a place.
+fn versions(desk: &Desk, name: &TokenName) -> Result<Vec<StoredToken>, Refusal> {
     let scope = scope(&name.scope)?;
-    tokens::list(&desk.vault, &*desk.live)
-        .map_err(refusal)?
-        .into_iter()
-        .filter(|t| t.record.registry == name.registry && t.record.scope == scope)
-        .max_by_key(|t| t.record.version)
-        .ok_or_else(|| Refusal::NoToken(format!("{}:{}", name.registry, scope.as_str())))
+    let mut all = tokens::list(&desk.vault, &*desk.live).map_err(refusal)?;
+    all.retain(|t| t.record.registry == name.registry && t.record.scope == scope);
+    Ok(all)
 }
 
 fn facts(record: &TokenRecord, by: &PersonId) -> TokenFacts {
@@ -143,6 +178,8 @@ fn line(desk: &Desk, record: &TokenRecord, now: UnixTime) -> TokenLine {
         expires: record.expires,
         used: record.used,
         overlap_until: record.overlap_until,
+        held: record.held,
+        fallback: None,
         age_percent: now.since(record.stored) * 100 / allowed,
         exposed: record.exposed,
         rotation: Rotation::default(),
@@ -158,6 +195,8 @@ fn refusal(error: TokenError) -> Refusal {
         TokenError::Exists(..)
         | TokenError::Missing(..)
         | TokenError::NotAToken
+        | TokenError::Kept(..)
+        | TokenError::NoneKept(..)
         | TokenError::Same => Refusal::BadRequest(error.to_string()),
         other => fault(other).into(),
     }

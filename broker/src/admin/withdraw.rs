@@ -6,6 +6,10 @@
 //! What if an attacker writes here: rows are authenticated. He can delete one, and then nothing is withdrawn; or put
 //! back one that was done, and the registry is told what it shows already.
 
+mod call_back;
+
+pub use call_back::call_back;
+
 use crate::{
     audit::event::Event,
     desk::{Desk, Fault, turns::Turn},
@@ -177,19 +181,23 @@ fn token(desk: &Desk, what: &Withdrawal, now: UnixTime) -> Result<Secret<String>
 pub fn list(desk: &Desk) -> Result<Vec<WithdrawalLine>, Refusal> {
     let mut lines = Vec::new();
     for (_, _, row) in rows(desk)? {
-        lines.push(WithdrawalLine {
-            ended: (row.state != WithdrawalState::Waiting).then_some(row.next),
-            withdrawal: row.what,
-            by: row.by,
-            confirmed: row.confirmed,
-            agreed: row.agreed,
-            state: row.state,
-            attempts: row.attempts,
-            said: row.said,
-        });
+        lines.push(line(row));
     }
     lines.sort_by_key(|l| std::cmp::Reverse(l.agreed));
     Ok(lines)
+}
+
+fn line(row: Stored) -> WithdrawalLine {
+    WithdrawalLine {
+        ended: (row.state != WithdrawalState::Waiting).then_some(row.next),
+        withdrawal: row.what,
+        by: row.by,
+        confirmed: row.confirmed,
+        agreed: row.agreed,
+        state: row.state,
+        attempts: row.attempts,
+        said: row.said,
+    }
 }
 
 fn rows(desk: &Desk) -> Result<Vec<(Vec<u8>, u64, Stored)>, Fault> {

@@ -599,6 +599,23 @@ pub enum Event {
     TokenStored(TokenFacts),
     /// A registry token was replaced.
     TokenRotated(TokenFacts),
+    /// An admin went back to the version of a registry token that was kept.
+    TokenBack(TokenFacts),
+    /// What a publish showed of a token that its registry could not prove before.
+    TokenTried {
+        /// Of which request; absent: the registry was read before there was one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        request: Option<RequestId>,
+        /// The registry.
+        registry: RegistryId,
+        /// What the token covers.
+        #[serde(serialize_with = "plain")]
+        scope: String,
+        /// Which version of it.
+        version: u64,
+        /// What it showed.
+        proof: ProofOutcome,
+    },
     /// A registry token was removed.
     TokenRemoved(TokenFacts),
     /// A registry token is to be rotated: the admins are told.
@@ -805,6 +822,16 @@ pub enum Event {
         name: String,
         /// Whether the mark was taken away.
         undo: bool,
+    },
+    /// An admin called it back before its call to the registry began: nothing left.
+    WithdrawalCalledBack {
+        /// `npm:@acme/left@1.4.2`
+        #[serde(serialize_with = "plain")]
+        name: String,
+        /// Whether the mark was to be taken away.
+        undo: bool,
+        /// Who.
+        by: PersonId,
     },
     /// The registry refused it, or did not show it in time.
     WithdrawalFailed {

@@ -40,6 +40,26 @@ fn a_leaf_has_one_spelling() {
         String::from_utf8(leaf(&refused, UnixTime(5))).unwrap(),
         r#"{"v":1,"time":5,"event":{"type":"witness-refused","witness":"w+1+x","entries":5,"seen":9,"finding":"shorter"}}"#
     );
+    let tried = Event::TokenTried {
+        request: Some(request()),
+        registry: "npm".parse().unwrap(),
+        scope: "@acme/*".into(),
+        version: 2,
+        proof: ProofOutcome::Refused,
+    };
+    assert_eq!(
+        String::from_utf8(leaf(&tried, UnixTime(5))).unwrap(),
+        r#"{"v":1,"time":5,"event":{"type":"token-tried","request":"0198c0de-0000-7000-8000-000000000001","registry":"npm","scope":"@acme/*","version":2,"proof":"refused"}}"#
+    );
+    let back = Event::WithdrawalCalledBack {
+        name: "npm:left@1.0.0".into(),
+        undo: false,
+        by: "robin".parse().unwrap(),
+    };
+    assert_eq!(
+        String::from_utf8(leaf(&back, UnixTime(5))).unwrap(),
+        r#"{"v":1,"time":5,"event":{"type":"withdrawal-called-back","name":"npm:left@1.0.0","undo":false,"by":"robin"}}"#
+    );
     let sealed = br#"{"v":1,"time":0,"event":{"type":"sealed"}}"#;
     assert_eq!(leaf(&Event::Sealed, UnixTime(0)), sealed);
 }

@@ -5,7 +5,10 @@ use super::{
     routes::Call,
 };
 use crate::admin::{incident, panic as stopper, withdraw};
-use proto::{stop::PanicRequest, time::UnixTime};
+use proto::{
+    stop::{CallBack, PanicRequest},
+    time::UnixTime,
+};
 
 /// Stops everything. Whoever goes away in the middle stops it half way no more than a crash does.
 pub(super) async fn panic(call: Call) -> Done {
@@ -33,4 +36,12 @@ pub(super) async fn registries(call: Call) -> Done {
 /// What was withdrawn.
 pub(super) async fn withdrawals(call: Call) -> Done {
     encode(withdraw::list(&call.desk))
+}
+
+/// What was to be withdrawn is not. Whoever goes away in the middle changes nothing about that.
+pub(super) async fn call_back(call: Call) -> Done {
+    let asked: CallBack = call.json()?;
+    let signer = call.signer.ok_or_else(unsigned)?;
+    let (desk, now) = (call.desk, call.now);
+    encode(whole(async move { withdraw::call_back(&desk, signer.own(), &asked, now).await }).await)
 }

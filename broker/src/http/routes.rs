@@ -234,6 +234,8 @@ routes! {
         "The configured registries.";
     GET    "/v1/admin/withdrawals" Admin incident::withdrawals:
         "What admins agreed to withdraw at registries, and what became of it.";
+    POST   "/v1/admin/withdrawals/call-back" Admin incident::call_back:
+        "Calls back what was agreed to withdraw, before its call to the registry; with a second factor.";
     GET    "/v1/admin/watch" Admin watched::report:
         "What registries serve, against what was published here.";
     POST   "/v1/admin/watch" Admin watched::now:

@@ -6,7 +6,7 @@
 use super::{
     Refusal, confirm, deposit, frozen, judge, ledger, release, settle, stages,
     state::{COLLECT_SECONDS, CREDENTIAL_SECONDS, FileAt, Progress, Record, State},
-    trace,
+    trace, tried,
 };
 use crate::{
     audit::{
@@ -489,9 +489,12 @@ pub(super) async fn send(
     };
     // `Sending` is durable: from here on bytes may be at the registry, whatever happens to us. A
     // restart reads the registry back, as the lines below do.
+    // Boxed: this future is part of every upload's.
+    let used_token = Box::new(stored.record.clone());
     release::note_use(desk, stored, false, now).await;
     let sent = deliver(upstream, delivery, &token).await;
     drop(token);
+    Box::pin(tried::note(desk, id, &wish, &used_token, &sent)).await;
     match sent {
         Sent::Accepted => settle::after_accepted(desk, &record, at).await?,
         Sent::Unclear => settle::mark_unclear(desk, id, at).await?,

@@ -38,6 +38,7 @@ pub mod stages;
 pub mod state;
 pub mod stop;
 pub mod trace;
+mod tried;
 pub mod unannounced;
 pub mod unseen;
 pub mod versions;

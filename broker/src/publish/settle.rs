@@ -6,6 +6,7 @@ use super::{
     ledger::{self, REQUESTS},
     stages,
     state::{FileAt, Progress, Record, State, Step},
+    tried,
     unseen::{self, Missing},
 };
 use crate::{
@@ -354,10 +355,11 @@ async fn shows(desk: &Desk, record: &Record, at: FileAt) -> Result<(Published, R
     )
     .map_err(Fault::from)?;
     let down = |e: ReadError| Refusal::RegistryDown(e.to_string());
-    let published = upstream
-        .shows_file(wish, file, token.as_ref())
-        .await
-        .map_err(down)?;
+    let shown = upstream.shows_file(wish, file, token.as_ref()).await;
+    if let Err(why) = &shown {
+        Box::pin(tried::note_unread(desk, Some(record.facts.id), wish, why)).await;
+    }
+    let published = shown.map_err(down)?;
     let back = published.file(&wish.version, file).map_err(down)?;
     Ok((published, back))
 }

@@ -5,8 +5,10 @@
 //! takes a Permit by value) and for the check with the registry when a token is stored.
 
 pub mod left;
+mod rotation;
 mod scope;
 
+pub use rotation::{back, note_proof, rotate, unaccepted, would_keep};
 pub use scope::{Scope, ScopeError};
 
 use super::{
@@ -59,8 +61,11 @@ pub struct TokenRecord {
     pub expires: Option<UnixTime>,
     /// When it was last used.
     pub used: Option<UnixTime>,
-    /// Rotated: destroyed from then on.
+    /// Rotated: an old one, destroyed from then on.
     pub overlap_until: Option<UnixTime>,
+    /// Rotated, and kept beyond that time until the version in its place was accepted once by its registry.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
     /// It was revealed, so it must be rotated.
     pub exposed: bool,
     /// What its registry said of it last.
@@ -108,6 +113,14 @@ pub enum TokenError {
     /// The same one again.
     #[error("this is the token that is stored already; make a new one at the registry")]
     Same,
+    /// The old one that is kept.
+    #[error(
+        "this is the old version that is kept: go back to it (countersign admin token back {0} '{1}')"
+    )]
+    Kept(RegistryId, Scope),
+    /// No old one is kept.
+    #[error("no old version of {0} {1} is kept: make a new token, and rotate")]
+    NoneKept(RegistryId, Scope),
     /// What is stored cannot be read.
     #[error("a token's row cannot be read; restore the database from a backup")]
     Unreadable,
@@ -127,33 +140,6 @@ pub fn add(
     put(vault, store, batch, wanted, now)
 }
 
-/// Stores the next token beside the present one, which serves for [`OVERLAP_SECONDS`] more.
-pub fn rotate(
-    vault: &Vault,
-    store: &dyn Store,
-    mut batch: Batch,
-    wanted: &NewToken<'_>,
-    now: UnixTime,
-) -> Result<(Batch, TokenRecord), TokenError> {
-    let held = versions(vault, store, wanted.registry, wanted.scope)?;
-    if held.is_empty() {
-        return Err(wanted.refuse(TokenError::Missing));
-    }
-    let print = fingerprint(vault, wanted.registry, wanted.token)?;
-    if held.iter().any(|t| t.record.fingerprint == print) {
-        return Err(TokenError::Same);
-    }
-    // One that was rotated before keeps its time: rotating often must not keep an old token alive.
-    for mut old in held
-        .into_iter()
-        .filter(|t| t.record.overlap_until.is_none())
-    {
-        old.record.overlap_until = Some(now.after(OVERLAP_SECONDS));
-        batch = write(vault, batch, &old)?;
-    }
-    put(vault, store, batch, wanted, now)
-}
-
 /// Whether such a token could be stored there: what [`add`] and [`rotate`] would say.
 pub fn fits(
     vault: &Vault,
@@ -165,18 +151,23 @@ pub fn fits(
     is_token(token)?;
     let held = versions(vault, store, registry, scope)?;
     let print = fingerprint(vault, registry, token)?;
-    let place = || (registry.clone(), scope.clone());
+    let refuse = |why: fn(RegistryId, Scope) -> TokenError| why(registry.clone(), scope.clone());
     match (rotates, held.is_empty()) {
-        (true, true) => {
-            let (registry, scope) = place();
-            Err(TokenError::Missing(registry, scope))
+        (true, true) => Err(refuse(TokenError::Missing)),
+        (false, false) => Err(refuse(TokenError::Exists)),
+        _ => is_another(&held, &print),
+    }
+}
+
+/// Whether a token is none of those that are stored in its place.
+fn is_another(stored: &[StoredToken], print: &str) -> Result<(), TokenError> {
+    match stored.iter().find(|t| t.record.fingerprint == print) {
+        None => Ok(()),
+        Some(StoredToken { record, .. }) if record.held => {
+            let (registry, scope) = (record.registry.clone(), record.scope.clone());
+            Err(TokenError::Kept(registry, scope))
         }
-        (false, false) => {
-            let (registry, scope) = place();
-            Err(TokenError::Exists(registry, scope))
-        }
-        _ if held.iter().any(|t| t.record.fingerprint == print) => Err(TokenError::Same),
-        _ => Ok(()),
+        Some(_) => Err(TokenError::Same),
     }
 }
 
@@ -203,6 +194,8 @@ pub struct NewToken<'a> {
     pub proof: Option<&'a TokenProof>,
     /// Whether whoever stores it says that it is nowhere else any more.
     pub emptied: bool,
+    /// Whether the version before is kept until this one was accepted once by its registry: nobody could prove it.
+    pub keeps_old: bool,
 }
 
 impl NewToken<'_> {
@@ -230,6 +223,7 @@ fn put(
         expires: new.expires,
         used: None,
         overlap_until: None,
+        held: false,
         exposed: false,
         proof: new.proof.cloned(),
         emptied: new.emptied.then_some(now),
@@ -301,17 +295,6 @@ pub fn note_use(
     write(vault, batch, &token)
 }
 
-/// Notes what its registry says of it now.
-pub fn note_proof(
-    vault: &Vault,
-    batch: Batch,
-    mut token: StoredToken,
-    proof: TokenProof,
-) -> Result<Batch, TokenError> {
-    token.record.proof = Some(proof);
-    write(vault, batch, &token)
-}
-
 /// Notes that an admin says it is nowhere else any more.
 pub fn note_emptied(
     vault: &Vault,
@@ -338,7 +321,7 @@ pub fn believed(vault: &Vault, store: &dyn Store) -> Result<Vec<StoredToken>, To
     Ok(read)
 }
 
-/// The token for a package: the narrowest scope that has one, there the newest. A token of a wider
+/// The token for a package: the narrowest scope that has one, there the present version. A token of a wider
 /// scope never stands in for an expired narrow one.
 pub fn find(
     vault: &Vault,
@@ -348,11 +331,11 @@ pub fn find(
     now: UnixTime,
 ) -> Result<Option<StoredToken>, TokenError> {
     for scope in Scope::candidates(package) {
-        let newest = versions(vault, store, registry, &scope)?
-            .into_iter()
-            .rfind(|t| t.record.serves(now));
-        if newest.is_some() {
-            return Ok(newest);
+        let mut all = versions(vault, store, registry, &scope)?;
+        all.retain(|t| t.record.serves(now));
+        let present = all.into_iter().max_by_key(StoredToken::rank);
+        if present.is_some() {
+            return Ok(present);
         }
     }
     Ok(None)
@@ -392,10 +375,22 @@ pub(crate) fn sealed_anew(vault: &Vault, plain: &[u8]) -> Result<Option<Vec<u8>>
     encode(&record).map(Some)
 }
 
+impl StoredToken {
+    /// By which the present version of a place comes last, whatever its number: after a way back it is no more the newest.
+    pub const fn rank(&self) -> (bool, u64) {
+        (self.record.is_present(), self.record.version)
+    }
+}
+
 impl TokenRecord {
-    /// Whether it may still be used: it is the present one, or its overlap is not over.
+    /// Whether new uploads take it. Others are old ones.
+    pub const fn is_present(&self) -> bool {
+        self.overlap_until.is_none()
+    }
+
+    /// Whether it may still be used: it is the present one, its overlap is not over, or it is kept.
     pub fn serves(&self, now: UnixTime) -> bool {
-        self.overlap_until.is_none_or(|end| now < end)
+        self.held || self.overlap_until.is_none_or(|end| now < end)
     }
 
     fn key(&self) -> Vec<u8> {

@@ -58,6 +58,12 @@ pub struct TokenLine {
     /// The old version is kept until then for requests in flight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlap_until: Option<UnixTime>,
+    /// Whether it is kept beyond that, until the version in its place was accepted once by its registry.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
+    /// The old version that is kept until this one was accepted once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<u64>,
     /// Share of the allowed age, in percent.
     pub age_percent: u64,
     /// Whether a job has seen it (reveal): rotate it.
@@ -132,8 +138,16 @@ pub enum Rotation {
 }
 
 impl TokenLine {
-    /// How soon it is to be rotated, by its age, its expiry, who has seen it and what its registry says.
+    /// Whether new uploads take it. Others are old ones.
+    pub const fn is_present(&self) -> bool {
+        self.overlap_until.is_none()
+    }
+
+    /// How soon it is to be rotated, by its age, its expiry, who has seen it and what its registry says. An old one was.
     pub fn rotation(&self, now: UnixTime) -> Rotation {
+        if !self.is_present() {
+            return Rotation::Later;
+        }
         let by_age = match self.age_percent {
             0..75 => Rotation::Later,
             75..90 => Rotation::Soon,

@@ -152,6 +152,7 @@ async fn fill(dir: &Path, count: usize) -> anyhow::Result<()> {
                 expires: None,
                 proof: None,
                 emptied: false,
+                keeps_old: false,
             };
             (batch, _) = tokens::add(&vault, &live, batch, &wanted, world.now())?;
         }

@@ -85,6 +85,11 @@ pub(super) async fn of(
             (effect.batch, effect.events) = (done, vec![event]);
             effect.token = Some(line);
         }
+        Act::TokenBack(name) => {
+            let (done, event, line) = tokens::back(desk, name, by()?, batch, now)?;
+            (effect.batch, effect.events) = (done, vec![event]);
+            effect.token = Some(line);
+        }
         Act::RemoveToken(name) => {
             (effect.batch, effect.events) = tokens::remove(desk, name, by()?, batch, now)?;
         }
@@ -106,19 +111,24 @@ pub(super) async fn of(
     Ok(effect)
 }
 
-/// What the registry says of the token that an act stores. It is asked at the moment of the act itself.
+/// What the registry says of the token that an act stores, or goes back to. It is asked at the moment of the act itself.
 pub(super) async fn proved(
     desk: &Desk,
     stored: &Stored,
     token: Option<Secret<String>>,
     now: UnixTime,
 ) -> Result<Option<Given>, Refusal> {
-    let (Act::AddToken(at) | Act::RotateToken(at)) = &stored.act else {
-        return Ok(None);
-    };
     let damaged = || Refusal::Fault(Fault::Damaged("a token that waits"));
-    let token = token.ok_or_else(damaged)?;
-    let by = stored.by.as_ref().ok_or_else(damaged)?;
+    let by = stored.by.as_ref().ok_or_else(damaged);
+    let at = match &stored.act {
+        Act::AddToken(at) | Act::RotateToken(at) => at,
+        Act::TokenBack(name) => {
+            prove::kept(desk, name, &by?.person, now).await?;
+            return Ok(None);
+        }
+        _ => return Ok(None),
+    };
+    let (by, token) = (by?, token.ok_or_else(damaged)?);
     let rotates = matches!(stored.act, Act::RotateToken(_));
     tokens::fits(desk, at, &token, rotates)?;
     let given = prove::given(desk, at, token, rotates, &by.person, now).await?;

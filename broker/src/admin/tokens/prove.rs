@@ -3,7 +3,7 @@
 //! It is asked before a token is stored, so that a mistyped one takes no good one's place, and whenever an admin likes. A no
 //! is recorded, and the token is not stored. Where nobody can tell, that is what is stored beside it and shown.
 
-use super::{facts, newest, refusal, scope};
+use super::{facts, present, refusal, scope, versions};
 use crate::{
     audit::event::Event,
     desk::{Desk, Fault, Registry},
@@ -22,7 +22,7 @@ use proto::{
     ids::{PackageName, PersonId, RegistryId},
     time::UnixTime,
 };
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 /// Time for all questions about one token.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -36,6 +36,12 @@ pub(in crate::admin) struct Given {
 }
 
 impl Given {
+    /// Whether nobody could prove it, and a publish will show: until then the version before is kept. What no registry of
+    /// the configuration takes is never shown to be good.
+    pub(super) fn may_be_useless(&self, desk: &Desk, registry: &RegistryId) -> bool {
+        self.proof.outcome == ProofOutcome::Unproved && asked_at(desk, registry).is_some()
+    }
+
     /// The token, to be sealed while it waits for another admin.
     pub(in crate::admin) const fn token(&self) -> &Secret<String> {
         &self.token
@@ -57,28 +63,62 @@ pub(in crate::admin) async fn given(
         registry: at.registry.clone(),
         scope: at.scope.clone(),
     };
-    let present = match newest(desk, &name) {
+    let stored = match present(desk, &name) {
         Ok(stored) => Some(release::for_check(&desk.vault, &stored).map_err(refusal)?),
         Err(Refusal::NoToken(_)) => None,
         Err(other) => return Err(other),
     };
-    let asked = ask(desk, &at.registry, &place, &token, present.as_ref()).await;
+    let asked = ask(desk, &at.registry, &place, &token, stored.as_ref()).await;
     let proof = match asked {
         Ok(proof) => proof,
         Err(why) if rotates => return Err(Refusal::RegistryDown(why)),
         Err(why) => Proof::unproved(why),
     };
     if proof.outcome == ProofOutcome::Refused {
-        let event = Event::TokenRefused {
-            registry: at.registry.clone(),
-            scope: at.scope.clone(),
-            by: by.clone(),
-        };
-        desk.commit(Batch::new(), &[event], now).await?;
-        return Err(Refusal::TokenRefused(proof.detail));
+        return Err(refused(desk, &name, proof, by, now).await?);
     }
     let proof = dated(proof, now);
     Ok(Given { token, proof })
+}
+
+/// Asks the registry about the version that is kept, before it takes its place again. One that is refused too is nobody's
+/// way back; a registry that does not answer is in nobody's way, since that version worked.
+pub(in crate::admin) async fn kept(
+    desk: &Desk,
+    name: &TokenName,
+    by: &PersonId,
+    now: UnixTime,
+) -> Result<(), Refusal> {
+    let all = versions(desk, name)?;
+    // Where there is none, the act itself says so.
+    let Some(stored) = all.iter().rfind(|t| t.record.held) else {
+        return Ok(());
+    };
+    let token = release::for_check(&desk.vault, stored).map_err(refusal)?;
+    let of = &stored.record;
+    match ask(desk, &of.registry, &of.scope, &token, None).await {
+        Ok(proof) if proof.outcome == ProofOutcome::Refused => {
+            Err(refused(desk, name, proof, by, now).await?)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Records that a registry does not take a token.
+async fn refused(
+    desk: &Desk,
+    name: &TokenName,
+    proof: Proof,
+    by: &PersonId,
+    now: UnixTime,
+) -> Result<Refusal, Refusal> {
+    let event = Event::TokenRefused {
+        registry: name.registry.clone(),
+        scope: name.scope.clone(),
+        by: by.clone(),
+    };
+    desk.commit(Batch::new(), &[event], now).await?;
+    Ok(Refusal::TokenRefused(proof.detail))
 }
 
 /// Asks the registry about a stored token, and keeps the answer beside it.
@@ -88,7 +128,7 @@ pub async fn check(
     by: &PersonId,
     now: UnixTime,
 ) -> Result<TokenProof, Refusal> {
-    let stored = newest(desk, name)?;
+    let stored = present(desk, name)?;
     let token = release::for_check(&desk.vault, &stored).map_err(refusal)?;
     let of = &stored.record;
     let proof = ask(desk, &of.registry, &of.scope, &token, None).await;
@@ -104,7 +144,7 @@ pub async fn check(
     Ok(proof)
 }
 
-/// Writes the answer down, where that version is still the newest.
+/// Writes the answer down, where that version is still the present one.
 async fn note(
     desk: &Desk,
     name: &TokenName,
@@ -113,7 +153,7 @@ async fn note(
     by: &PersonId,
     now: UnixTime,
 ) -> Result<(), Refusal> {
-    let mut stored = newest(desk, name)?;
+    let mut stored = present(desk, name)?;
     if stored.record.version != version {
         return Err(Refusal::BadRequest(
             "it was rotated meanwhile: check it again".to_owned(),
@@ -121,7 +161,8 @@ async fn note(
     }
     stored.record.proof = Some(proof.clone());
     let event = Event::TokenChecked(facts(&stored.record, by));
-    let batch = tokens::note_proof(&desk.vault, Batch::new(), stored, proof.clone());
+    let (vault, live) = (&desk.vault, &*desk.live);
+    let batch = tokens::note_proof(vault, live, Batch::new(), stored, proof.clone());
     desk.commit(batch.map_err(refusal)?, &[event], now).await?;
     Ok(())
 }
@@ -165,17 +206,25 @@ fn asked_at<'a>(desk: &'a Desk, registry: &RegistryId) -> Option<&'a dyn Upstrea
     own.or_else(|| desk.registries.iter().find_map(approves))
 }
 
-/// A package that the token should be good for: the one that it is stored for, or one that was published here.
+/// A package that the token should be good for: the one that it is stored for, or one that was published here and that no
+/// narrower token serves. A wide token need not be good for what another one is for.
 fn package(desk: &Desk, registry: &RegistryId, scope: &Scope) -> Option<PackageName> {
     if let Ok(package) = scope.as_str().parse::<PackageName>() {
         return Some(package);
     }
     let start = format!("{registry}:");
     let names = known::packages(desk).ok()?;
-    let mut names = names.iter().filter_map(|name| name.strip_prefix(&start));
-    names.find_map(|name| {
-        let own = name.parse::<Scope>().ok()?;
-        own.overlaps(scope).then(|| name.parse().ok())?
+    let stored = tokens::list(&desk.vault, &*desk.live).ok()?;
+    let stored = stored.iter().map(|t| &t.record);
+    let taken: BTreeSet<_> = stored
+        .filter(|t| t.registry == *registry)
+        .map(|t| &t.scope)
+        .collect();
+    let names = names.iter().filter_map(|name| name.strip_prefix(&start));
+    let mut packages = names.filter_map(|name| name.parse::<PackageName>().ok());
+    packages.find(|package| {
+        let mut scopes = Scope::candidates(package).into_iter();
+        scopes.find(|s| s == scope || taken.contains(s)).as_ref() == Some(scope)
     })
 }
 

@@ -11,7 +11,7 @@ use crate::{
     },
     secret::Secret,
 };
-use proto::ids::PackageName;
+use proto::{api::ProofOutcome, ids::PackageName};
 use reqwest::header::ACCEPT;
 use serde_json::json;
 
@@ -32,19 +32,47 @@ pub(super) async fn ask(
              the first publish",
         ));
     };
-    if let Some(proof) = by_yank(registry, token, package, trial.present).await? {
-        return Ok(proof);
+    match by_yank(registry, token, package, trial.present).await? {
+        Yanking::Good(proof) => Ok(proof),
+        Yanking::Unknown => by_length(registry, token, package).await,
+        Yanking::LessThanStored => Ok(less(package, by_length(registry, token, package).await?)),
     }
-    by_length(registry, token, package).await
 }
 
-/// A token that may yank is looked at before the version is looked for. `None`: this one may not, or nobody knows.
+/// What a yank tells of a token.
+enum Yanking {
+    /// It is known.
+    Good(Proof),
+    /// Nothing.
+    Unknown,
+    /// It may not, and the stored one may.
+    LessThanStored,
+}
+
+/// To publish is what the broker needs, so a token that may do that and no more is as good. Where nothing shows that, a
+/// mistyped one looks the same.
+fn less(package: &PackageName, by_length: Proof) -> Proof {
+    match by_length.outcome {
+        ProofOutcome::Proved => Proof::proved(format!(
+            "{}; it may not yank versions of {package}, as the stored one may: countersign admin yank would not work",
+            by_length.detail
+        )),
+        ProofOutcome::Refused => by_length,
+        ProofOutcome::Unproved => Proof::refused(format!(
+            "the stored token may yank versions of {package}, and this one may not; nothing else tells it from an invented \
+             one here. If it shall publish and no more: countersign admin token remove, then add. Else make one that may \
+             yank, too"
+        )),
+    }
+}
+
+/// A token that may yank is looked at before the version is looked for.
 async fn by_yank(
     registry: &Crates,
     token: &Secret<String>,
     package: &PackageName,
     present: Option<&Secret<String>>,
-) -> Result<Option<Proof>, ReadError> {
+) -> Result<Yanking, ReadError> {
     let looked = async |token: &Secret<String>| {
         let reply = registry.yanking(package, VERSION, token)?.send().await;
         let reply = reply.map_err(|e| failed(&e))?;
@@ -61,18 +89,16 @@ async fn by_yank(
     };
     match looked(token).await? {
         Some(true) if looked(&invented()?).await? == Some(false) => {
-            Ok(Some(Proof::proved(format!(
+            Ok(Yanking::Good(Proof::proved(format!(
                 "it looked for a version of {package} to yank, and refuses an invented token before that"
             ))))
         }
         // To yank is a right of its own, which this token need not have: the stored one shows what is usual.
         Some(false) => match present {
-            Some(present) if looked(present).await? == Some(true) => Ok(Some(Proof::refused(
-                format!("the stored token may yank versions of {package}, and this one may not"),
-            ))),
-            _ => Ok(None),
+            Some(present) if looked(present).await? == Some(true) => Ok(Yanking::LessThanStored),
+            _ => Ok(Yanking::Unknown),
         },
-        _ => Ok(None),
+        _ => Ok(Yanking::Unknown),
     }
 }
 

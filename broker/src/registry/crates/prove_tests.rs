@@ -49,6 +49,9 @@ async fn a_yank_of_nothing_or_an_archive_that_is_too_long_tell_a_known_token_fro
         ([narrow, [413, 413, 413]], false, Some(Unproved)),
         ([narrow, [503, 503, 503]], false, None),
         ([[200, 200, 200], [413, 413, 403]], false, Some(Proved)),
+        // The stored one may yank too, which the broker does not need.
+        ([[404, 403, 403], [413, 413, 403]], true, Some(Proved)),
+        ([[404, 403, 403], [413, 403, 403]], true, Some(Refused)),
         // One that looks at the length first.
         ([[404, 404, 401], [400, 400, 400]], true, Some(Proved)),
         ([[404, 403, 401], [400, 400, 400]], true, Some(Refused)),

@@ -65,7 +65,7 @@ impl Scope {
     }
 
     /// The scopes that hold the package, narrowest first.
-    pub(super) fn candidates(package: &PackageName) -> Vec<Self> {
+    pub fn candidates(package: &PackageName) -> Vec<Self> {
         let name = package.as_str();
         let group = name
             .split_once('/')

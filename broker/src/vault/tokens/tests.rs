@@ -36,6 +36,7 @@ impl Place {
             expires: None,
             proof: None,
             emptied: false,
+            keeps_old: false,
         };
         let verb = if rotating { rotate } else { add };
         let (batch, record) = verb(

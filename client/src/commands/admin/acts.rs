@@ -1,6 +1,10 @@
 //! `admin acts`, `confirm` and `veto`: what one admin asks for and another one agrees to.
 
-use super::{custody, token::places, yank};
+use super::{
+    custody,
+    token::{self, places},
+    yank,
+};
 use crate::{
     commands::devices::Code,
     context::{Context, Device},
@@ -153,6 +157,9 @@ pub(super) async fn confirm(context: &Context, args: ConfirmArgs) -> Result<(), 
     }
     if let (true, Act::Withdraw(what)) = (acted.done, &act.act) {
         return yank::settled(context, &device, what).await;
+    }
+    if let Some(kept) = acted.token.as_ref().and_then(token::kept) {
+        text = format!("{text}\n{kept}");
     }
     for line in acted.token.iter().flat_map(|t| places::after(t, None)) {
         text = format!("{text}\n{line}");

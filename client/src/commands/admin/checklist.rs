@@ -129,6 +129,7 @@ fn stored(token: &TokenLine) -> String {
     );
     let why = match (token.exposed, token.overlap_until, token.rotation) {
         (true, ..) => ", A JOB HAS SEEN IT",
+        _ if token.held => ", an old one, kept until the new one was accepted once",
         (_, Some(_), _) => ", an old one on its way out: revoke it",
         (_, _, Rotation::Now) => ", overdue",
         _ => "",

@@ -3,13 +3,14 @@
 use super::{audit::find, checklist};
 use crate::{
     context::{Context, Device},
+    edge,
     fail::Failure,
     out::size,
 };
 use proto::{
     api::{Found, StateName, TokenLine},
     log::find::Entry,
-    stop::{PublishedLine, PublishedPage, RegistryLine},
+    stop::{GivenKind, GivenLine, PublishedLine, PublishedPage, RegistryLine},
     text::harmless,
     time::UnixTime,
 };
@@ -40,6 +41,7 @@ pub(crate) struct IncidentArgs {
 pub(super) struct Incident {
     since: UnixTime,
     published: Vec<PublishedLine>,
+    given: Vec<GivenLine>,
     /// Whether there was more than is listed.
     cut: bool,
     others: Vec<Value>,
@@ -58,7 +60,7 @@ pub(super) async fn run(context: &Context, args: &IncidentArgs) -> Result<(), Fa
 
 /// Asks the broker.
 pub(super) async fn read(device: &Device, since: UnixTime) -> Result<Incident, Failure> {
-    let (published, cut) = published(device, since).await?;
+    let (page, cut) = published(device, since).await?;
     let mut others = Vec::new();
     for event in BY_OTHERS {
         others.extend(entries(device, event, since).await?);
@@ -66,7 +68,8 @@ pub(super) async fn read(device: &Device, since: UnixTime) -> Result<Incident, F
     let broker = &device.broker;
     Ok(Incident {
         since,
-        published,
+        published: page.requests,
+        given: page.given,
         cut,
         others,
         tokens: broker.get("/v1/admin/tokens", device.proof()).await?,
@@ -74,22 +77,21 @@ pub(super) async fn read(device: &Device, since: UnixTime) -> Result<Incident, F
     })
 }
 
-async fn published(
-    device: &Device,
-    since: UnixTime,
-) -> Result<(Vec<PublishedLine>, bool), Failure> {
-    let mut all = Vec::new();
+async fn published(device: &Device, since: UnixTime) -> Result<(PublishedPage, bool), Failure> {
+    let mut all = PublishedPage::default();
     let mut after = String::new();
     loop {
         let path = format!("/v1/admin/published?since={}{after}", since.0);
         let page: PublishedPage = device.broker.get(&path, device.proof()).await?;
-        all.extend(page.requests);
+        all.requests.extend(page.requests);
+        all.given.extend(page.given);
         let Some(next) = page.next else {
             return Ok((all, false));
         };
         let known = after.ends_with(&next);
         // A broker that turns in a circle would keep us for ever; its word goes into an address.
-        if all.len() >= REQUESTS_MAX || known || !next.bytes().all(|b| b.is_ascii_hexdigit()) {
+        let many = all.requests.len().max(all.given.len()) >= REQUESTS_MAX;
+        if many || known || !next.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Ok((all, true));
         }
         after = format!("&after={next}");
@@ -119,6 +121,7 @@ impl Incident {
         json!({
             "since": self.since,
             "published": self.published,
+            "given": self.given,
             "more": self.cut,
             "by_others": self.others,
             "tokens": self.tokens,
@@ -140,6 +143,20 @@ impl Incident {
             context
                 .out
                 .line("  … and more: take a shorter time, or countersign admin audit export")?;
+        }
+        title(&format!(
+            "given to jobs in that time, and what became of it: {}",
+            self.given.len()
+        ))?;
+        for line in &self.given {
+            let text = given(line);
+            let seen = line.kind == GivenKind::Secret;
+            let text = if seen {
+                context.out.warning(&text)
+            } else {
+                text
+            };
+            context.out.line(&text)?;
         }
         title(&format!(
             "published past this broker, as far as it watches: {}",
@@ -165,6 +182,46 @@ impl Incident {
         }
         Ok(())
     }
+}
+
+/// `  npm:@acme/left@1.4.2: a credential, given …, ended …: nothing left with it (expired, request …)`
+fn given(line: &GivenLine) -> String {
+    let names: Vec<_> = line.names.iter().map(|name| harmless(name)).collect();
+    let (at, state) = (line.at.rfc3339(), line.state.text());
+    let over = line.until.filter(|until| *until <= edge::now());
+    let until = match (line.until, over) {
+        (None, _) => ", works until it is revoked".to_owned(),
+        (Some(until), None) => format!(", works until {}", until.rfc3339()),
+        (Some(until), Some(_)) => format!(", ended {}", until.rfc3339()),
+    };
+    let (what, done) = match (line.kind, line.left) {
+        (GivenKind::Credential, 0) => ("a credential", "nothing left with it".to_owned()),
+        (GivenKind::Credential, n) => ("a credential", format!("{n} file(s) left with it")),
+        (GivenKind::Minted, 0) => (
+            "a minted token",
+            "the registry never showed the approved files".to_owned(),
+        ),
+        (GivenKind::Minted, n) => (
+            "a minted token",
+            format!(
+                "{n} approved file(s) are at the registry, or may be; what else was sent the watch sees"
+            ),
+        ),
+        (GivenKind::Secret, _) => (
+            "the secret itself",
+            "what it was used for nobody sees here: revoke it".to_owned(),
+        ),
+    };
+    let mark = if line.kind == GivenKind::Secret {
+        "!"
+    } else {
+        " "
+    };
+    format!(
+        "{mark} {}: {what}, given {at}{until}: {done} ({state}, request {})",
+        names.join(", "),
+        line.request
+    )
 }
 
 fn request(context: &Context, line: &PublishedLine) -> Result<(), Failure> {

@@ -4,13 +4,21 @@ use super::{
     audit::find,
     incident::{self, Incident},
 };
-use crate::{context::Context, fail::Failure};
+use crate::{
+    context::{Context, Device},
+    fail::Failure,
+};
 use proto::{
-    stop::{HandedOut, PanicRequest, Stopped},
+    api::PersonLine,
+    ids::PersonId,
+    stop::{HandedOut, PanicRequest, Stopped, Thawers},
     text::harmless,
     time::UnixTime,
 };
 use serde_json::json;
+
+/// People who thaw what is frozen.
+const THAW_PEOPLE: usize = 2;
 
 /// Stop everything. One admin, at once, without a code: it only makes things stricter.
 #[derive(clap::Args)]
@@ -22,7 +30,8 @@ Examples:
 
 Nothing is released from then on. Requests, credentials, announcements, unused invites and jobs' sessions end; what
 is on its way to a registry is read back. Then it lists what was published since that time, and what to rotate where.
-Everybody is told. Two admins thaw it: countersign admin thaw --all")]
+Everybody is told. Two admins who were enrolled before thaw it: countersign admin thaw --all. With fewer than two people
+nothing would thaw any more, and the command says so before it stops anything.")]
 pub(crate) struct PanicArgs {
     /// List what was published since: a day, a moment, or so long ago (2026-11-01, 7d, 12h)
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = find::since)]
@@ -30,11 +39,17 @@ pub(crate) struct PanicArgs {
     /// Why: it is shown in every inbox
     #[arg(long, default_value = "")]
     reason: String,
+    /// Stop everything although fewer than two people are enrolled, and nobody could thaw it
+    #[arg(long)]
+    for_good: bool,
 }
 
 /// Runs it.
 pub(super) async fn run(context: &Context, args: PanicArgs) -> Result<(), Failure> {
     let device = context.device()?;
+    if !args.for_good {
+        thawable(&device).await?;
+    }
     let request = PanicRequest {
         reason: args.reason,
     };
@@ -76,6 +91,49 @@ pub(super) async fn run(context: &Context, args: PanicArgs) -> Result<(), Failur
     Ok(())
 }
 
+/// Says no where nobody could thaw it, ever. Whoever cannot say who is enrolled (the vault is sealed, say) is in nobody's
+/// way.
+async fn thawable(device: &Device) -> Result<(), Failure> {
+    let path = "/v1/admin/people";
+    let asked: Result<Vec<PersonLine>, _> = device.broker.get(path, device.proof()).await;
+    let enrolled = |people: Vec<PersonLine>| people.iter().filter(|p| p.devices > 0).count();
+    if asked.map_or(true, |people| enrolled(people) >= THAW_PEOPLE) {
+        return Ok(());
+    }
+    Err(Failure::refused(
+        "Nothing was stopped: two people who were enrolled before thaw it, and you are the only one.",
+        "Stop it so that you can go on: countersign admin seal. Or invite a second admin first (countersign admin invite NAME \
+         --admin), or stop for good: countersign admin panic --for-good.",
+    ))
+}
+
+/// What must come before the thaw, where fewer than two admins could do it.
+fn before_the_thaw(thawers: &Thawers) -> Option<String> {
+    let names = |people: &[PersonId]| {
+        let names: Vec<_> = people.iter().map(ToString::to_string).collect();
+        names.join(", ")
+    };
+    let (admins, others) = (&thawers.admins, &thawers.others);
+    let only = match admins.as_slice() {
+        [] => "no admin was",
+        [_] => "one admin alone was",
+        _ => return None,
+    };
+    Some(if admins.len() + others.len() < THAW_PEOPLE {
+        format!(
+            "! fewer than two people were enrolled before: NOBODY CAN THAW THIS. If {} lost the own devices, bring that \
+             person back as who he was (countersign recover); who is enrolled from now on does not count",
+            names(admins)
+        )
+    } else {
+        format!(
+            "! {only} enrolled before, and two thaw it. First make an admin of one who was there ({}): countersign admin \
+             change-person NAME --admin, with the groups that he has; remove nobody of them before the thaw",
+            names(others)
+        )
+    })
+}
+
 fn show(context: &Context, stopped: &Stopped) -> Result<(), Failure> {
     let since = stopped.since.rfc3339();
     let head = format!(
@@ -104,6 +162,9 @@ fn show(context: &Context, stopped: &Stopped) -> Result<(), Failure> {
     };
     context.out.line(&format!("  {ended}"))?;
     let warn = |text: String| context.out.line(&context.out.warning(&text));
+    if let Some(first) = stopped.thawers.as_ref().and_then(before_the_thaw) {
+        warn(first)?;
+    }
     if stopped.more {
         warn("! not all of it could be ended yet; nothing of it is released, and the broker goes on by itself".to_owned())?;
     }
@@ -137,5 +198,26 @@ fn handed_out(out: &HandedOut) -> String {
         None => format!(
             "! a job was given the secret {package} itself: revoke it now (request {request})"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_must_come_first_is_said_where_fewer_than_two_admins_could_thaw() {
+        let people = |names: &[&str]| names.iter().map(|n| n.parse().unwrap()).collect();
+        let said = |admins: &[&str], others: &[&str]| {
+            before_the_thaw(&Thawers {
+                admins: people(admins),
+                others: people(others),
+            })
+        };
+        assert_eq!(said(&["robin", "dora"], &["alice"]), None);
+        let one = said(&["robin"], &["alice", "bob"]).unwrap();
+        assert!(one.contains("alice, bob") && one.contains("change-person"));
+        assert!(said(&["robin"], &[]).unwrap().contains("NOBODY"));
+        assert!(said(&[], &["alice", "bob"]).unwrap().contains("no admin"));
     }
 }

@@ -27,7 +27,7 @@ use std::{
 /// Most entries of the log that a report reads.
 const ENTRIES_MAX: usize = 200_000;
 /// Types of events that change who may do what.
-const CHANGES: [&str; 46] = [
+const CHANGES: [&str; 49] = [
     "policy-loaded",
     "act-asked",
     "act-confirmed",
@@ -48,6 +48,8 @@ const CHANGES: [&str; 46] = [
     "totp-set",
     "token-stored",
     "token-rotated",
+    "token-back",
+    "token-tried",
     "token-removed",
     "token-refused",
     "token-destroyed",
@@ -66,6 +68,7 @@ const CHANGES: [&str; 46] = [
     "withdrawal-agreed",
     "withdrawal-done",
     "withdrawal-failed",
+    "withdrawal-called-back",
     "sealed",
     "share-key-set",
     "unseal-method-asked",

@@ -7,7 +7,7 @@ use super::{acts, secret};
 use crate::{commands::devices::Code, context::Context, fail::Failure};
 use proto::{
     act::{Act, TokenPlace},
-    api::{LeftToken, ProofOutcome, TokenName, TokenPrint, TokenProof},
+    api::{LeftToken, ProofOutcome, TokenLine, TokenName, TokenPrint, TokenProof},
     ids::RegistryId,
     problem::Exit,
     text::harmless,
@@ -22,6 +22,8 @@ pub(crate) enum Command {
     Add(SecretArgs),
     /// Store the next version of a token beside the old one
     Rotate(SecretArgs),
+    /// Go back to the old version that is kept, where the new one is of no use
+    Back(BackArgs),
     /// Which tokens are stored, and how old they are; what is to be rotated comes first
     List(list::ListArgs),
     /// Which old tokens are to be revoked at their registries
@@ -77,6 +79,23 @@ pub(crate) struct RevokedArgs {
     print: String,
 }
 
+/// Go back to the old version.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  countersign admin token list --registry npm      # a version that is kept, and what its registry says of the new one
+  countersign admin token back npm '@acme/*'
+
+A version is kept where nobody could prove the one that took its place, until that one was accepted once by its registry.
+The registry is asked about the kept one first. It needs a code, and a second admin where there is one; the new one is old
+from then on, and ends as old ones do.")]
+pub(crate) struct BackArgs {
+    #[command(flatten)]
+    name: NameArgs,
+    #[command(flatten)]
+    code: Code,
+}
+
 /// Destroy a token.
 #[derive(clap::Args)]
 pub(crate) struct RemoveArgs {
@@ -100,6 +119,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
     match command {
         Command::Add(args) => put(context, &args, Act::AddToken, "stored").await,
         Command::Rotate(args) => put(context, &args, Act::RotateToken, "rotated").await,
+        Command::Back(args) => back(context, args).await,
         Command::List(args) => list::run(context, &args).await,
         Command::Left => list::run_left(context).await,
         Command::Revoked(args) => revoked(context, args).await,
@@ -147,7 +167,10 @@ async fn put(
     if let Some(proof) = proof {
         text = format!("{text}\n{}", said(proof));
     }
-    if done == "rotated" {
+    let kept = acted.token.as_ref().and_then(kept);
+    if let Some(kept) = &kept {
+        text = format!("{text}\n{kept}");
+    } else if done == "rotated" {
         text = format!(
             "{text}\nThe old one serves what is on its way for an hour and is destroyed then. Revoke it at the registry \
              after that;\nwhere the registry lets the broker do it, it is done: countersign admin token left"
@@ -161,6 +184,17 @@ async fn put(
         text = format!("{text}\n{line}");
     }
     acts::told(context, &acted, &value, &text)
+}
+
+/// What is said of a new version that nobody could prove.
+pub(super) fn kept(new: &TokenLine) -> Option<String> {
+    let version = new.fallback?;
+    let name = format!("{} '{}'", new.registry, harmless(&new.scope));
+    Some(format!(
+        "Nobody could prove it, so version {version} is kept, sealed, until this one was accepted once: by a publish, or\n  \
+         countersign admin token check {name}\nIf the registry refuses it: countersign admin token back {name}. Revoke \
+         nothing at the registry before that."
+    ))
 }
 
 pub(crate) const fn word(outcome: ProofOutcome) -> &'static str {
@@ -192,7 +226,8 @@ async fn check(context: &Context, args: NameArgs) -> Result<(), Failure> {
         ProofOutcome::Refused => Err(Failure::new(
             Exit::Failed,
             "The registry does not take the token.",
-            "Make a new one there, then `countersign admin token rotate`.",
+            "Make a new one there, then `countersign admin token rotate`. Where the old one is still kept (`countersign admin \
+             token list`): `countersign admin token back`.",
         )),
     }
 }
@@ -209,6 +244,26 @@ fn said(proof: &TokenProof) -> String {
         }
         ProofOutcome::Refused => format!("refused by the registry{account}: {detail}"),
     }
+}
+
+async fn back(context: &Context, args: BackArgs) -> Result<(), Failure> {
+    let device = context.device()?;
+    let name = TokenName {
+        registry: args.name.registry,
+        scope: args.name.scope,
+    };
+    let act = Act::TokenBack(name.clone());
+    let acted = acts::ask(&device, act, None, &args.code).await?;
+    let version = acted.token.as_ref().map(|t| t.version);
+    let text = format!(
+        "the old token of {}:{} is the present one again; the other one is destroyed in an hour",
+        name.registry,
+        harmless(&name.scope)
+    );
+    let value = serde_json::json!({
+        "registry": name.registry, "scope": name.scope, "version": version,
+    });
+    acts::told(context, &acted, &value, &text)
 }
 
 async fn remove(context: &Context, args: RemoveArgs) -> Result<(), Failure> {

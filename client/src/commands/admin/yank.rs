@@ -10,7 +10,7 @@ use proto::{
     act::{Act, Withdrawal},
     ids::{PackageName, RegistryId, VersionText},
     problem::Exit,
-    stop::{WithdrawalLine, WithdrawalState},
+    stop::{CallBack, WithdrawalLine, WithdrawalState},
     text::harmless,
 };
 use serde_json::json;
@@ -27,6 +27,7 @@ Examples:
   countersign admin yank npm @acme/left 1.2.3 --message 'steals tokens: use 1.2.4'
   countersign admin yank crates acme-left 1.2.3
   countersign admin yank npm @acme/left 1.2.3 --undo
+  countersign admin yank npm @acme/left 1.2.3 --call-back    # agreed to, and not sent yet
   countersign admin yank --list
 
 npm (deprecate), cargo registries and RubyGems take it from a program. PyPI, container registries and others do not:
@@ -47,6 +48,9 @@ pub(crate) struct YankArgs {
     /// Take the mark away again
     #[arg(long, conflicts_with = "message")]
     undo: bool,
+    /// Call back what was agreed to and waits, by you alone: as long as its call to the registry has not begun
+    #[arg(long, conflicts_with_all = ["message", "undo", "list"])]
+    call_back: bool,
     /// What was agreed to lately, and what became of it
     #[arg(long, conflicts_with_all = ["registry", "message", "undo"])]
     list: bool,
@@ -62,6 +66,15 @@ pub(super) async fn run(context: &Context, args: YankArgs) -> Result<(), Failure
     else {
         return list(context, &device).await;
     };
+    if args.call_back {
+        let asked = CallBack {
+            registry,
+            package,
+            version,
+            factor: args.code.factor()?,
+        };
+        return called_back(context, &device, &asked).await;
+    }
     let what = Withdrawal {
         registry,
         package,
@@ -76,6 +89,18 @@ pub(super) async fn run(context: &Context, args: YankArgs) -> Result<(), Failure
     }
     let value = json!({"version": what.name(), "undo": what.undo});
     acts::told(context, &acted, &value, "agreed to")
+}
+
+async fn called_back(context: &Context, device: &Device, asked: &CallBack) -> Result<(), Failure> {
+    let path = "/v1/admin/withdrawals/call-back";
+    let line: WithdrawalLine = device.broker.post(path, asked, device.proof()).await?;
+    if line.withdrawal.name() != asked.name() || line.state != WithdrawalState::CalledBack {
+        return Err(Failure::refused(
+            "The broker's reply is about something else.",
+            "Look what became of it: countersign admin yank --list.",
+        ));
+    }
+    context.out.result(&line, &told(&line))
 }
 
 async fn all(device: &Device) -> Result<Vec<WithdrawalLine>, Failure> {
@@ -122,6 +147,10 @@ pub(super) async fn settled(
         let line = line.filter(|l| l.state != WithdrawalState::Waiting);
         if let Some(line) = line {
             return match line.state {
+                WithdrawalState::CalledBack => Err(Failure::failed(
+                    told(&line),
+                    "Another admin decided so. Ask for it again if it is wanted after all.",
+                )),
                 WithdrawalState::Failed => Err(Failure::failed(
                     told(&line),
                     "Nothing was changed that the registry shows. Mend the cause, and ask for it again.",
@@ -145,9 +174,13 @@ fn told(line: &WithdrawalLine) -> String {
     let name = harmless(&line.withdrawal.name());
     let said = line.said.as_deref().map(harmless).unwrap_or_default();
     match (line.state, line.withdrawal.undo) {
+        (WithdrawalState::Waiting, _) if line.attempts == 0 => {
+            format!("{name}: waits for uploads of the package; --call-back calls it back")
+        }
         (WithdrawalState::Waiting, _) => {
             format!("{name}: on its way, {} call(s) so far", line.attempts)
         }
+        (WithdrawalState::CalledBack, _) => format!("{name}: {said}; nothing had left"),
         (WithdrawalState::Failed, _) => format!("{name}: not done. {said}"),
         (WithdrawalState::Done, false) => format!("{name} is withdrawn: the registry shows it"),
         (WithdrawalState::Done, true) => format!("{name} is offered again: the registry shows it"),

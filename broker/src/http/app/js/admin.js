@@ -62,7 +62,11 @@ function token(of) {
     h("p", {}, `${of.age_percent} % of its allowed age`),
     svg("svg", { class: "meter", "data-tone": tone, "aria-hidden": "true" }, bar),
     of.proof ? h("span", {}, `${PROOF[of.proof.outcome] ?? "not known"} `, time(of.proof.at)) : null,
-    of.proof?.outcome === "refused" ? h("p", { class: "notice bad" }, "The registry refuses it. Rotate it now.") : null,
+    of.proof?.outcome === "refused" && !of.overlap_until ? h("p", { class: "notice bad" }, "The registry refuses it. Rotate it now.") : null,
+    of.held ? h("span", {}, "old; kept until the new one was accepted once") : null,
+    of.fallback
+      ? h("p", { class: "notice warn" }, `The registry has not accepted it yet; version ${of.fallback} is kept: `, h("code", {}, `countersign admin token back ${of.registry} '${of.scope}'`))
+      : null,
     !of.emptied && !of.overlap_until ? h("p", { class: "notice warn" }, "Nobody said that it is nowhere else: ", h("code", {}, `countersign admin token emptied ${of.fingerprint}`)) : null,
     of.exposed ? h("p", { class: "notice bad" }, "A job has seen it. Rotate it now.") : null,
     !of.exposed && of.age_percent >= OLD ? h("p", { class: `notice ${tone}` }, "Rotate it: ", h("code", {}, `countersign admin token rotate ${of.registry} ${of.scope}`)) : null,

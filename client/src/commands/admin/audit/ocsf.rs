@@ -35,6 +35,7 @@ impl Class {
                 Self::Entity(4)
             }
             "token-rotated"
+            | "token-back"
             | "policy-loaded"
             | "request-approved"
             | "request-published"

@@ -221,8 +221,14 @@ fn columns<const N: usize>(head: [String; N], rows: Vec<[String; N]>) -> Vec<Str
 /// What is to be done about a token, in a few words.
 fn to_do(t: &TokenLine, now: UnixTime) -> String {
     let mut all = due(t, now);
+    if t.held {
+        return "kept until the new one was accepted once".to_owned();
+    }
     if let Some(at) = t.overlap_until {
         return format!("destroyed {}", at.rfc3339());
+    }
+    if let Some(version) = t.fallback.filter(|_| !is_refused(t)) {
+        all.push(format!("not accepted yet; version {version} is kept"));
     }
     if is_full(t) {
         all.push("empty the old places".to_owned());
@@ -239,7 +245,7 @@ pub(crate) fn warnings(
     let now = edge::now();
     let warn = |text: &str| context.out.line(&context.out.warning(text));
     let mut all = Vec::new();
-    for t in tokens {
+    for t in tokens.iter().filter(|t| t.is_present()) {
         let of = name(&t.registry, &t.scope);
         all.extend(due(t, now).iter().map(|what| format!("! {of} {what}")));
     }
@@ -279,10 +285,15 @@ fn due(t: &TokenLine, now: UnixTime) -> Vec<String> {
     if t.exposed {
         out.push("was seen by a job: rotate it".to_owned());
     }
-    let refused = |p: &&TokenProof| p.outcome == ProofOutcome::Refused;
-    if let Some(proof) = t.proof.as_ref().filter(refused) {
+    if let Some(proof) = t.proof.as_ref().filter(|_| is_refused(t)) {
         let day = day(proof.at);
-        out.push(format!("was refused by the registry {day}: rotate it"));
+        let back = t.fallback.map_or_else(String::new, |version| {
+            let (registry, scope) = (&t.registry, harmless(&t.scope));
+            format!("go back to version {version} (countersign admin token back {registry} '{scope}'), or ")
+        });
+        out.push(format!(
+            "was refused by the registry {day}: {back}rotate it"
+        ));
     }
     match t.expires {
         Some(at) if at <= now => out.push("has expired: rotate it".to_owned()),
@@ -300,6 +311,11 @@ fn due(t: &TokenLine, now: UnixTime) -> Vec<String> {
         )),
     }
     out
+}
+
+fn is_refused(t: &TokenLine) -> bool {
+    let refused = |p: &TokenProof| p.outcome == ProofOutcome::Refused;
+    t.proof.as_ref().is_some_and(refused)
 }
 
 fn name(registry: &RegistryId, scope: &str) -> String {
@@ -324,6 +340,8 @@ mod tests {
             expires,
             used: None,
             overlap_until: None,
+            held: false,
+            fallback: None,
             age_percent,
             exposed,
             rotation: Rotation::default(),

@@ -1,0 +1,375 @@
+//! A new token that nobody could prove takes no good one's place for good: the one before is kept until its registry has
+//! accepted the new one once, and admins may go back.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test's helpers fail by panic, as the tests do"
+)]
+
+use proto::problem::Code;
+use serde_json::{Value, json};
+use stand::{
+    api::{self, Device, Job, Packed, Reply, Small, policy_of_one},
+    daemon::Daemon,
+    parts::{Clock, Issuer, Verdaccio},
+    proxy::{Fault, Proxy},
+    team::{self, Team},
+};
+use std::{fs, time::Duration};
+use tempfile::TempDir;
+
+/// The question whose a token is.
+const WHOSE: &str = "GET /-/whoami";
+/// What a registry says that has no such question, or whose front is out of order.
+const NOT_FOUND: Fault =
+    Fault::Answer("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+const UNAUTHORIZED: Fault =
+    Fault::Answer("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+
+/// A broker in front of a registry that can be kept from telling anything about tokens.
+struct Stage {
+    small: Small,
+    registry: Verdaccio,
+    proxy: Proxy,
+    clock: Clock,
+    _folder: TempDir,
+}
+
+impl Stage {
+    async fn start() -> Self {
+        let folder = TempDir::new().unwrap();
+        let clock = Clock::make(folder.path()).await.unwrap();
+        let registry = Verdaccio::start().await.unwrap();
+        let proxy = Proxy::start(&registry.url).await.unwrap();
+        let issuer = Issuer::start().await.unwrap();
+        let builder = clock.env(Daemon::builder());
+        let builder = builder
+            .issuer("github", "github", &issuer.url, None)
+            .registry("npm", "npm", &proxy.url)
+            .registry("secrets", "generic", "")
+            .policy(&policy_of_one());
+        let small = Small::with(builder, issuer, &registry.token).await.unwrap();
+        Self {
+            small,
+            registry,
+            proxy,
+            clock,
+            _folder: folder,
+        }
+    }
+
+    async fn rotate(&self, token: &str) -> Reply {
+        let act = json!({"kind": "rotate-token", "registry": "npm", "scope": "*"});
+        self.small.robin.act(act, Some(token)).await.unwrap()
+    }
+
+    async fn back(&self) -> Reply {
+        let act = json!({"kind": "token-back", "registry": "npm", "scope": "*"});
+        self.small.robin.act(act, None).await.unwrap()
+    }
+
+    async fn check(&self) -> Value {
+        let name = json!({"registry": "npm", "scope": "*"});
+        let path = "/v1/admin/tokens/check";
+        let checked = self.small.robin.call("POST", path, &name).await.unwrap();
+        checked.ok().unwrap()
+    }
+
+    async fn get(&self, path: &str) -> Vec<Value> {
+        let all = self.small.robin.call("GET", path, &Value::Null).await;
+        all.unwrap().ok().unwrap()
+    }
+
+    async fn tokens(&self) -> Vec<Value> {
+        self.get("/v1/admin/tokens").await
+    }
+
+    async fn left(&self) -> usize {
+        self.get("/v1/admin/tokens/left").await.len()
+    }
+
+    /// An approved release, with its credential.
+    async fn approved(&self, version: &str) -> (Packed, Job, String) {
+        let packed = Packed::new("@acme/left", version).unwrap();
+        let item = packed.item("latest").unwrap();
+        let job = self.small.open(&[item]).await.unwrap();
+        self.small
+            .alice
+            .approve(&job)
+            .await
+            .unwrap()
+            .ok_status()
+            .unwrap();
+        let credential = job.credential().await.unwrap();
+        (packed, job, credential)
+    }
+
+    async fn put(&self, packed: &Packed, credential: &str) -> Reply {
+        let endpoint = &self.small.daemon.registry_url;
+        let document = packed.document("latest").unwrap();
+        let sent = api::put(endpoint, credential, &packed.name, document).await;
+        sent.unwrap()
+    }
+
+    async fn events(&self, kind: &str) -> Vec<Value> {
+        let path = "/v1/log/export?from=0&limit=1000";
+        let page = self.small.robin.call("GET", path, &Value::Null).await;
+        let text = page.unwrap().text;
+        let event = |line: &str| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let leaf: Value = serde_json::from_str(line["leaf"].as_str().unwrap()).unwrap();
+            leaf["event"].clone()
+        };
+        let events = text.lines().filter(|l| !l.is_empty()).map(event);
+        events.filter(|e| e["type"] == kind).collect()
+    }
+
+    /// Lets an hour and more pass, and gives the broker the time to end what is over.
+    async fn hour(&mut self) {
+        self.clock.pass(&mut self.small.daemon, 3700).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(4)).await;
+    }
+}
+
+/// Versions, whether they are old, and whether they are kept.
+fn shape(tokens: &[Value]) -> Vec<(u64, bool, bool)> {
+    let one = |t: &Value| {
+        let version = t["version"].as_u64().unwrap();
+        (version, !t["overlap_until"].is_null(), t["held"] == true)
+    };
+    tokens.iter().map(one).collect()
+}
+
+#[tokio::test]
+async fn a_token_that_nobody_could_prove_leaves_the_old_one_kept_until_a_publish_was_accepted() {
+    let mut stage = Stage::start().await;
+    stage.proxy.arm_all(WHOSE, NOT_FOUND);
+    let next = stage.registry.another_token().await.unwrap();
+    let rotated = stage.rotate(&next).await.json();
+    assert_eq!(
+        rotated["token"]["proof"]["outcome"], "unproved",
+        "{rotated}"
+    );
+    assert_eq!(rotated["token"]["fallback"], 1, "{rotated}");
+    let tokens = stage.tokens().await;
+    assert_eq!(shape(&tokens), [(1, true, true), (2, false, false)]);
+    assert_eq!(tokens[1]["fallback"], 1);
+    // The new one is used from the switch on, and a yes of the registry is enough.
+    let (packed, job, credential) = stage.approved("1.0.0").await;
+    let sent = stage.put(&packed, &credential).await;
+    assert!(sent.good(), "{}", sent.text);
+    stage.small.until(&job, "published").await.unwrap();
+    assert_eq!(stage.events("token-used").await[0]["version"], 2);
+    let tokens = stage.tokens().await;
+    assert_eq!(shape(&tokens), [(1, true, false), (2, false, false)]);
+    assert_eq!(tokens[1]["proof"]["outcome"], "proved", "{tokens:?}");
+    assert!(tokens[1].get("fallback").is_none());
+    let tried = stage.events("token-tried").await;
+    assert_eq!(tried.len(), 1, "{tried:?}");
+    assert_eq!(
+        (&tried[0]["proof"], &tried[0]["version"]),
+        (&json!("proved"), &json!(2))
+    );
+    // So the old one ends after its hour, as ever.
+    stage.hour().await;
+    assert_eq!(shape(&stage.tokens().await), [(2, false, false)]);
+    assert_eq!(stage.left().await, 1);
+}
+
+#[tokio::test]
+async fn an_old_token_is_kept_beyond_its_hour_and_nobody_is_asked_to_revoke_it_before_the_new_one_was_proved()
+ {
+    let mut stage = Stage::start().await;
+    stage.proxy.arm_all(WHOSE, NOT_FOUND);
+    let next = stage.registry.another_token().await.unwrap();
+    stage.rotate(&next).await.ok_status().unwrap();
+    // Once more, and the one that worked is kept, and no other.
+    let third = stage.registry.another_token().await.unwrap();
+    stage.rotate(&third).await.ok_status().unwrap();
+    let kept = [(1, true, true), (2, true, false), (3, false, false)];
+    assert_eq!(shape(&stage.tokens().await), kept);
+    stage.hour().await;
+    assert_eq!(
+        shape(&stage.tokens().await),
+        [(1, true, true), (3, false, false)]
+    );
+    assert_eq!(stage.events("token-destroyed").await.len(), 1);
+    assert_eq!(stage.left().await, 1, "of the one that never worked");
+    // No word of the registry's is no yes.
+    assert_eq!(stage.check().await["outcome"], "unproved");
+    assert_eq!(shape(&stage.tokens().await)[0], (1, true, true));
+    stage.proxy.arm_all(WHOSE, Fault::None);
+    assert_eq!(stage.check().await["outcome"], "proved");
+    assert_eq!(shape(&stage.tokens().await)[0], (1, true, false));
+    assert!(stage.tokens().await[1].get("fallback").is_none());
+}
+
+#[tokio::test]
+async fn a_new_token_that_its_registry_refuses_is_told_and_two_admins_go_back() {
+    let mut stage = Stage::start().await;
+    let invite = stage.small.robin.invite("dora", &[], true, &[]).await;
+    let dora = Device::enroll(&stage.small.daemon, &invite.unwrap())
+        .await
+        .unwrap();
+    let agreed = async |stage: &Stage, asked: Reply| {
+        let id = asked.json()["act"]["id"].as_str().unwrap().to_owned();
+        let done = dora.confirm(&id).await.unwrap();
+        assert_eq!(done.json()["done"], true, "{}", done.text);
+        shape(&stage.tokens().await)
+    };
+    let none = stage.back().await;
+    assert_eq!(none.code(), Some(Code::BadRequest), "{}", none.text);
+    stage.proxy.arm_all(WHOSE, NOT_FOUND);
+    let asked = stage.rotate("canary-mistyped").await;
+    let kept = [(1, true, true), (2, false, false)];
+    assert_eq!(agreed(&stage, asked).await, kept);
+    let (packed, job, credential) = stage.approved("1.0.0").await;
+    let sent = stage.put(&packed, &credential).await;
+    assert!(!sent.good(), "{}", sent.text);
+    let tokens = stage.tokens().await;
+    assert_eq!(shape(&tokens), kept);
+    let proof = &tokens[1]["proof"];
+    assert_eq!(proof["outcome"], "refused", "{tokens:?}");
+    assert_eq!(
+        (&tokens[1]["rotation"], &tokens[1]["fallback"]),
+        (&json!("now"), &json!(1))
+    );
+    assert_eq!(stage.events("token-tried").await[0]["proof"], "refused");
+    // The kept one is no new one, and goes back only by two, and only where its registry takes it.
+    let again = stage.rotate(&stage.registry.token).await;
+    assert!(again.text.contains("token back npm"), "{}", again.text);
+    stage.proxy.arm_all(WHOSE, UNAUTHORIZED);
+    let refused = stage.back().await;
+    assert_eq!(
+        refused.code(),
+        Some(Code::RegistryRefused),
+        "{}",
+        refused.text
+    );
+    assert_eq!(shape(&stage.tokens().await), kept);
+    stage.proxy.arm_all(WHOSE, NOT_FOUND);
+    let asked = stage.back().await;
+    assert_eq!(asked.json()["done"], false, "{}", asked.text);
+    assert_eq!(shape(&stage.tokens().await), kept);
+    assert_eq!(
+        agreed(&stage, asked).await,
+        [(1, false, false), (2, true, false)]
+    );
+    assert_eq!(stage.events("token-back").await[0]["version"], 1);
+    let sent = stage.put(&packed, &credential).await;
+    assert!(sent.good(), "{}", sent.text);
+    stage.small.until(&job, "published").await.unwrap();
+    stage.hour().await;
+    assert_eq!(shape(&stage.tokens().await), [(1, false, false)]);
+}
+
+#[tokio::test]
+async fn a_wide_token_is_proved_at_a_package_that_no_narrower_one_is_for() {
+    let stage = Stage::start().await;
+    for name in ["@acme/left", "@acme/right"] {
+        let packed = Packed::new(name, "1.0.0").unwrap();
+        let item = packed.item("latest").unwrap();
+        let job = stage.small.open(&[item]).await.unwrap();
+        stage
+            .small
+            .alice
+            .approve(&job)
+            .await
+            .unwrap()
+            .ok_status()
+            .unwrap();
+        let sent = stage.put(&packed, &job.credential().await.unwrap()).await;
+        assert!(sent.good(), "{}", sent.text);
+    }
+    let looked = stage
+        .small
+        .robin
+        .call("POST", "/v1/admin/watch", &json!({}))
+        .await;
+    looked.unwrap().ok_status().unwrap();
+    let add = json!({"kind": "add-token", "registry": "npm", "scope": "@acme/left"});
+    let narrow = stage.registry.another_token().await.unwrap();
+    let added = stage.small.robin.act(add, Some(&narrow)).await.unwrap();
+    added.ok_status().unwrap();
+    let (left, right) = ("GET /@acme%2fleft", "GET /@acme%2fright");
+    for text in [left, right] {
+        stage.proxy.arm_all(text, Fault::None);
+    }
+    stage.check().await;
+    assert_eq!(
+        stage.proxy.watched(left).len(),
+        0,
+        "another token is for it"
+    );
+    assert_eq!(stage.proxy.watched(right).len(), 1);
+}
+
+/// What an admin sees in a terminal.
+#[tokio::test]
+async fn a_terminal_tells_of_the_version_that_is_kept_and_goes_back_to_it() {
+    let registry = Verdaccio::start().await.unwrap();
+    let proxy = Proxy::start(&registry.url).await.unwrap();
+    let issuer = Issuer::start().await.unwrap();
+    let team = Team::over(registry, issuer, &proxy.url, team::POLICY).await;
+    let team = team.unwrap();
+    let shown = async |args: &[&str]| {
+        let out = team.admin(args).await.unwrap();
+        println!("$ countersign {}\n{out}", args.join(" "));
+        out
+    };
+    let list = ["admin", "token", "list"];
+    let check = ["admin", "token", "check", "npm", "*"];
+    proxy.arm_all(WHOSE, NOT_FOUND);
+    let file = team.folder().join("new-token");
+    fs::write(&file, "canary-mistyped").unwrap();
+    let file = file.display().to_string();
+    let rotate = [
+        "admin",
+        "token",
+        "rotate",
+        "npm",
+        "*",
+        "--token-file",
+        &file,
+    ];
+    let rotated = team.admin_with_code(&rotate).await.unwrap().ok().unwrap();
+    println!("{rotated}");
+    assert!(rotated.stdout.contains("version 1 is kept"), "{rotated}");
+    assert!(
+        !rotated.stdout.contains("Revoke it at the registry"),
+        "{rotated}"
+    );
+    let all = shown(&list).await.stdout;
+    assert!(
+        all.contains("kept until the new one was accepted once"),
+        "{all}"
+    );
+    assert!(all.contains("not accepted yet; version 1 is kept"), "{all}");
+    assert_eq!(shown(&check).await.status, Some(7));
+    proxy.arm_all(WHOSE, UNAUTHORIZED);
+    let refused = shown(&check).await;
+    assert_eq!(refused.status, Some(1));
+    assert!(refused.stderr.contains("admin token back"), "{refused}");
+    for args in [&list[..], &["admin", "status"]] {
+        let told = shown(args).await.stdout;
+        let way = "go back to version 1 (countersign admin token back npm '*')";
+        assert!(told.contains(way), "{told}");
+    }
+    proxy.arm_all(WHOSE, NOT_FOUND);
+    let back = ["admin", "token", "back", "npm", "*"];
+    let back = team.admin_with_code(&back).await.unwrap().ok().unwrap();
+    assert!(back.stdout.contains("is the present one again"), "{back}");
+    let all = shown(&list).await.stdout;
+    assert!(all.contains("2 (old)") && !all.contains("1 (old)"), "{all}");
+    assert!(all.contains("to rotate: 0 now"), "{all}");
+    // And of what waits at a registry.
+    let call = ["admin", "yank", "npm", "@acme/left", "1.0.0", "--call-back"];
+    let none = team.admin_with_code(&call).await.unwrap();
+    assert!(
+        none.stderr
+            .contains("nothing waits for npm:@acme/left@1.0.0"),
+        "{none}"
+    );
+}
