@@ -59,6 +59,8 @@ pub struct Metrics {
     pub tokens_rotate_now: Gauge,
     /// Registry tokens that are no more here, and may still be good at their registry.
     pub tokens_to_revoke: Gauge,
+    /// Old ones that are kept.
+    pub tokens_kept: Gauge,
     /// Stored tokens of which nobody said that they are nowhere else.
     pub tokens_not_emptied: Gauge,
     /// Backups that the broker did not get made by itself.
@@ -123,6 +125,10 @@ impl Default for Metrics {
             "tokens_to_revoke",
             "Registry tokens that were destroyed here and may still be good: countersign admin token list",
         );
+        let tokens_kept = gauge(
+            "tokens_kept",
+            "Old registry tokens that are kept, since nobody could prove the new ones: countersign admin token list --due",
+        );
         let tokens_not_emptied = gauge(
             "tokens_not_emptied",
             "Registry tokens of which no admin said that they are nowhere else: countersign admin token emptied",
@@ -162,6 +168,7 @@ impl Default for Metrics {
             tokens_rotate_soon,
             tokens_rotate_now,
             tokens_to_revoke,
+            tokens_kept,
             tokens_not_emptied,
             backups_failed,
             backup_taken,

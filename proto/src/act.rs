@@ -34,7 +34,7 @@ pub enum Act {
     /// Stores the next version of a token.
     RotateToken(TokenPlace),
     /// Makes the old version of a token that is kept the present one again.
-    TokenBack(TokenName),
+    TokenBack(TokenReturn),
     /// Destroys all versions of a token.
     RemoveToken(TokenName),
     /// Gives the vault a fresh data key, and writes everything anew under it.
@@ -62,6 +62,24 @@ pub struct TokenPlace {
     /// Whether whoever asks says that the token is nowhere else any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub emptied: bool,
+    /// Of a rotation: the old one was seen, so none is kept, whatever is known of the new one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ends_old: bool,
+}
+
+/// A way back to a token that is kept, with the versions that whoever asks has read: where they are others at the end
+/// nothing is done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenReturn {
+    /// The registry.
+    pub registry: RegistryId,
+    /// What the token covers.
+    pub scope: String,
+    /// The version that is kept.
+    pub kept: u64,
+    /// The version that is present, and ends by it.
+    pub present: u64,
 }
 
 /// A version that is withdrawn: yanked, deprecated. Its bytes stay where they are.
@@ -114,9 +132,20 @@ impl Act {
             } => format!("change {person}{}", rights(groups, *admin)),
             Self::RemovePerson { person } => format!("remove {person}"),
             Self::AddToken(at) => format!("add token {}:{}", at.registry, at.scope),
-            Self::RotateToken(at) => format!("rotate token {}:{}", at.registry, at.scope),
+            Self::RotateToken(at) => {
+                let seen = if at.ends_old {
+                    ", the old one was seen"
+                } else {
+                    ""
+                };
+                format!("rotate token {}:{}{seen}", at.registry, at.scope)
+            }
             Self::TokenBack(at) => {
-                format!("go back to the old token of {}:{}", at.registry, at.scope)
+                let (registry, scope) = (&at.registry, &at.scope);
+                format!(
+                    "go back to version {} of token {registry}:{scope}, and end version {}",
+                    at.kept, at.present
+                )
             }
             Self::RemoveToken(at) => format!("remove token {}:{}", at.registry, at.scope),
             Self::Rekey => "re-key the vault".to_owned(),

@@ -287,6 +287,7 @@ impl Direct {
             scope: "*".into(),
             expires: None,
             emptied: false,
+            ends_old: false,
         };
         self.act(Act::AddToken(place), Some(token)).await?;
         Ok(())

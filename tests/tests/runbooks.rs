@@ -255,7 +255,7 @@ async fn a_leaked_registry_token() {
     assert!(panic.stdout.contains("stored: '*' version 1"), "{panic}");
     let file = team.folder().join("new-token").display().to_string();
     fs::write(&file, team.registry.another_token().await.unwrap()).unwrap();
-    let line = "robin$ countersign admin token rotate npm '*' --token-file FILE";
+    let line = "robin$ countersign admin token rotate npm '*' --token-file FILE --ends-old";
     ok(walk.run(&team, robin, line, &[("FILE", &file)]).await);
     let id = act(&team).await;
     let line = "dora$ countersign admin confirm ACT";

@@ -28,6 +28,17 @@ const NOT_FOUND: Fault =
 const UNAUTHORIZED: Fault =
     Fault::Answer("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
 
+const FORBIDDEN: Fault =
+    Fault::Answer("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+/// What a front says that says yes to everything.
+const OK: Fault =
+    Fault::Answer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}");
+/// A publish of the package that these tests publish, and a read of it.
+const PUT: &str = "PUT /@acme%2fleft";
+const GET: &str = "GET /@acme%2fleft";
+/// Its versions, whether they are old, and whether they are kept, after a rotation that nobody could prove.
+const KEPT: [(u64, bool, bool); 2] = [(1, true, true), (2, false, false)];
+
 /// A broker in front of a registry that can be kept from telling anything about tokens.
 struct Stage {
     small: Small,
@@ -65,8 +76,34 @@ impl Stage {
         self.small.robin.act(act, Some(token)).await.unwrap()
     }
 
-    async fn back(&self) -> Reply {
-        let act = json!({"kind": "token-back", "registry": "npm", "scope": "*"});
+    /// Rotated to a good token of which nobody could say that it is.
+    async fn unproved(&self) -> String {
+        self.proxy.arm_all(WHOSE, NOT_FOUND);
+        let next = self.registry.another_token().await.unwrap();
+        self.rotate(&next).await.ok_status().unwrap();
+        assert_eq!(shape(&self.tokens().await), KEPT);
+        next
+    }
+
+    async fn revoked(&self, token: &Value) -> Reply {
+        let of = json!({"fingerprint": token["fingerprint"]});
+        let path = "/v1/admin/tokens/revoked";
+        self.small.robin.call("POST", path, &of).await.unwrap()
+    }
+
+    /// A figure of the broker's.
+    async fn metric(&self, name: &str) -> u64 {
+        let url = format!("{}/metrics", self.small.daemon.operations_url);
+        let text = stand::http().unwrap().get(&url).send().await.unwrap();
+        let text = text.text().await.unwrap();
+        let line = text.lines().find_map(|l| l.strip_prefix(name)).unwrap();
+        line.trim().parse().unwrap()
+    }
+
+    async fn back(&self, kept: u64, present: u64) -> Reply {
+        let act = json!({
+            "kind": "token-back", "registry": "npm", "scope": "*", "kept": kept, "present": present,
+        });
         self.small.robin.act(act, None).await.unwrap()
     }
 
@@ -204,6 +241,125 @@ async fn an_old_token_is_kept_beyond_its_hour_and_nobody_is_asked_to_revoke_it_b
     assert_eq!(stage.check().await["outcome"], "proved");
     assert_eq!(shape(&stage.tokens().await)[0], (1, true, false));
     assert!(stage.tokens().await[1].get("fallback").is_none());
+    // Its last hour begins with that yes: what was sent a moment ago was sent with it, perhaps.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(shape(&stage.tokens().await)[0], (1, true, false));
+    stage
+        .clock
+        .pass(&mut stage.small.daemon, 7500)
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(shape(&stage.tokens().await), [(3, false, false)]);
+}
+
+#[tokio::test]
+async fn a_front_that_says_yes_to_everything_ends_no_token_that_works() {
+    let stage = Stage::start().await;
+    stage.unproved().await;
+    stage.proxy.arm_all(PUT, OK);
+    let (packed, job, credential) = stage.approved("1.0.0").await;
+    // It looks for the bytes for longer than this.
+    let sending = stage.put(&packed, &credential);
+    let _ = tokio::time::timeout(Duration::from_secs(12), sending).await;
+    assert_ne!(job.state().await.unwrap(), "published");
+    assert_eq!(shape(&stage.tokens().await), KEPT);
+    assert!(stage.events("token-tried").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_no_to_a_version_that_is_there_and_reads_that_are_refused_are_no_refusals_of_a_token() {
+    let stage = Stage::start().await;
+    stage.unproved().await;
+    // Whatever a job names is read, and a registry refuses reads of what is not the reader's.
+    stage.proxy.arm_all(GET, UNAUTHORIZED);
+    let packed = Packed::new("@acme/left", "0.9.0").unwrap();
+    let item = packed.item("latest").unwrap();
+    stage.small.open(&[item]).await.unwrap();
+    stage.proxy.arm_all(GET, Fault::None);
+    // Somebody publishes the very bytes, right between the broker's look and its upload.
+    let (packed, job, credential) = stage.approved("1.0.0").await;
+    let document = packed.document("latest").unwrap();
+    let own = api::put(
+        &stage.registry.url,
+        &stage.registry.token,
+        &packed.name,
+        document,
+    );
+    assert!(own.await.unwrap().good());
+    stage.proxy.forget(GET);
+    stage.proxy.arm(GET, NOT_FOUND);
+    stage.proxy.arm(PUT, FORBIDDEN);
+    stage.put(&packed, &credential).await;
+    stage.small.until(&job, "published").await.unwrap();
+    assert_eq!(stage.proxy.watched(PUT).len(), 1);
+    assert!(stage.events("token-tried").await.is_empty());
+    assert_eq!(stage.tokens().await[1]["proof"]["outcome"], "unproved");
+    assert_eq!(shape(&stage.tokens().await), KEPT);
+}
+
+#[tokio::test]
+async fn a_yes_to_the_old_token_that_was_on_its_way_says_nothing_of_the_new_one() {
+    let stage = Stage::start().await;
+    // Of neither anybody knows that it works.
+    stage.proxy.arm_all(WHOSE, NOT_FOUND);
+    assert_eq!(stage.check().await["outcome"], "unproved");
+    stage.proxy.arm(PUT, Fault::Delay(Duration::from_secs(4)));
+    let (packed, job, credential) = stage.approved("1.0.0").await;
+    let rotated = async {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        stage.unproved().await;
+    };
+    let (sent, ()) = tokio::join!(stage.put(&packed, &credential), rotated);
+    assert!(sent.good(), "{}", sent.text);
+    stage.small.until(&job, "published").await.unwrap();
+    assert_eq!(stage.events("token-used").await[0]["version"], 1);
+    assert_eq!(shape(&stage.tokens().await), KEPT);
+    assert!(stage.events("token-tried").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_token_that_was_seen_is_not_kept() {
+    let mut stage = Stage::start().await;
+    stage.proxy.arm_all(WHOSE, NOT_FOUND);
+    let next = stage.registry.another_token().await.unwrap();
+    let act = json!({"kind": "rotate-token", "registry": "npm", "scope": "*", "ends_old": true});
+    let rotated = stage.small.robin.act(act, Some(&next)).await.unwrap();
+    assert!(
+        rotated.json()["token"].get("fallback").is_none(),
+        "{}",
+        rotated.text
+    );
+    assert_eq!(shape(&stage.tokens().await)[0], (1, true, false));
+    // And where that was learned later: whoever revoked it at the registry says so.
+    let third = stage.registry.another_token().await.unwrap();
+    stage.rotate(&third).await.ok_status().unwrap();
+    let tokens = stage.tokens().await;
+    assert_eq!(shape(&tokens)[1], (2, true, true));
+    stage.clock.pass(&mut stage.small.daemon, 60).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(stage.metric("countersign_tokens_kept").await, 1);
+    stage.revoked(&tokens[1]).await.ok_status().unwrap();
+    assert_eq!(stage.events("token-revoked").await[0]["version"], 2);
+    let tokens = stage.tokens().await;
+    assert_eq!(shape(&tokens)[1], (2, true, false));
+    assert!(tokens[2].get("fallback").is_none(), "{tokens:?}");
+    assert_eq!(stage.back(2, 3).await.code(), Some(Code::BadRequest));
+    stage.hour().await;
+    assert_eq!(shape(&stage.tokens().await), [(3, false, false)]);
+    assert_eq!(stage.metric("countersign_tokens_kept").await, 0);
+}
+
+#[tokio::test]
+async fn a_new_token_that_was_proved_leaves_nothing_kept() {
+    let stage = Stage::start().await;
+    stage.unproved().await;
+    stage.proxy.arm_all(WHOSE, Fault::None);
+    let third = stage.registry.another_token().await.unwrap();
+    let rotated = stage.rotate(&third).await.json();
+    assert_eq!(rotated["token"]["proof"]["outcome"], "proved", "{rotated}");
+    let ends = [(1, true, false), (2, true, false), (3, false, false)];
+    assert_eq!(shape(&stage.tokens().await), ends);
 }
 
 #[tokio::test]
@@ -219,19 +375,23 @@ async fn a_new_token_that_its_registry_refuses_is_told_and_two_admins_go_back() 
         assert_eq!(done.json()["done"], true, "{}", done.text);
         shape(&stage.tokens().await)
     };
-    let none = stage.back().await;
+    let none = stage.back(1, 2).await;
     assert_eq!(none.code(), Some(Code::BadRequest), "{}", none.text);
     stage.proxy.arm_all(WHOSE, NOT_FOUND);
-    let asked = stage.rotate("canary-mistyped").await;
-    let kept = [(1, true, true), (2, false, false)];
+    let next = stage.registry.another_token().await.unwrap();
+    let asked = stage.rotate(&next).await;
+    let kept = KEPT;
     assert_eq!(agreed(&stage, asked).await, kept);
     let (packed, job, credential) = stage.approved("1.0.0").await;
+    stage.proxy.arm_all(PUT, FORBIDDEN);
     let sent = stage.put(&packed, &credential).await;
     assert!(!sent.good(), "{}", sent.text);
+    stage.proxy.arm_all(PUT, Fault::None);
     let tokens = stage.tokens().await;
     assert_eq!(shape(&tokens), kept);
     let proof = &tokens[1]["proof"];
     assert_eq!(proof["outcome"], "refused", "{tokens:?}");
+    assert_eq!(proof["package"], "npm:@acme/left@1.0.0");
     assert_eq!(
         (&tokens[1]["rotation"], &tokens[1]["fallback"]),
         (&json!("now"), &json!(1))
@@ -241,7 +401,7 @@ async fn a_new_token_that_its_registry_refuses_is_told_and_two_admins_go_back() 
     let again = stage.rotate(&stage.registry.token).await;
     assert!(again.text.contains("token back npm"), "{}", again.text);
     stage.proxy.arm_all(WHOSE, UNAUTHORIZED);
-    let refused = stage.back().await;
+    let refused = stage.back(1, 2).await;
     assert_eq!(
         refused.code(),
         Some(Code::RegistryRefused),
@@ -250,19 +410,48 @@ async fn a_new_token_that_its_registry_refuses_is_told_and_two_admins_go_back() 
     );
     assert_eq!(shape(&stage.tokens().await), kept);
     stage.proxy.arm_all(WHOSE, NOT_FOUND);
-    let asked = stage.back().await;
+    let asked = stage.back(1, 2).await;
     assert_eq!(asked.json()["done"], false, "{}", asked.text);
     assert_eq!(shape(&stage.tokens().await), kept);
+    assert!(stage.events("token-back").await.is_empty());
+    let after = [(2, true, false), (3, false, false)];
+    assert_eq!(agreed(&stage, asked).await, after);
+    let back = &stage.events("token-back").await[0];
     assert_eq!(
-        agreed(&stage, asked).await,
-        [(1, false, false), (2, true, false)]
+        (&back["version"], &back["kept"], &back["ended"]),
+        (&json!(3), &json!(1), &json!(2))
     );
-    assert_eq!(stage.events("token-back").await[0]["version"], 1);
     let sent = stage.put(&packed, &credential).await;
     assert!(sent.good(), "{}", sent.text);
     stage.small.until(&job, "published").await.unwrap();
     stage.hour().await;
-    assert_eq!(shape(&stage.tokens().await), [(1, false, false)]);
+    assert_eq!(shape(&stage.tokens().await), [(3, false, false)]);
+}
+
+#[tokio::test]
+async fn a_way_back_is_between_the_versions_that_were_read_or_nothing() {
+    let stage = Stage::start().await;
+    stage.unproved().await;
+    let invite = stage.small.robin.invite("dora", &[], true, &[]).await;
+    let dora = Device::enroll(&stage.small.daemon, &invite.unwrap())
+        .await
+        .unwrap();
+    let asked = stage.back(1, 2).await;
+    let third = stage.registry.another_token().await.unwrap();
+    let rotated = stage.rotate(&third).await;
+    let id = |reply: &Reply| reply.json()["act"]["id"].as_str().unwrap().to_owned();
+    dora.confirm(&id(&rotated))
+        .await
+        .unwrap()
+        .ok_status()
+        .unwrap();
+    let before = [(1, true, true), (2, true, false), (3, false, false)];
+    assert_eq!(shape(&stage.tokens().await), before);
+    // With another one present he agrees to nothing.
+    let late = dora.confirm(&id(&asked)).await.unwrap();
+    assert_eq!(late.code(), Some(Code::BadRequest), "{}", late.text);
+    assert_eq!(shape(&stage.tokens().await), before);
+    assert!(stage.events("token-back").await.is_empty());
 }
 
 #[tokio::test]
@@ -347,22 +536,51 @@ async fn a_terminal_tells_of_the_version_that_is_kept_and_goes_back_to_it() {
         "{all}"
     );
     assert!(all.contains("not accepted yet; version 1 is kept"), "{all}");
+    let due = shown(&["admin", "token", "list", "--due"]).await.stdout;
+    assert!(due.contains("1 (old)") && due.contains("2 "), "{due}");
+    let status = shown(&["admin", "status"]).await.stdout;
+    assert!(
+        status.contains("is not accepted yet; version 1 is kept"),
+        "{status}"
+    );
     assert_eq!(shown(&check).await.status, Some(7));
     proxy.arm_all(WHOSE, UNAUTHORIZED);
     let refused = shown(&check).await;
     assert_eq!(refused.status, Some(1));
     assert!(refused.stderr.contains("admin token back"), "{refused}");
+    // Look, and then go back.
     for args in [&list[..], &["admin", "status"]] {
         let told = shown(args).await.stdout;
-        let way = "go back to version 1 (countersign admin token back npm '*')";
+        let way = "look why (countersign admin token check npm '*'); then go back to version 1 (countersign admin token back npm '*')";
         assert!(told.contains(way), "{told}");
     }
     proxy.arm_all(WHOSE, NOT_FOUND);
     let back = ["admin", "token", "back", "npm", "*"];
     let back = team.admin_with_code(&back).await.unwrap().ok().unwrap();
-    assert!(back.stdout.contains("is the present one again"), "{back}");
+    assert!(
+        back.stdout
+            .contains("is the present one again, as version 3"),
+        "{back}"
+    );
     let all = shown(&list).await.stdout;
     assert!(all.contains("2 (old)") && !all.contains("1 (old)"), "{all}");
+    // Nothing is kept now, and one that was seen is not, either.
+    let none = ["admin", "token", "back", "npm", "*"];
+    let none = team.admin_with_code(&none).await.unwrap();
+    assert!(
+        none.stderr.contains("No old version of npm:* is kept"),
+        "{none}"
+    );
+    let mut seen = rotate.to_vec();
+    seen.push("--ends-old");
+    fs::write(&file, "canary-after-it-was-seen").unwrap();
+    let seen = team.admin_with_code(&seen).await.unwrap().ok().unwrap();
+    assert!(
+        seen.stdout.contains("revoke it at the registry now"),
+        "{seen}"
+    );
+    assert!(!seen.stdout.contains("is kept"), "{seen}");
+    let all = shown(&list).await.stdout;
     assert!(all.contains("to rotate: 0 now"), "{all}");
     // And of what waits at a registry.
     let call = ["admin", "yank", "npm", "@acme/left", "1.0.0", "--call-back"];

@@ -1,5 +1,5 @@
 //! Tokens that are to be rotated: counted, and told to the admins, once for each step of each version. And old ones that
-//! are to be revoked at their registries: told again every week.
+//! are to be revoked at their registries, or are kept until the new ones were accepted: told again every week.
 //!
 //! If an attacker writes here: the admins are told once more, or not; the list and the metrics do not read these rows.
 
@@ -23,7 +23,9 @@ use std::collections::BTreeMap;
 const REMINDED: Table = Table("token-reminded");
 /// The row of what is to be revoked at registries; no token's key is without a colon.
 const LEFT: &[u8] = b"left";
-/// Seconds between two reminders of that; the first one is told when the token is destroyed.
+/// The row of what is kept.
+const KEPT: &[u8] = b"kept";
+/// Seconds between two reminders of these; the first one is told when the token is destroyed, and where it is rotated.
 const WEEK: u64 = 7 * 24 * 3600;
 /// Rows read at once.
 const PAGE: usize = 500;
@@ -39,14 +41,21 @@ pub async fn sweep(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
     if desk.vault.is_sealed() {
         return Ok(());
     }
-    let present = match tokens::list(desk, now) {
-        Ok(all) => all.into_iter().filter(|t| t.overlap_until.is_none()),
+    let all = match tokens::list(desk, now) {
+        Ok(all) => all,
         Err(Refusal::Fault(fault)) => return Err(fault),
         Err(_) => return Ok(()),
     };
+    let some_kept = all.iter().any(|t| t.held);
+    let present = all.into_iter().filter(TokenLine::is_present);
     let mut known = reminded(desk)?;
     let (mut soon, mut due) = (0, 0);
-    let (mut batch, mut again) = left(desk, known.remove(LEFT), now)?;
+    let some_left = !left::all(&desk.vault, &*desk.live)?.is_empty();
+    let left = (LEFT, known.remove(LEFT));
+    let (batch, told_left) = weekly(Batch::new(), some_left, left, now);
+    let kept = (KEPT, known.remove(KEPT));
+    let (mut batch, told_kept) = weekly(batch, some_kept, kept, now);
+    let mut again = told_left || told_kept;
     let mut events = Vec::new();
     for token in present {
         match token.rotation {
@@ -97,22 +106,25 @@ pub async fn sweep(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
     }
 }
 
-/// Remembers that there is something to revoke, and whether admins are told of it once more.
-fn left(desk: &Desk, row: Option<Row>, now: UnixTime) -> Result<(Batch, bool), Fault> {
-    let batch = Batch::new();
-    let some = !left::all(&desk.vault, &*desk.live)?.is_empty();
+/// Remembers that there is something to do, and whether admins are told of it once more.
+fn weekly(
+    batch: Batch,
+    some: bool,
+    (key, row): (&'static [u8], Option<Row>),
+    now: UnixTime,
+) -> (Batch, bool) {
     let told = row.as_ref().and_then(|row| {
         let bytes = row.value.as_slice().try_into();
         bytes.map(|b| UnixTime(u64::from_be_bytes(b))).ok()
     });
     let value = now.0.to_be_bytes();
-    Ok(match (some, row) {
+    match (some, row) {
         (false, None) => (batch, false),
-        (false, Some(row)) => (batch.delete(REMINDED, LEFT, row.version), false),
-        (true, None) => (batch.create(REMINDED, LEFT, value), false),
+        (false, Some(row)) => (batch.delete(REMINDED, key, row.version), false),
+        (true, None) => (batch.create(REMINDED, key, value), false),
         (true, Some(_)) if told.is_some_and(|told| now < told.after(WEEK)) => (batch, false),
-        (true, Some(row)) => (batch.replace(REMINDED, LEFT, row.version, value), true),
-    })
+        (true, Some(row)) => (batch.replace(REMINDED, key, row.version, value), true),
+    }
 }
 
 fn event(token: &TokenLine) -> Event {
@@ -141,5 +153,29 @@ fn reminded(desk: &Desk) -> Result<BTreeMap<Vec<u8>, Row>, Fault> {
         if !more {
             return Ok(all);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_for_an_admin_is_told_again_every_week() {
+        let row = |at: u64| {
+            Some(Row {
+                version: 1,
+                value: at.to_be_bytes().to_vec(),
+            })
+        };
+        let told = |some, row, at| {
+            let (batch, told) = weekly(Batch::new(), some, (KEPT, row), UnixTime(at));
+            (!batch.is_empty(), told)
+        };
+        assert_eq!(told(false, None, 5), (false, false));
+        assert_eq!(told(true, None, 5), (true, false), "told where it began");
+        assert_eq!(told(true, row(5), 4 + WEEK), (false, false));
+        assert_eq!(told(true, row(5), 5 + WEEK), (true, true));
+        assert_eq!(told(false, row(5), 5 + WEEK), (true, false));
     }
 }

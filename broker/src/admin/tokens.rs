@@ -11,10 +11,10 @@ use crate::{
     publish::Refusal,
     secret::Secret,
     store::Batch,
-    vault::tokens::{self, NewToken, Scope, StoredToken, TokenError, TokenRecord},
+    vault::tokens::{self, Back, NewToken, Scope, StoredToken, TokenError, TokenRecord},
 };
 use proto::{
-    act::TokenPlace,
+    act::{TokenPlace, TokenReturn},
     api::{Rotation, TokenLine, TokenName},
     ids::PersonId,
     time::UnixTime,
@@ -39,7 +39,7 @@ pub(super) fn put(
         expires: at.expires,
         proof: Some(&given.proof),
         emptied: at.emptied,
-        keeps_old: rotates && given.may_be_useless(desk, &at.registry),
+        keeps_old: rotates && !at.ends_old && given.may_be_useless(desk, &at.registry),
     };
     let (vault, live) = (&desk.vault, &*desk.live);
     let place = (&at.registry, &scope);
@@ -64,16 +64,29 @@ pub(super) fn put(
 /// Prepares the way back to the version that is kept, where the one in its place is of no use.
 pub(super) fn back(
     desk: &Desk,
-    name: &TokenName,
+    to: &TokenReturn,
     by: &PersonId,
     batch: Batch,
     now: UnixTime,
 ) -> Result<(Batch, Event, TokenLine), Refusal> {
-    let scope = scope(&name.scope)?;
-    let place = (&name.registry, &scope);
-    let back = tokens::back(&desk.vault, &*desk.live, batch, place, now);
+    let scope = scope(&to.scope)?;
+    let wanted = Back {
+        registry: &to.registry,
+        scope: &scope,
+        kept: to.kept,
+        present: to.present,
+    };
+    let back = tokens::back(&desk.vault, &*desk.live, batch, &wanted, now);
     let (batch, record) = back.map_err(refusal)?;
-    let event = Event::TokenBack(facts(&record, by));
+    let event = Event::TokenBack {
+        registry: record.registry.clone(),
+        scope: record.scope.as_str().to_owned(),
+        version: record.version,
+        fingerprint: record.fingerprint.clone(),
+        kept: to.kept,
+        ended: to.present,
+        by: by.clone(),
+    };
     Ok((batch, event, line(desk, &record, now)))
 }
 
@@ -108,11 +121,11 @@ pub(super) fn is_covered(desk: &Desk, at: &TokenPlace) -> Result<bool, Refusal> 
 pub fn list(desk: &Desk, now: UnixTime) -> Result<Vec<TokenLine>, Refusal> {
     let all = tokens::list(&desk.vault, &*desk.live).map_err(refusal)?;
     let mut lines: Vec<_> = all.iter().map(|t| line(desk, &t.record, now)).collect();
-    for kept in all.iter().map(|t| &t.record).filter(|t| t.held) {
+    for kept in all.iter().map(|t| &t.record).filter(|t| t.is_kept()) {
         let own = |l: &&mut TokenLine| {
             l.registry == kept.registry && l.scope == kept.scope.as_str() && l.is_present()
         };
-        if let Some(present) = lines.iter_mut().find(own) {
+        if let Some(present) = lines.iter_mut().rfind(own) {
             present.fallback = Some(kept.version);
         }
     }
@@ -143,8 +156,9 @@ fn scope(text: &str) -> Result<Scope, Refusal> {
 }
 
 fn present(desk: &Desk, name: &TokenName) -> Result<StoredToken, Refusal> {
-    let all = versions(desk, name)?.into_iter();
-    all.max_by_key(StoredToken::rank)
+    let all = versions(desk, name)?;
+    tokens::newest(&all)
+        .cloned()
         .ok_or_else(|| Refusal::NoToken(format!("{}:{}", name.registry, name.scope)))
 }
 
@@ -178,7 +192,7 @@ fn line(desk: &Desk, record: &TokenRecord, now: UnixTime) -> TokenLine {
         expires: record.expires,
         used: record.used,
         overlap_until: record.overlap_until,
-        held: record.held,
+        held: record.is_kept(),
         fallback: None,
         age_percent: now.since(record.stored) * 100 / allowed,
         exposed: record.exposed,
@@ -197,6 +211,7 @@ fn refusal(error: TokenError) -> Refusal {
         | TokenError::NotAToken
         | TokenError::Kept(..)
         | TokenError::NoneKept(..)
+        | TokenError::Moved
         | TokenError::Same => Refusal::BadRequest(error.to_string()),
         other => fault(other).into(),
     }

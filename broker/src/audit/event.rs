@@ -599,13 +599,29 @@ pub enum Event {
     TokenStored(TokenFacts),
     /// A registry token was replaced.
     TokenRotated(TokenFacts),
-    /// An admin went back to the version of a registry token that was kept.
-    TokenBack(TokenFacts),
+    /// Admins went back to the registry token that was kept; it is a version of its own from then on.
+    TokenBack {
+        /// The registry.
+        registry: RegistryId,
+        /// What the token covers.
+        #[serde(serialize_with = "plain")]
+        scope: String,
+        /// The new version.
+        version: u64,
+        /// Keyed fingerprint, 8 hex digits.
+        #[serde(serialize_with = "plain")]
+        fingerprint: String,
+        /// The version that was kept, whose token it is.
+        kept: u64,
+        /// The version that was present until then.
+        ended: u64,
+        /// Who asked for it.
+        by: PersonId,
+    },
     /// What a publish showed of a token that its registry could not prove before.
     TokenTried {
-        /// Of which request; absent: the registry was read before there was one.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        request: Option<RequestId>,
+        /// Of which request.
+        request: RequestId,
         /// The registry.
         registry: RegistryId,
         /// What the token covers.

@@ -41,7 +41,7 @@ fn a_leaf_has_one_spelling() {
         r#"{"v":1,"time":5,"event":{"type":"witness-refused","witness":"w+1+x","entries":5,"seen":9,"finding":"shorter"}}"#
     );
     let tried = Event::TokenTried {
-        request: Some(request()),
+        request: request(),
         registry: "npm".parse().unwrap(),
         scope: "@acme/*".into(),
         version: 2,
@@ -50,6 +50,19 @@ fn a_leaf_has_one_spelling() {
     assert_eq!(
         String::from_utf8(leaf(&tried, UnixTime(5))).unwrap(),
         r#"{"v":1,"time":5,"event":{"type":"token-tried","request":"0198c0de-0000-7000-8000-000000000001","registry":"npm","scope":"@acme/*","version":2,"proof":"refused"}}"#
+    );
+    let went_back = Event::TokenBack {
+        registry: "npm".parse().unwrap(),
+        scope: "*".into(),
+        version: 3,
+        fingerprint: "00c0ffee".into(),
+        kept: 1,
+        ended: 2,
+        by: "robin".parse().unwrap(),
+    };
+    assert_eq!(
+        String::from_utf8(leaf(&went_back, UnixTime(5))).unwrap(),
+        r#"{"v":1,"time":5,"event":{"type":"token-back","registry":"npm","scope":"*","version":3,"fingerprint":"00c0ffee","kept":1,"ended":2,"by":"robin"}}"#
     );
     let back = Event::WithdrawalCalledBack {
         name: "npm:left@1.0.0".into(),

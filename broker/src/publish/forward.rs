@@ -18,7 +18,7 @@ use crate::{
     registry::{FactorAsk, Publish, Sent, StageId, Upstream},
     secret::Secret,
     store::Batch,
-    vault::release as vault,
+    vault::{release as vault, tokens::TokenRecord},
 };
 use proto::{
     api::{Mode, StateName},
@@ -494,17 +494,38 @@ pub(super) async fn send(
     release::note_use(desk, stored, false, now).await;
     let sent = deliver(upstream, delivery, &token).await;
     drop(token);
-    Box::pin(tried::note(desk, id, &wish, &used_token, &sent)).await;
+    Box::pin(answered(desk, &record, at, (&wish, &*used_token), sent)).await
+}
+
+/// Brings an attempt to its state. What the token is worth is noted by that state, and not by the registry's word.
+async fn answered(
+    desk: &Desk,
+    record: &Record,
+    at: FileAt,
+    (wish, used): (&Item, &TokenRecord),
+    sent: Sent,
+) -> Result<After, Refusal> {
+    let id = record.facts.id;
     match sent {
-        Sent::Accepted => settle::after_accepted(desk, &record, at).await?,
+        Sent::Accepted => {
+            if settle::after_accepted(desk, record, at).await? {
+                Box::pin(tried::taken(desk, id, wish, used)).await;
+            }
+        }
         Sent::Unclear => settle::mark_unclear(desk, id, at).await?,
-        Sent::Staged(stage) => confirm::hold(desk, id, at, Some(stage)).await?,
+        Sent::Staged(stage) => {
+            confirm::hold(desk, id, at, Some(stage.clone())).await?;
+            Box::pin(tried::staged(desk, (record, at), &stage, (wish, used))).await;
+        }
         Sent::NeedsFactor(ask) => {
             confirm::hold(desk, id, at, None).await?;
             return Ok(After::Asked(ask));
         }
         Sent::Refused { status, said } => {
             let said = settle::after_refused(desk, id, at, status, said).await?;
+            if let (401 | 403, Some(said)) = (status, &said) {
+                Box::pin(tried::refused(desk, id, wish, used, said)).await;
+            }
             return Ok(said.map_or(After::Look, After::Refused));
         }
     }

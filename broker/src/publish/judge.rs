@@ -1,7 +1,7 @@
 //! Gathers what the policy may see, and asks it. Asked before anybody is rung, with every answer,
 //! when the credential is collected, and again before bytes leave.
 
-use super::{Refusal, inspect, intent, ledger, prove::totp_record_holds, state::Record, tried};
+use super::{Refusal, inspect, intent, ledger, prove::totp_record_holds, state::Record};
 use crate::{
     caller::Caller,
     challenge::{
@@ -299,8 +299,5 @@ pub async fn read(desk: &Desk, item: &Item) -> Result<Published, Refusal> {
     )
     .map_err(Fault::from)?;
     let shown = upstream.versions(&item.package, token.as_ref()).await;
-    if let Err(why) = &shown {
-        Box::pin(tried::note_unread(desk, None, item, why)).await;
-    }
     shown.map_err(|e| Refusal::RegistryDown(e.to_string()))
 }

@@ -6,7 +6,6 @@ use super::{
     ledger::{self, REQUESTS},
     stages,
     state::{FileAt, Progress, Record, State, Step},
-    tried,
     unseen::{self, Missing},
 };
 use crate::{
@@ -217,8 +216,8 @@ fn of_final(record: Option<&Record>) -> Result<Outcome, Refusal> {
     }
 }
 
-/// The registry said yes: it counts when it shows the bytes.
-pub async fn after_accepted(desk: &Desk, record: &Record, at: FileAt) -> Result<(), Refusal> {
+/// The registry said yes: it counts when it shows the bytes. Whether it did, and they are the approved ones.
+pub async fn after_accepted(desk: &Desk, record: &Record, at: FileAt) -> Result<bool, Refusal> {
     let id = record.facts.id;
     for pause in LAG {
         // Even a sleep of nothing waits for the timer's next millisecond.
@@ -226,10 +225,13 @@ pub async fn after_accepted(desk: &Desk, record: &Record, at: FileAt) -> Result<
             tokio::time::sleep(pause).await;
         }
         if let Ok((published, ReadBack::Shows(digest))) = shows(desk, record, at).await {
-            return saw(desk, record, at, &published, digest).await;
+            let file = (record.facts.items.get(at.item)).and_then(|i| i.files.get(at.file));
+            let same = file.is_some_and(|file| file.digest == digest);
+            saw(desk, record, at, &published, digest).await?;
+            return Ok(same);
         }
     }
-    mark_unclear(desk, id, at).await
+    mark_unclear(desk, id, at).await.map(|()| false)
 }
 
 /// The registry said no. "Already exists" is neither success nor failure: read back.
@@ -356,9 +358,6 @@ async fn shows(desk: &Desk, record: &Record, at: FileAt) -> Result<(Published, R
     .map_err(Fault::from)?;
     let down = |e: ReadError| Refusal::RegistryDown(e.to_string());
     let shown = upstream.shows_file(wish, file, token.as_ref()).await;
-    if let Err(why) = &shown {
-        Box::pin(tried::note_unread(desk, Some(record.facts.id), wish, why)).await;
-    }
     let published = shown.map_err(down)?;
     let back = published.file(&wish.version, file).map_err(down)?;
     Ok((published, back))

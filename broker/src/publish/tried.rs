@@ -1,10 +1,16 @@
-//! What a publish shows of a token that nobody could prove when it took another one's place. A yes of its registry ends
-//! the time of the one that is kept; a no is told to the admins, who may go back.
+//! What a publish shows of a token that nobody could prove when it took another one's place. What the registry shows
+//! afterwards counts, and not what it answers: a front that says yes to everything would end the one that is kept, and a
+//! version that is there already is refused to good tokens, too. Reads show nothing: which packages are read a job
+//! chooses. A yes ends the time of the one that is kept; a no is told to the admins, who may go back.
 
+use super::{
+    stages,
+    state::{FileAt, Record},
+};
 use crate::{
     audit::event::Event,
     desk::{Desk, Fault},
-    registry::{ReadError, Sent},
+    registry::StageId,
     store::Batch,
     vault::tokens::{self, TokenRecord},
 };
@@ -17,57 +23,52 @@ use proto::{
 /// How often it is written again, where other uses of the token come between.
 const TRIES: u32 = 8;
 
-/// Notes what the registry's answer to a publish says of the token. The publish has happened, or not, whatever becomes of
-/// this: where it cannot be written the old version is kept, and the next publish shows it again.
-pub(super) async fn note(
+/// The registry shows what was sent with the token. The publish has happened whatever becomes of this: where it cannot be
+/// written the old version is kept, and the next publish shows it again.
+pub(super) async fn taken(desk: &Desk, request: RequestId, item: &Item, used: &TokenRecord) {
+    let detail = format!("it took {}", item.name());
+    write(desk, (request, item), used, ProofOutcome::Proved, detail).await;
+}
+
+/// The registry says that it staged what was sent: it counts when the stage holds it. It is read here only where an old
+/// version is kept.
+pub(super) async fn staged(
+    desk: &Desk,
+    (record, at): (&Record, FileAt),
+    stage: &StageId,
+    (item, used): (&Item, &TokenRecord),
+) {
+    if !matches!(
+        tokens::unaccepted(&desk.vault, &*desk.live, used),
+        Ok(Some(_))
+    ) {
+        return;
+    }
+    match stages::holds_what_was_approved(desk, record, at, stage).await {
+        Ok(true) => taken(desk, record.facts.id, item, used).await,
+        Ok(false) => {}
+        Err(why) => tracing::warn!(%stage, %why, "a stage was not read; the old token is kept"),
+    }
+}
+
+/// The registry refuses the token, and shows nothing of what was to be sent with it.
+pub(super) async fn refused(
     desk: &Desk,
     request: RequestId,
     item: &Item,
     used: &TokenRecord,
-    sent: &Sent,
+    said: &str,
 ) {
-    let (outcome, detail) = match sent {
-        Sent::Accepted | Sent::Staged(_) => {
-            (ProofOutcome::Proved, format!("it took {}", item.name()))
-        }
-        Sent::Refused {
-            status: status @ (401 | 403),
-            said,
-        } => (
-            ProofOutcome::Refused,
-            format!("it answers {status} to {}: {said}", item.name()),
-        ),
-        _ => return,
-    };
-    write(desk, Some(request), used, (outcome, detail)).await;
-}
-
-/// Notes that the registry is not even read with the token: then no publish comes so far that it could refuse it.
-pub(super) async fn note_unread(
-    desk: &Desk,
-    request: Option<RequestId>,
-    item: &Item,
-    why: &ReadError,
-) {
-    if !matches!(why, ReadError::Status(401 | 403)) {
-        return;
-    }
-    let (vault, live, now) = (&desk.vault, &*desk.live, desk.world.now());
-    let Ok(Some(used)) = tokens::find(vault, live, &item.registry, &item.package, now) else {
-        return;
-    };
-    let said = (
-        ProofOutcome::Refused,
-        format!("it shows nothing of {}: {why}", item.package),
-    );
-    write(desk, request, &used.record, said).await;
+    let detail = format!("it answers {said}");
+    write(desk, (request, item), used, ProofOutcome::Refused, detail).await;
 }
 
 async fn write(
     desk: &Desk,
-    request: Option<RequestId>,
+    (request, item): (RequestId, &Item),
     used: &TokenRecord,
-    (outcome, detail): (ProofOutcome, String),
+    outcome: ProofOutcome,
+    detail: String,
 ) {
     let known = used.proof.as_ref().map(|proof| proof.outcome);
     if known == Some(ProofOutcome::Proved) || known == Some(outcome) {
@@ -77,6 +78,7 @@ async fn write(
         outcome,
         account: None,
         detail,
+        package: Some(item.name()),
         at: desk.world.now(),
     };
     for _ in 0..TRIES {
@@ -95,7 +97,7 @@ async fn write(
 /// Where an old version is kept for it, and nowhere else.
 async fn written(
     desk: &Desk,
-    request: Option<RequestId>,
+    request: RequestId,
     used: &TokenRecord,
     proof: &TokenProof,
 ) -> Result<(), Fault> {
@@ -111,7 +113,7 @@ async fn written(
     let scope = stored.record.scope.as_str().to_owned();
     if proof.outcome == ProofOutcome::Refused {
         tracing::warn!(registry = %used.registry, scope, version = used.version,
-            "the registry refuses the new token; the old one is kept: countersign admin token back");
+            "the registry refuses the new token; the old one is kept: countersign admin token list");
     }
     let event = Event::TokenTried {
         request,

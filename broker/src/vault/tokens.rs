@@ -8,7 +8,7 @@ pub mod left;
 mod rotation;
 mod scope;
 
-pub use rotation::{back, note_proof, rotate, unaccepted, would_keep};
+pub use rotation::{Back, back, newest, note_proof, rotate, unaccepted, unheld, would_keep};
 pub use scope::{Scope, ScopeError};
 
 use super::{
@@ -121,6 +121,11 @@ pub enum TokenError {
     /// No old one is kept.
     #[error("no old version of {0} {1} is kept: make a new token, and rotate")]
     NoneKept(RegistryId, Scope),
+    /// Other versions than those that were named.
+    #[error(
+        "another version is kept, or the present one, by now: countersign admin token list, and ask again"
+    )]
+    Moved,
     /// What is stored cannot be read.
     #[error("a token's row cannot be read; restore the database from a backup")]
     Unreadable,
@@ -163,7 +168,7 @@ pub fn fits(
 fn is_another(stored: &[StoredToken], print: &str) -> Result<(), TokenError> {
     match stored.iter().find(|t| t.record.fingerprint == print) {
         None => Ok(()),
-        Some(StoredToken { record, .. }) if record.held => {
+        Some(StoredToken { record, .. }) if record.is_kept() => {
             let (registry, scope) = (record.registry.clone(), record.scope.clone());
             Err(TokenError::Kept(registry, scope))
         }
@@ -212,12 +217,10 @@ fn put(
     now: UnixTime,
 ) -> Result<(Batch, TokenRecord), TokenError> {
     is_token(new.token)?;
-    let token = new.token.expose();
-    let (batch, version) = next_version(vault, store, batch, new)?;
-    let mut record = TokenRecord {
+    let record = TokenRecord {
         registry: new.registry.clone(),
         scope: new.scope.clone(),
-        version,
+        version: 0,
         fingerprint: fingerprint(vault, new.registry, new.token)?,
         stored: now,
         expires: new.expires,
@@ -229,8 +232,22 @@ fn put(
         emptied: new.emptied.then_some(now),
         sealed: String::new(),
     };
+    put_next(vault, store, batch, record, new.token)
+}
+
+/// Seals a token under the next version of its place.
+fn put_next(
+    vault: &Vault,
+    store: &dyn Store,
+    batch: Batch,
+    mut record: TokenRecord,
+    token: &Secret<String>,
+) -> Result<(Batch, TokenRecord), TokenError> {
+    let place = (&record.registry, &record.scope);
+    let (batch, version) = next_version(vault, store, batch, place)?;
+    record.version = version;
     let key = record.key();
-    let sealed = vault.seal_row(&record.binding(&key), token.as_bytes())?;
+    let sealed = vault.seal_row(&record.binding(&key), token.expose().as_bytes())?;
     record.sealed = STANDARD.encode(sealed);
     let row = authentic(vault, TOKEN, &key, &encode(&record)?)?;
     Ok((batch.create(TOKEN, &key, row), record))
@@ -242,9 +259,9 @@ fn next_version(
     vault: &Vault,
     store: &dyn Store,
     batch: Batch,
-    new: &NewToken<'_>,
+    (registry, scope): (&RegistryId, &Scope),
 ) -> Result<(Batch, u64), TokenError> {
-    let key = prefix(new.registry, new.scope);
+    let key = prefix(registry, scope);
     let row = store.get(TOKEN_VERSION, &key)?;
     let last = match &row {
         None => 0,
@@ -292,6 +309,8 @@ pub fn note_use(
 ) -> Result<Batch, TokenError> {
     token.record.used = Some(now);
     token.record.exposed |= exposed;
+    // Nobody goes back to one that was seen.
+    token.record.held &= !token.record.exposed;
     write(vault, batch, &token)
 }
 
@@ -321,8 +340,8 @@ pub fn believed(vault: &Vault, store: &dyn Store) -> Result<Vec<StoredToken>, To
     Ok(read)
 }
 
-/// The token for a package: the narrowest scope that has one, there the present version. A token of a wider
-/// scope never stands in for an expired narrow one.
+/// The token for a package: the narrowest scope that has one, there the newest present version and no old one. A token
+/// of a wider scope never stands in for a narrow one that is stored and does not serve.
 pub fn find(
     vault: &Vault,
     store: &dyn Store,
@@ -331,11 +350,9 @@ pub fn find(
     now: UnixTime,
 ) -> Result<Option<StoredToken>, TokenError> {
     for scope in Scope::candidates(package) {
-        let mut all = versions(vault, store, registry, &scope)?;
-        all.retain(|t| t.record.serves(now));
-        let present = all.into_iter().max_by_key(StoredToken::rank);
-        if present.is_some() {
-            return Ok(present);
+        let all = versions(vault, store, registry, &scope)?;
+        if all.iter().any(|t| t.record.serves(now)) {
+            return Ok(newest(&all).cloned());
         }
     }
     Ok(None)
@@ -375,22 +392,20 @@ pub(crate) fn sealed_anew(vault: &Vault, plain: &[u8]) -> Result<Option<Vec<u8>>
     encode(&record).map(Some)
 }
 
-impl StoredToken {
-    /// By which the present version of a place comes last, whatever its number: after a way back it is no more the newest.
-    pub const fn rank(&self) -> (bool, u64) {
-        (self.record.is_present(), self.record.version)
-    }
-}
-
 impl TokenRecord {
     /// Whether new uploads take it. Others are old ones.
     pub const fn is_present(&self) -> bool {
         self.overlap_until.is_none()
     }
 
-    /// Whether it may still be used: it is the present one, its overlap is not over, or it is kept.
+    /// Whether it is an old one to which admins may go back. One that was seen is never kept.
+    pub const fn is_kept(&self) -> bool {
+        self.held && !self.exposed
+    }
+
+    /// Whether its time here is not over: it is the present one, in its last hour, or kept.
     pub fn serves(&self, now: UnixTime) -> bool {
-        self.held || self.overlap_until.is_none_or(|end| now < end)
+        self.is_kept() || self.overlap_until.is_none_or(|end| now < end)
     }
 
     fn key(&self) -> Vec<u8> {

@@ -227,6 +227,9 @@ pub struct TokenProof {
     pub account: Option<String>,
     /// In a sentence about the registry ("it").
     pub detail: String,
+    /// At which publish it showed: `@acme/left@1.4.2`; absent: it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<String>,
     /// When it was asked.
     pub at: UnixTime,
 }

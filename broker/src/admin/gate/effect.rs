@@ -85,8 +85,8 @@ pub(super) async fn of(
             (effect.batch, effect.events) = (done, vec![event]);
             effect.token = Some(line);
         }
-        Act::TokenBack(name) => {
-            let (done, event, line) = tokens::back(desk, name, by()?, batch, now)?;
+        Act::TokenBack(to) => {
+            let (done, event, line) = tokens::back(desk, to, by()?, batch, now)?;
             (effect.batch, effect.events) = (done, vec![event]);
             effect.token = Some(line);
         }
@@ -122,8 +122,8 @@ pub(super) async fn proved(
     let by = stored.by.as_ref().ok_or_else(damaged);
     let at = match &stored.act {
         Act::AddToken(at) | Act::RotateToken(at) => at,
-        Act::TokenBack(name) => {
-            prove::kept(desk, name, &by?.person, now).await?;
+        Act::TokenBack(to) => {
+            prove::kept(desk, to, &by?.person, now).await?;
             return Ok(None);
         }
         _ => return Ok(None),

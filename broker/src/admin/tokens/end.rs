@@ -18,7 +18,7 @@ use crate::{
         release,
         tokens::{
             self, StoredToken, TokenRecord,
-            left::{self, Left, StoredLeft},
+            left::{self, Left},
         },
     },
 };
@@ -71,6 +71,8 @@ fn count(desk: &Desk, all: &[StoredToken], left: usize) {
     let not_emptied = all.iter().filter(full).count();
     desk.metrics.tokens_to_revoke.set(count(left));
     desk.metrics.tokens_not_emptied.set(count(not_emptied));
+    let kept = all.iter().filter(|t| t.record.is_kept()).count();
+    desk.metrics.tokens_kept.set(count(kept));
 }
 
 /// Ends one, and destroys it whatever its registry says.
@@ -190,7 +192,8 @@ pub fn list(desk: &Desk) -> Result<Vec<LeftToken>, Refusal> {
     Ok(all.iter().map(|stored| line(&stored.left)).collect())
 }
 
-/// An admin says that a token is revoked at its registry. Nobody can see that from here any more, so it is his word.
+/// An admin says that a token is revoked at its registry. Nobody can see that from here any more, so it is his word. One
+/// that is kept here is kept no longer: it ends as old ones do.
 pub async fn revoked(
     desk: &Desk,
     of: &TokenPrint,
@@ -199,7 +202,9 @@ pub async fn revoked(
 ) -> Result<Vec<LeftToken>, Refusal> {
     let mut all = left::all(&desk.vault, &*desk.live).map_err(refusal)?;
     all.retain(|stored| stored.left.fingerprint == of.fingerprint);
-    if all.is_empty() {
+    let mut kept = tokens::believed(&desk.vault, &*desk.live).map_err(refusal)?;
+    kept.retain(|t| t.record.is_kept() && t.record.fingerprint == of.fingerprint);
+    if all.is_empty() && kept.is_empty() {
         return Err(Refusal::BadRequest(format!(
             "no token {} is left to revoke: countersign admin token list shows those that are",
             of.fingerprint
@@ -207,7 +212,9 @@ pub async fn revoked(
     }
     let mut batch = Batch::new();
     let mut events = Vec::new();
-    for StoredLeft { left, .. } in &all {
+    let mut told: Vec<_> = all.iter().map(|stored| stored.left.clone()).collect();
+    told.extend(kept.iter().map(|stored| left::of(&stored.record, now)));
+    for left in &told {
         events.push(Event::TokenRevoked {
             registry: left.registry.clone(),
             scope: left.scope.as_str().to_owned(),
@@ -219,8 +226,11 @@ pub async fn revoked(
     for stored in &all {
         batch = left::settle(batch, stored);
     }
+    for stored in kept {
+        batch = tokens::unheld(&desk.vault, batch, stored).map_err(refusal)?;
+    }
     desk.commit(batch, &events, now).await?;
-    Ok(all.iter().map(|stored| line(&stored.left)).collect())
+    Ok(told.iter().map(line).collect())
 }
 
 /// An admin says that a stored token is nowhere but here.

@@ -17,7 +17,7 @@ use crate::{
     },
 };
 use proto::{
-    act::TokenPlace,
+    act::{TokenPlace, TokenReturn},
     api::{ProofOutcome, TokenName, TokenProof},
     ids::{PackageName, PersonId, RegistryId},
     time::UnixTime,
@@ -85,13 +85,17 @@ pub(in crate::admin) async fn given(
 /// way back; a registry that does not answer is in nobody's way, since that version worked.
 pub(in crate::admin) async fn kept(
     desk: &Desk,
-    name: &TokenName,
+    to: &TokenReturn,
     by: &PersonId,
     now: UnixTime,
 ) -> Result<(), Refusal> {
+    let name = &TokenName {
+        registry: to.registry.clone(),
+        scope: to.scope.clone(),
+    };
     let all = versions(desk, name)?;
     // Where there is none, the act itself says so.
-    let Some(stored) = all.iter().rfind(|t| t.record.held) else {
+    let Some(stored) = all.iter().rfind(|t| t.record.is_kept()) else {
         return Ok(());
     };
     let token = release::for_check(&desk.vault, stored).map_err(refusal)?;
@@ -233,6 +237,7 @@ fn dated(proof: Proof, at: UnixTime) -> TokenProof {
         outcome: proof.outcome,
         account: proof.account,
         detail: proof.detail,
+        package: None,
         at,
     }
 }

@@ -139,9 +139,10 @@ impl Oci {
             Ok(login) => login,
             // Nothing of the publish has left.
             Err(why) => {
+                // Without an answer nobody refused the token.
                 let status = match &why {
                     ReadError::Status(status) => *status,
-                    _ => 401,
+                    _ => 502,
                 };
                 return Sent::Refused {
                     status,

@@ -62,17 +62,22 @@ pub fn leave(
     record: &TokenRecord,
     now: UnixTime,
 ) -> Result<Batch, TokenError> {
-    let left = Left {
+    let left = of(record, now);
+    let key = left.key();
+    let value = serde_json::to_vec(&left).map_err(|_| TokenError::Unreadable)?;
+    Ok(batch.create(LEFT, &key, authentic(vault, LEFT, &key, &value)?))
+}
+
+/// What is left of a stored token that ends now.
+pub fn of(record: &TokenRecord, now: UnixTime) -> Left {
+    Left {
         registry: record.registry.clone(),
         scope: record.scope.clone(),
         version: record.version,
         fingerprint: record.fingerprint.clone(),
         since: now,
         expires: record.expires,
-    };
-    let key = left.key();
-    let value = serde_json::to_vec(&left).map_err(|_| TokenError::Unreadable)?;
-    Ok(batch.create(LEFT, &key, authentic(vault, LEFT, &key, &value)?))
+    }
 }
 
 /// Takes one away: nothing is left to do.

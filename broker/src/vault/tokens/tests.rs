@@ -28,6 +28,21 @@ impl Place {
         token: &str,
         now: u64,
     ) -> Result<TokenRecord, TokenError> {
+        self.store(rotating, at, token, (now, false))
+    }
+
+    /// Rotated to one that nobody could prove.
+    fn unproved(&self, token: &str, now: u64) -> TokenRecord {
+        self.store(true, "*", token, (now, true)).unwrap()
+    }
+
+    fn store(
+        &self,
+        rotating: bool,
+        at: &str,
+        token: &str,
+        (now, keeps_old): (u64, bool),
+    ) -> Result<TokenRecord, TokenError> {
         let (registry, scope) = ("npm".parse().unwrap(), at.parse().unwrap());
         let wanted = NewToken {
             registry: &registry,
@@ -36,7 +51,7 @@ impl Place {
             expires: None,
             proof: None,
             emptied: false,
-            keeps_old: false,
+            keeps_old,
         };
         let verb = if rotating { rotate } else { add };
         let (batch, record) = verb(
@@ -48,6 +63,48 @@ impl Place {
         )?;
         commit(&self.store, batch).unwrap();
         Ok(record)
+    }
+
+    /// Versions, whether they are old, and whether they are kept.
+    fn shape(&self) -> Vec<(u64, bool, bool)> {
+        let all = list(&self.vault, &self.store).unwrap();
+        let one = |t: &StoredToken| (t.record.version, !t.record.is_present(), t.record.held);
+        all.iter().map(one).collect()
+    }
+
+    fn back(&self, kept: u64, present: u64, now: u64) -> Result<TokenRecord, TokenError> {
+        let (registry, scope) = ("npm".parse().unwrap(), "*".parse().unwrap());
+        let wanted = Back {
+            registry: &registry,
+            scope: &scope,
+            kept,
+            present,
+        };
+        let back = back(
+            &self.vault,
+            &self.store,
+            Batch::new(),
+            &wanted,
+            UnixTime(now),
+        )?;
+        commit(&self.store, back.0).unwrap();
+        Ok(back.1)
+    }
+
+    /// A token's row as it lies in the file.
+    fn row(&self, version: u64) -> (Vec<u8>, crate::store::Row) {
+        let key = [&b"npm\0*\0"[..], &version.to_be_bytes()].concat();
+        let row = self.store.get(TOKEN, &key).unwrap().unwrap();
+        (key, row)
+    }
+
+    /// Somebody who writes the file puts a row back as it was.
+    fn put_back(&self, (key, row): (Vec<u8>, crate::store::Row)) {
+        let batch = match self.store.get(TOKEN, &key).unwrap() {
+            None => Batch::new().create(TOKEN, &key, row.value),
+            Some(now) => Batch::new().replace(TOKEN, &key, now.version, row.value),
+        };
+        commit(&self.store, batch).unwrap();
     }
 
     fn found(&self, package: &str, now: u64) -> Option<String> {
@@ -113,6 +170,74 @@ fn a_rotated_token_overlaps_and_is_destroyed() {
     assert!(sweep(200 + OVERLAP_SECONDS - 1).is_empty());
     assert_eq!(sweep(200 + OVERLAP_SECONDS), [1]);
     assert_eq!(list(&place.vault, &place.store).unwrap().len(), 1);
+}
+
+#[test]
+fn a_token_row_that_was_put_back_does_not_serve() {
+    let place = Place::new();
+    place.put(false, "*", "one", 100).unwrap();
+    let one = place.row(1);
+    place.unproved("two", 200);
+    place.put_back(one);
+    assert_eq!(place.found("left", 201).as_deref(), Some("two"));
+    // An old one serves nobody, whoever took the present one away: absence is a no.
+    let place = Place::new();
+    place.put(false, "*", "one", 100).unwrap();
+    let one = place.row(1);
+    place.unproved("two", 200);
+    let gone = place.row(2);
+    let batch = Batch::new().delete(TOKEN, &gone.0, gone.1.version);
+    commit(&place.store, batch).unwrap();
+    assert_eq!(place.found("left", 201), None);
+    place.put_back(gone);
+    let two = place.row(2);
+    // After a way back the one that was refused is not the newest any more.
+    let record = place.back(1, 2, 300).unwrap();
+    assert_eq!((record.version, record.stored), (3, UnixTime(100)));
+    assert_eq!(place.shape(), [(2, true, false), (3, false, false)]);
+    assert_eq!(place.found("left", 301).as_deref(), Some("one"));
+    place.put_back(two);
+    place.put_back(one);
+    assert_eq!(place.found("left", 301).as_deref(), Some("one"));
+    let all = list(&place.vault, &place.store).unwrap();
+    assert_eq!(newest(&all).unwrap().record.version, 3);
+}
+
+#[test]
+fn a_token_that_was_seen_is_never_kept_and_only_the_versions_that_were_read_go_back() {
+    let place = Place::new();
+    place.put(false, "*", "one", 100).unwrap();
+    assert!(matches!(
+        place.back(1, 1, 100),
+        Err(TokenError::NoneKept(..))
+    ));
+    place.unproved("two", 200);
+    assert_eq!(place.shape(), [(1, true, true), (2, false, false)]);
+    for (kept, present) in [(2, 1), (1, 1), (2, 2), (1, 3)] {
+        let other = place.back(kept, present, 201);
+        assert!(matches!(other, Err(TokenError::Moved)), "{kept} {present}");
+    }
+    // Seen, the kept one is kept no longer, and the present one is not kept by the next rotation.
+    for version in [1, 2] {
+        let mut all = list(&place.vault, &place.store).unwrap();
+        all.retain(|t| t.record.version == version);
+        let batch = note_use(
+            &place.vault,
+            Batch::new(),
+            all.remove(0),
+            true,
+            UnixTime(300),
+        );
+        commit(&place.store, batch.unwrap()).unwrap();
+    }
+    assert_eq!(place.shape(), [(1, true, false), (2, false, false)]);
+    assert!(matches!(
+        place.back(1, 2, 301),
+        Err(TokenError::NoneKept(..))
+    ));
+    place.unproved("three", 400);
+    let shape = [(1, true, false), (2, true, false), (3, false, false)];
+    assert_eq!(place.shape(), shape);
 }
 
 /// What the row held is in no row any more. Whether the file still has the page that it stood on is the file's business:

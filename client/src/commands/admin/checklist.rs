@@ -128,6 +128,7 @@ fn stored(token: &TokenLine) -> String {
         |used| format!("used {} ago", span(now.since(used))),
     );
     let why = match (token.exposed, token.overlap_until, token.rotation) {
+        (true, Some(_), _) => ", AN OLD ONE, AND A JOB HAS SEEN IT: revoke it",
         (true, ..) => ", A JOB HAS SEEN IT",
         _ if token.held => ", an old one, kept until the new one was accepted once",
         (_, Some(_), _) => ", an old one on its way out: revoke it",

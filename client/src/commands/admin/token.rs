@@ -6,7 +6,7 @@ pub(super) mod places;
 use super::{acts, secret};
 use crate::{commands::devices::Code, context::Context, fail::Failure};
 use proto::{
-    act::{Act, TokenPlace},
+    act::{Act, TokenPlace, TokenReturn},
     api::{LeftToken, ProofOutcome, TokenLine, TokenName, TokenPrint, TokenProof},
     ids::RegistryId,
     problem::Exit,
@@ -21,7 +21,7 @@ pub(crate) enum Command {
     /// Store a new token
     Add(SecretArgs),
     /// Store the next version of a token beside the old one
-    Rotate(SecretArgs),
+    Rotate(RotateArgs),
     /// Go back to the old version that is kept, where the new one is of no use
     Back(BackArgs),
     /// Which tokens are stored, and how old they are; what is to be rotated comes first
@@ -44,6 +44,7 @@ pub(crate) enum Command {
 Examples:
   countersign admin token add npm '@acme/*' --token-file npm-token.txt --expires 2026-12-24
   pass show npm | countersign admin token rotate npm '@acme/*' --token-file -
+  countersign admin token rotate npm '@acme/*' --token-file FILE --ends-old   # the old one was seen
 
 The token is encrypted at the broker and never comes out again. Its registry is asked about it first, without publishing
 anything; one that it refuses is not stored, and what is stored stays. What takes a stored token's place needs a code, and
@@ -66,6 +67,16 @@ pub(crate) struct SecretArgs {
     code: Code,
 }
 
+/// Store a token's next version.
+#[derive(clap::Args)]
+pub(crate) struct RotateArgs {
+    #[command(flatten)]
+    secret: SecretArgs,
+    /// The old one was seen: it is not kept, whatever is known of the new one
+    #[arg(long)]
+    ends_old: bool,
+}
+
 /// Say that a token is revoked.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -73,7 +84,8 @@ Examples:
   countersign admin token left                # which, with their prints
   countersign admin token revoked 3f9c2a17    # I revoked it at the registry
 
-The broker has no such token any more and cannot look, so it takes your word and records it.")]
+The broker has no such token any more and cannot look, so it takes your word and records it. One that is still kept here is
+kept no longer by it, and ends as old ones do.")]
 pub(crate) struct RevokedArgs {
     /// The token's print, as `countersign admin token left` shows it
     print: String,
@@ -87,8 +99,9 @@ Examples:
   countersign admin token back npm '@acme/*'
 
 A version is kept where nobody could prove the one that took its place, until that one was accepted once by its registry.
-The registry is asked about the kept one first. It needs a code, and a second admin where there is one; the new one is old
-from then on, and ends as old ones do.")]
+Look first: one package that is refused may be that package's own affair, and what the new one publishes elsewhere needs no
+way back. The registry is asked about the kept one. It needs a code, and a second admin where there is one. The kept token
+gets the next number; the new one is old from then on, and ends as old ones do.")]
 pub(crate) struct BackArgs {
     #[command(flatten)]
     name: NameArgs,
@@ -117,8 +130,13 @@ pub(crate) struct NameArgs {
 /// Runs it.
 pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failure> {
     match command {
-        Command::Add(args) => put(context, &args, Act::AddToken, "stored").await,
-        Command::Rotate(args) => put(context, &args, Act::RotateToken, "rotated").await,
+        Command::Add(args) => put(context, &args, Act::AddToken, Stored::First).await,
+        Command::Rotate(args) => {
+            let done = Stored::Next {
+                ends_old: args.ends_old,
+            };
+            put(context, &args.secret, Act::RotateToken, done).await
+        }
         Command::Back(args) => back(context, args).await,
         Command::List(args) => list::run(context, &args).await,
         Command::Left => list::run_left(context).await,
@@ -129,11 +147,18 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
     }
 }
 
+/// What is done with the token that is given.
+#[derive(Clone, Copy)]
+enum Stored {
+    First,
+    Next { ends_old: bool },
+}
+
 async fn put(
     context: &Context,
     args: &SecretArgs,
     act: fn(TokenPlace) -> Act,
-    done: &str,
+    how: Stored,
 ) -> Result<(), Failure> {
     let token = secret(
         args.token_file.as_deref(),
@@ -152,6 +177,11 @@ async fn put(
         scope: args.scope.clone(),
         expires: args.expires,
         emptied: args.emptied,
+        ends_old: matches!(how, Stored::Next { ends_old: true }),
+    };
+    let done = match how {
+        Stored::First => "stored",
+        Stored::Next { .. } => "rotated",
     };
     let acted = acts::ask(&device, act(place), Some(token), &args.code).await?;
     let word = if acted.done { done } else { "asked" };
@@ -170,11 +200,8 @@ async fn put(
     let kept = acted.token.as_ref().and_then(kept);
     if let Some(kept) = &kept {
         text = format!("{text}\n{kept}");
-    } else if done == "rotated" {
-        text = format!(
-            "{text}\nThe old one serves what is on its way for an hour and is destroyed then. Revoke it at the registry \
-             after that;\nwhere the registry lets the broker do it, it is done: countersign admin token left"
-        );
+    } else if let Stored::Next { ends_old } = how {
+        text = format!("{text}\n{}", ending(ends_old));
     }
     for line in acted
         .token
@@ -186,14 +213,25 @@ async fn put(
     acts::told(context, &acted, &value, &text)
 }
 
+/// What is said of an old version that is not kept.
+const fn ending(was_seen: bool) -> &'static str {
+    if was_seen {
+        "The old one was seen: revoke it at the registry now. Here it is destroyed in an hour: countersign admin token left"
+    } else {
+        "The old one serves what is on its way for an hour and is destroyed then. Revoke it at the registry after that; if it \
+         was seen, now;\nwhere the registry lets the broker do it, it is done: countersign admin token left"
+    }
+}
+
 /// What is said of a new version that nobody could prove.
 pub(super) fn kept(new: &TokenLine) -> Option<String> {
     let version = new.fallback?;
     let name = format!("{} '{}'", new.registry, harmless(&new.scope));
     Some(format!(
         "Nobody could prove it, so version {version} is kept, sealed, until this one was accepted once: by a publish, or\n  \
-         countersign admin token check {name}\nIf the registry refuses it: countersign admin token back {name}. Revoke \
-         nothing at the registry before that."
+         countersign admin token check {name}\nIf the registry refuses it, look why; then: countersign admin token back \
+         {name}\nDo not revoke the kept one at the registry before that. If somebody saw it, revoke it now, and say so:\n  \
+         countersign admin token list; countersign admin token revoked PRINT"
     ))
 }
 
@@ -248,20 +286,32 @@ fn said(proof: &TokenProof) -> String {
 
 async fn back(context: &Context, args: BackArgs) -> Result<(), Failure> {
     let device = context.device()?;
-    let name = TokenName {
-        registry: args.name.registry,
-        scope: args.name.scope,
+    let NameArgs { registry, scope } = args.name;
+    let named = format!("{registry}:{}", harmless(&scope));
+    let stored = list::tokens(&device).await?;
+    let own = |t: &&TokenLine| t.registry == registry && t.scope == scope && t.is_present();
+    let present = stored.iter().rfind(own);
+    let Some((present, kept)) = present.and_then(|t| Some((t.version, t.fallback?))) else {
+        return Err(Failure::new(
+            Exit::Failed,
+            format!("No old version of {named} is kept."),
+            "Make a new token at the registry, then `countersign admin token rotate`.",
+        ));
     };
-    let act = Act::TokenBack(name.clone());
+    let act = Act::TokenBack(TokenReturn {
+        registry: registry.clone(),
+        scope: scope.clone(),
+        kept,
+        present,
+    });
     let acted = acts::ask(&device, act, None, &args.code).await?;
     let version = acted.token.as_ref().map(|t| t.version);
+    let number = version.map_or_else(String::new, |v| format!(", as version {v}"));
     let text = format!(
-        "the old token of {}:{} is the present one again; the other one is destroyed in an hour",
-        name.registry,
-        harmless(&name.scope)
+        "the token of version {kept} of {named} is the present one again{number}; version {present} is destroyed in an hour"
     );
     let value = serde_json::json!({
-        "registry": name.registry, "scope": name.scope, "version": version,
+        "registry": registry, "scope": scope, "version": version, "kept": kept, "ended": present,
     });
     acts::told(context, &acted, &value, &text)
 }

@@ -68,7 +68,7 @@ function token(of) {
       ? h("p", { class: "notice warn" }, `The registry has not accepted it yet; version ${of.fallback} is kept: `, h("code", {}, `countersign admin token back ${of.registry} '${of.scope}'`))
       : null,
     !of.emptied && !of.overlap_until ? h("p", { class: "notice warn" }, "Nobody said that it is nowhere else: ", h("code", {}, `countersign admin token emptied ${of.fingerprint}`)) : null,
-    of.exposed ? h("p", { class: "notice bad" }, "A job has seen it. Rotate it now.") : null,
+    of.exposed ? h("p", { class: "notice bad" }, `A job has seen it. ${of.overlap_until ? "Revoke it at the registry." : "Rotate it now."}`) : null,
     !of.exposed && of.age_percent >= OLD ? h("p", { class: `notice ${tone}` }, "Rotate it: ", h("code", {}, `countersign admin token rotate ${of.registry} ${of.scope}`)) : null,
   );
 }

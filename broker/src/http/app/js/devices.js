@@ -133,6 +133,10 @@ function words(act) {
       return `Remove ${act.person}`;
     case "policy":
       return "A policy that allows more";
+    case "token-back":
+      return `Go back to version ${act.kept} of token ${act.registry}:${act.scope}, and end version ${act.present}`;
+    case "rotate-token":
+      return `Rotate token ${act.registry}:${act.scope}${act.ends_old ? ", the old one was seen" : ""}`;
     default:
       return `${act.kind.replace("-", " ")} ${act.registry}:${act.scope}`;
   }

@@ -25,7 +25,7 @@ const COLUMNS: usize = 9;
 #[command(after_help = "\
 Examples:
   countersign admin token list
-  countersign admin token list --due                 # only what is to be rotated soon or now
+  countersign admin token list --due                 # only what is to be rotated, or not settled
   countersign admin token list --not-emptied         # of which nobody said that they are nowhere else
   countersign admin token list --registry npm '@acme/*'
   countersign admin token list --registry npm @acme/left   # the tokens that may publish it, the first one does
@@ -127,12 +127,13 @@ fn chosen(mut tokens: Vec<TokenLine>, args: &ListArgs) -> Vec<TokenLine> {
     tokens.retain(|t| {
         args.registry.as_ref().is_none_or(|r| *r == t.registry)
             && (args.scope.as_deref()).is_none_or(|wanted| is_about(&t.scope, wanted))
-            && (!args.due || t.rotation != Rotation::Later)
+            && (!args.due || is_due(t))
             && (!args.not_emptied || is_full(t))
     });
     tokens.sort_by(|a, b| {
         let name = |t: &TokenLine| (t.registry.to_string(), t.scope.clone(), t.version);
         (b.rotation.cmp(&a.rotation))
+            .then_with(|| is_due(b).cmp(&is_due(a)))
             .then_with(|| b.overlap_until.is_none().cmp(&a.overlap_until.is_none()))
             .then_with(|| name(a).cmp(&name(b)))
     });
@@ -153,8 +154,13 @@ fn is_about(scope: &str, wanted: &str) -> bool {
 
 /// How many lines are shown: all that are to be rotated, and others as far as there is room.
 fn first(tokens: &[TokenLine]) -> usize {
-    let due = tokens.partition_point(|t| t.rotation != Rotation::Later);
+    let due = tokens.partition_point(is_due);
     due.max(SHOWN.min(tokens.len()))
+}
+
+/// It is to be rotated, or it is not settled whether it stays or the one before.
+fn is_due(t: &TokenLine) -> bool {
+    t.rotation != Rotation::Later || t.held || t.fallback.is_some()
 }
 
 /// Nobody said that it is nowhere else.
@@ -220,16 +226,19 @@ fn columns<const N: usize>(head: [String; N], rows: Vec<[String; N]>) -> Vec<Str
 
 /// What is to be done about a token, in a few words.
 fn to_do(t: &TokenLine, now: UnixTime) -> String {
-    let mut all = due(t, now);
-    if t.held {
-        return "kept until the new one was accepted once".to_owned();
-    }
     if let Some(at) = t.overlap_until {
-        return format!("destroyed {}", at.rfc3339());
+        let ends = if t.held {
+            "kept until the new one was accepted once".to_owned()
+        } else {
+            format!("destroyed {}", at.rfc3339())
+        };
+        return if t.exposed {
+            format!("was seen by a job: revoke it at the registry; {ends}")
+        } else {
+            ends
+        };
     }
-    if let Some(version) = t.fallback.filter(|_| !is_refused(t)) {
-        all.push(format!("not accepted yet; version {version} is kept"));
-    }
+    let mut all = due(t, now);
     if is_full(t) {
         all.push("empty the old places".to_owned());
     }
@@ -278,7 +287,8 @@ fn counted(n: usize, what: &str) -> String {
     format!("{n} {what}{s}")
 }
 
-/// Warnings at 75 % and 90 % of the allowed age, before and after the expiry, after a reveal and a refusal.
+/// Warnings at 75 % and 90 % of the allowed age, before and after the expiry, after a reveal and a refusal, and while an
+/// old one is kept.
 fn due(t: &TokenLine, now: UnixTime) -> Vec<String> {
     const WEEK: u64 = 7 * 86_400;
     let mut out = Vec::new();
@@ -287,13 +297,20 @@ fn due(t: &TokenLine, now: UnixTime) -> Vec<String> {
     }
     if let Some(proof) = t.proof.as_ref().filter(|_| is_refused(t)) {
         let day = day(proof.at);
+        let package = proof.package.as_deref().map(harmless);
+        let package = package.map_or_else(String::new, |p| format!(" at {p}"));
         let back = t.fallback.map_or_else(String::new, |version| {
-            let (registry, scope) = (&t.registry, harmless(&t.scope));
-            format!("go back to version {version} (countersign admin token back {registry} '{scope}'), or ")
+            let name = format!("{} '{}'", t.registry, harmless(&t.scope));
+            format!(
+                "look why (countersign admin token check {name}); then go back to version {version} \
+                 (countersign admin token back {name}), or "
+            )
         });
         out.push(format!(
-            "was refused by the registry {day}: {back}rotate it"
+            "was refused by the registry {day}{package}: {back}rotate it"
         ));
+    } else if let Some(version) = t.fallback {
+        out.push(format!("is not accepted yet; version {version} is kept"));
     }
     match t.expires {
         Some(at) if at <= now => out.push("has expired: rotate it".to_owned()),
