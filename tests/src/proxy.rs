@@ -30,6 +30,8 @@ pub enum Fault {
     Delay(Duration),
     /// The request never arrives; this whole reply is its answer.
     Answer(&'static str),
+    /// The same, after so long.
+    LateAnswer(Duration, &'static str),
     /// From this request on nothing passes at all, until [`Proxy::up`].
     Down,
 }
@@ -310,13 +312,19 @@ async fn up(
             return None;
         }
         let now = *lock(current);
-        if let Some((_, Fault::Answer(answer))) = now {
+        let answer = match now {
+            Some((_, Fault::Answer(answer))) => Some((Duration::ZERO, answer)),
+            Some((_, Fault::LateAnswer(time, answer))) => Some((time, answer)),
+            _ => None,
+        };
+        if let Some((time, answer)) = answer {
             let mut rest = rest_of(&piece).unwrap_or_default();
             while rest > 0
                 && let Ok(n @ 1..) = from.read(&mut buffer).await
             {
                 rest = rest.saturating_sub(n);
             }
+            tokio::time::sleep(time).await;
             return Some(answer);
         }
         let cut = match now {

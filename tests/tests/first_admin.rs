@@ -15,7 +15,13 @@ use proto::{
     digest::hex,
 };
 use serde_json::Value;
-use stand::{Output, daemon::Daemon, http, people, team::POLICY};
+use stand::{
+    Output,
+    daemon::Daemon,
+    free_port, http, people,
+    proxy::{Fault, Proxy},
+    team::POLICY,
+};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -242,10 +248,9 @@ async fn who_is_alone_is_told_to_seal_before_everything_is_stopped_for_good() {
     person(&daemon, &home, &enroll, &[]).await.ok().unwrap();
     let refused = person(&daemon, &home, &["admin", "panic"], &[]).await;
     assert_eq!(refused.status, Some(5), "{refused}");
-    assert!(
-        refused.stderr.contains("countersign admin seal"),
-        "{refused}"
-    );
+    for said in ["countersign admin seal", "ends nothing", "credentials"] {
+        assert!(refused.stderr.contains(said), "{refused}");
+    }
     let thaw = ["admin", "thaw", "--all", "--totp", "000000"];
     let thawed = person(&daemon, &home, &thaw, &[]).await;
     assert!(
@@ -254,5 +259,35 @@ async fn who_is_alone_is_told_to_seal_before_everything_is_stopped_for_good() {
     );
     let stopped = person(&daemon, &home, &["admin", "panic", "--for-good"], &[]).await;
     assert_eq!(stopped.status, Some(0), "{stopped}");
+    assert!(stopped.stdout.contains("NOBODY CAN THAW"), "{stopped}");
+}
+
+#[tokio::test]
+async fn a_list_of_people_that_does_not_come_holds_up_no_stop() {
+    let mut daemon = Daemon::builder().policy(POLICY).start().await.unwrap();
+    let home = daemon.dir().join("robin");
+    let invite = daemon.invite_path().display().to_string();
+    let totp = daemon.dir().join("totp.txt").display().to_string();
+    let enroll = ["enroll", "--invite-file", &invite, "--totp-file", &totp];
+    person(&daemon, &home, &enroll, &[]).await.ok().unwrap();
+    // Something stands in front of it, at the address that clients know.
+    let port: u16 = daemon.url.rsplit(':').next().unwrap().parse().unwrap();
+    let own = free_port().unwrap();
+    let config = fs::read_to_string(daemon.config_path()).unwrap();
+    let [listen, behind] = [port, own].map(|port| format!("listen = \"127.0.0.1:{port}\""));
+    let moved = config.replacen(&listen, &behind, 1);
+    assert_ne!(moved, config);
+    fs::write(daemon.config_path(), moved).unwrap();
+    daemon.kill9();
+    let front = format!("http://127.0.0.1:{own}");
+    let front = Proxy::at(port, &front).await.unwrap();
+    daemon.restart().await.unwrap();
+    // With the list it would say that robin is alone, and stop nothing.
+    let people = "GET /v1/admin/people";
+    front.arm(people, Fault::Delay(Duration::from_secs(10)));
+    let stopped = person(&daemon, &home, &["admin", "panic"], &[]).await;
+    assert!(front.watched(people)[0].hit, "{stopped}");
+    assert_eq!(stopped.status, Some(0), "{stopped}");
+    assert!(stopped.stdout.contains("everything is frozen"), "{stopped}");
     assert!(stopped.stdout.contains("NOBODY CAN THAW"), "{stopped}");
 }

@@ -10,15 +10,17 @@
 use proto::problem::Code;
 use serde_json::{Value, json};
 use stand::{
-    api::{self, Device, Packed, Reply, Small},
+    api::{self, Device, Job, Packed, Reply, Small},
     cargo::{self, Freighter},
     daemon::Daemon,
     gems::{self, Gems, KEY},
     http,
     parts::{Issuer, Verdaccio},
     proxy::{Fault, Proxy},
+    rows,
 };
 use std::{fs, time::Duration};
+use tokio::task::JoinHandle;
 
 const LEFT: &str = "@acme/left";
 
@@ -46,11 +48,27 @@ async fn second(small: &Small) -> Device {
     Device::enroll(&small.daemon, &invite).await.unwrap()
 }
 
+/// More admins, each with a code that is not used yet.
+async fn admins<const N: usize>(small: &Small, names: [&str; N]) -> [Device; N] {
+    let invites = names.map(|name| small.robin.invite(name, &[], true, &[]));
+    let invites = futures_util::future::join_all(invites).await;
+    let mut all = Vec::new();
+    for invite in invites {
+        let admin = Device::enroll(&small.daemon, &invite.unwrap()).await;
+        all.push(admin.unwrap());
+    }
+    all.try_into().ok().unwrap()
+}
+
 /// robin asks, and dora agrees.
 async fn agreed(small: &Small, dora: &Device, act: Value) {
-    let asked = small.robin.act(act, None).await.unwrap();
+    agreed_by([&small.robin, dora], act).await;
+}
+
+async fn agreed_by([one, other]: [&Device; 2], act: Value) {
+    let asked = one.act(act, None).await.unwrap();
     let id = asked.json()["act"]["id"].as_str().unwrap().to_owned();
-    let done = dora.confirm(&id).await.unwrap();
+    let done = other.confirm(&id).await.unwrap();
     assert_eq!(done.json()["done"], true, "{}", done.text);
 }
 
@@ -88,15 +106,36 @@ fn count(types: &[String], kind: &str) -> usize {
 }
 
 async fn publish(small: &Small, version: &str) -> String {
+    let ready = ready(small, version).await;
+    let endpoint = &small.daemon.registry_url;
+    let sent = api::put(endpoint, &ready.credential, LEFT, ready.document).await;
+    assert!(sent.unwrap().good());
+    ready.credential
+}
+
+/// A version that needs no more than its upload.
+struct Ready {
+    job: Job,
+    credential: String,
+    document: Vec<u8>,
+}
+
+async fn ready(small: &Small, version: &str) -> Ready {
     let packed = Packed::new(LEFT, version).unwrap();
     let job = small.open(&[packed.item("latest").unwrap()]).await.unwrap();
     small.approve(&job).await.unwrap();
-    let credential = job.credential().await.unwrap();
-    let document = packed.document("latest").unwrap();
-    let endpoint = &small.daemon.registry_url;
-    let sent = api::put(endpoint, &credential, LEFT, document).await;
-    assert!(sent.unwrap().good());
-    credential
+    Ready {
+        credential: job.credential().await.unwrap(),
+        document: packed.document("latest").unwrap(),
+        job,
+    }
+}
+
+/// Uploads it, while the test goes on.
+fn uploads(small: &Small, ready: &Ready) -> JoinHandle<anyhow::Result<Reply>> {
+    let endpoint = small.daemon.registry_url.clone();
+    let (credential, document) = (ready.credential.clone(), ready.document.clone());
+    tokio::spawn(async move { api::put(&endpoint, &credential, LEFT, document).await })
 }
 
 #[tokio::test]
@@ -364,17 +403,7 @@ async fn a_withdrawal_that_waits_is_called_back_by_one_admin_until_its_call_begi
     let proxy = Proxy::start(&registry.url).await.unwrap();
     let small = Small::over(&proxy.url, &registry.token, api::POLICY).await;
     let small = small.unwrap();
-    // More admins, each with a code that is not used yet.
-    let more = ["carol", "erin"];
-    let invites = more.map(|name| small.robin.invite(name, &[], true, &[]));
-    let invites = futures_util::future::join_all(invites).await;
-    let dora = second(&small).await;
-    let mut admins = Vec::new();
-    for invite in invites {
-        let admin = Device::enroll(&small.daemon, &invite.unwrap()).await;
-        admins.push(admin.unwrap());
-    }
-    let [carol, erin] = admins.try_into().ok().unwrap();
+    let [carol, erin, dora] = admins(&small, ["carol", "erin", "dora"]).await;
     publish(&small, "1.0.0").await;
     let none = call_back(&carol, "1.0.0").await;
     assert_eq!(none.code(), Some(Code::BadRequest), "{}", none.text);
@@ -421,6 +450,121 @@ async fn a_withdrawal_that_waits_is_called_back_by_one_admin_until_its_call_begi
     assert_eq!(late.code(), Some(Code::BadRequest), "{}", late.text);
     assert!(late.text.contains("has begun"), "{}", late.text);
     assert_eq!(ended(&small).await["state"], "done");
+}
+
+/// Where uploads of the package, and calls that deprecate one of its versions, go.
+const PUT: &str = "PUT /@acme%2fleft";
+
+async fn watched(proxy: &Proxy, calls: usize) {
+    while proxy.watched(PUT).len() < calls {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn attack_50_a_withdrawal_that_was_called_back_is_not_put_back() {
+    let registry = Verdaccio::start().await.unwrap();
+    let proxy = Proxy::start(&registry.url).await.unwrap();
+    let small = Small::over(&proxy.url, &registry.token, api::POLICY).await;
+    let mut small = small.unwrap();
+    let [carol, dora] = admins(&small, ["carol", "dora"]).await;
+    publish(&small, "1.0.0").await;
+    // It waits for an upload, and then for what became of that one, since the registry is away.
+    let next = ready(&small, "1.1.0").await;
+    proxy.arm(PUT, Fault::Delay(Duration::from_secs(8)));
+    let upload = uploads(&small, &next);
+    watched(&proxy, 1).await;
+    agreed(&small, &dora, act("npm", LEFT, "1.0.0", Some("broken"))).await;
+    assert_eq!(lines(&small).await[0]["state"], "waiting");
+    small.daemon.kill9();
+    drop(upload.await.unwrap());
+    proxy.down();
+    let live = small.daemon.dir().join("data").join("live.redb");
+    let waits = rows::of_table(&live, "withdrawal").unwrap();
+    assert_eq!(waits.len(), 1);
+    small.daemon.restart().await.unwrap();
+    let done = call_back(&carol, "1.0.0").await;
+    assert_eq!(done.json()["state"], "called-back", "{}", done.text);
+
+    // Whoever writes the database puts back what waited, and the registry is there again.
+    small.daemon.kill9();
+    rows::write(&live, &waits[0].0, Some(&waits[0].1)).unwrap();
+    small.daemon.restart().await.unwrap();
+    proxy.up();
+    small.until(&next.job, "published").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(count(&types(&small).await, "withdrawal-sent"), 0);
+    let shown = registry.package(LEFT).await.unwrap().unwrap();
+    assert!(shown["versions"]["1.0.0"]["deprecated"].is_null());
+    assert!(lines(&small).await.is_empty());
+    assert!(small.daemon.log().contains("ALARM: what admins agreed to"));
+    // Who wants it after all agrees anew, whatever lies there.
+    let wish = act("npm", LEFT, "1.0.0", Some("broken"));
+    agreed(&small, &dora, wish).await;
+    assert_eq!(ended(&small).await["state"], "done");
+}
+
+#[tokio::test]
+async fn attack_42_what_is_agreed_to_again_is_not_called_back_after_the_call_of_before() {
+    let registry = Verdaccio::start().await.unwrap();
+    let proxy = Proxy::start(&registry.url).await.unwrap();
+    let small = Small::over(&proxy.url, &registry.token, api::POLICY).await;
+    let small = small.unwrap();
+    let names = ["carol", "dora", "erin", "frank"];
+    let [carol, dora, erin, frank] = admins(&small, names).await;
+    publish(&small, "1.0.0").await;
+    let next = ready(&small, "1.1.0").await;
+    // A call leaves, and nobody hears what became of it.
+    proxy.arm(PUT, Fault::CutUp(0));
+    let wish = act("npm", LEFT, "1.0.0", Some("broken"));
+    agreed(&small, &dora, wish.clone()).await;
+    watched(&proxy, 1).await;
+    // The same is agreed to again, and waits for an upload.
+    proxy.forget(PUT);
+    proxy.arm_inside("left-1.1.0.tgz", Fault::Delay(Duration::from_secs(8)));
+    let upload = uploads(&small, &next);
+    while proxy.watched("left-1.1.0.tgz").is_empty() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    agreed_by([&carol, &erin], wish).await;
+    let line = lines(&small).await.remove(0);
+    assert_eq!(
+        (&line["state"], &line["by"]),
+        (&json!("waiting"), &json!("carol"))
+    );
+    let late = call_back(&frank, "1.0.0").await;
+    assert_eq!(late.code(), Some(Code::BadRequest), "{}", late.text);
+    assert!(late.text.contains("has begun"), "{}", late.text);
+    assert!(upload.await.unwrap().unwrap().good());
+    let line = ended(&small).await;
+    assert_eq!(
+        (&line["state"], &line["attempts"]),
+        (&json!("done"), &json!(2))
+    );
+}
+
+#[tokio::test]
+async fn attack_42_the_late_answer_to_a_call_ends_nothing_that_was_agreed_to_since() {
+    let registry = Verdaccio::start().await.unwrap();
+    let proxy = Proxy::start(&registry.url).await.unwrap();
+    let small = Small::over(&proxy.url, &registry.token, api::POLICY).await;
+    let small = small.unwrap();
+    let [carol, dora, erin] = admins(&small, ["carol", "dora", "erin"]).await;
+    publish(&small, "1.0.0").await;
+    let no = "HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
+    proxy.arm(PUT, Fault::LateAnswer(Duration::from_secs(6), no));
+    let wish = act("npm", LEFT, "1.0.0", Some("broken"));
+    agreed(&small, &dora, wish.clone()).await;
+    watched(&proxy, 1).await;
+    agreed_by([&carol, &erin], wish).await;
+    let line = ended(&small).await;
+    assert_eq!(
+        (&line["state"], &line["by"]),
+        (&json!("done"), &json!("carol"))
+    );
+    let all = types(&small).await;
+    assert_eq!(count(&all, "withdrawal-failed"), 0);
+    assert_eq!(count(&all, "withdrawal-sent"), 2);
 }
 
 #[tokio::test]

@@ -3,8 +3,9 @@
 //! The agreement stores what is to be done, in its own commit; [`sweep`] does it. The call says the same however often it
 //! is made, so after a crash, a time-out or an unclear answer it is made again, until the registry shows it.
 //!
-//! What if an attacker writes here: rows are authenticated. He can delete one, and then nothing is withdrawn; or put
-//! back one that was done, and the registry is told what it shows already.
+//! What if an attacker writes here: rows are authenticated, and the inventory lists them. He can delete one, and then
+//! nothing is withdrawn. One that he puts back (what was called back, or is done and was undone since) is not believed:
+//! nothing of it is sent, and who wants it agrees anew.
 
 mod call_back;
 
@@ -12,7 +13,7 @@ pub use call_back::call_back;
 
 use crate::{
     audit::event::Event,
-    desk::{Desk, Fault, turns::Turn},
+    desk::{Desk, Fault, inventory::WITHDRAWALS, turns::Turn},
     publish::{
         Refusal, frozen, ledger,
         state::{Progress, Record},
@@ -22,7 +23,7 @@ use crate::{
         withdraw::{Mark, Withdraw},
     },
     secret::Secret,
-    store::{Batch, Table},
+    store::Batch,
     vault::release,
 };
 use proto::{
@@ -35,8 +36,6 @@ use proto::{
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// `registry:package@version`: what was agreed to.
-const WITHDRAWALS: Table = Table("withdrawal");
 /// Longest message, in bytes.
 const MESSAGE_MAX: usize = 300;
 /// Rows that are looked at.
@@ -60,6 +59,7 @@ struct Stored {
     by: PersonId,
     confirmed: Vec<PersonId>,
     agreed: UnixTime,
+    /// Calls that left, or may have. One of them stands for all those of an agreement before, whose place this one took.
     attempts: u32,
     /// When the last call left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -95,13 +95,17 @@ pub(super) async fn put(
         Some(false) => {}
     }
     let (by, confirmed) = agreed;
+    let key = name.as_bytes();
+    // The version first: a call that leaves in between is a conflict, and nobody forgets it.
+    let old = desk.live.get(WITHDRAWALS, key).map_err(Fault::from)?;
+    let (attempts, sent) = left_before(desk, key)?;
     let row = Stored {
         what: what.clone(),
         by: by.clone(),
         confirmed: confirmed.clone(),
         agreed: now,
-        attempts: 0,
-        sent: None,
+        attempts,
+        sent,
         next: now,
         state: WithdrawalState::Waiting,
         said: None,
@@ -112,14 +116,27 @@ pub(super) async fn put(
         by: by.clone(),
         confirmed,
     };
-    let key = name.as_bytes();
     let bytes = desk.authentic(WITHDRAWALS, key, &row)?;
     // A later agreement takes an earlier one's place: it says what is wanted now.
-    let batch = match desk.live.get(WITHDRAWALS, key).map_err(Fault::from)? {
+    let batch = match old {
         None => batch.create(WITHDRAWALS, key, bytes),
         Some(old) => batch.replace(WITHDRAWALS, key, old.version, bytes),
     };
     Ok((batch, vec![event]))
+}
+
+/// What may have left for the agreement whose place another one takes: a call of it, and when the last one left. That
+/// call may still arrive, and so the new agreement cannot be called back as one of which nothing has left.
+fn left_before(desk: &Desk, key: &[u8]) -> Result<(u32, Option<UnixTime>), Fault> {
+    match desk.authentic_row::<Stored>(WITHDRAWALS, key) {
+        Ok(Some(old)) if old.value.state == WithdrawalState::Waiting => {
+            Ok((old.value.attempts.min(1), old.value.sent))
+        }
+        Ok(_) => Ok((0, None)),
+        // A row that cannot be believed keeps nobody from agreeing anew; what left for the true one nobody knows.
+        Err(Fault::Damaged(_)) => Ok((1, None)),
+        Err(other) => Err(other),
+    }
 }
 
 /// What can be said of it without asking the registry.
@@ -296,10 +313,10 @@ async fn one(
         }
     }
     // Durable before the call: whatever happens now, the next look asks the registry first.
-    sending(desk, key, version, &mut row, now).await?;
+    let version = sending(desk, key, version, &mut row, now).await?;
     let sent = adapter.send_mark(mark(&what), &token, WITHIN).await;
     drop((token, turn));
-    answered(desk, key, &what, sent).await
+    answered(desk, key, version, sent).await
 }
 
 /// The turn of a call that says all of the package again: no version of it may come to the registry between the
@@ -319,13 +336,14 @@ fn alone<'a>(desk: &'a Desk, what: &Withdrawal) -> Result<Option<Turn<'a>>, Faul
     Ok((!busy).then_some(turn))
 }
 
+/// Counts a call that is about to leave. Returns the version of the row that says so.
 async fn sending(
     desk: &Desk,
     key: &[u8],
     version: u64,
     row: &mut Stored,
     now: UnixTime,
-) -> Result<(), Fault> {
+) -> Result<u64, Fault> {
     row.attempts += 1;
     (row.sent, row.next) = (Some(now), now.after(LOOK));
     let event = Event::WithdrawalSent {
@@ -339,14 +357,15 @@ async fn sending(
         // A freeze beats what offers a version again, up to this commit.
         batch = frozen::unless_package_frozen(batch, row.what.package_key());
     }
-    desk.commit(batch, &[event], now).await.map(drop)
+    let done = desk.commit(batch, &[event], now).await?;
+    Ok(done.version)
 }
 
-/// What the registry said to the call. Its yes is no more than a reason to look.
-async fn answered(desk: &Desk, key: &[u8], what: &Withdrawal, sent: Sent) -> Result<(), Fault> {
+/// What the registry said to the call that the row of this version counted. Its yes is no more than a reason to look.
+async fn answered(desk: &Desk, key: &[u8], version: u64, sent: Sent) -> Result<(), Fault> {
     let held = desk.authentic_row::<Stored>(WITHDRAWALS, key)?;
-    // Somebody may have agreed to something else meanwhile.
-    let Some(held) = held.filter(|h| h.value.what == *what) else {
+    // Somebody may have agreed to something meanwhile, or to the same again: this answers none of it.
+    let Some(held) = held.filter(|h| h.version == version) else {
         return Ok(());
     };
     let (version, row) = (held.version, held.value);

@@ -1,10 +1,10 @@
 //! Which rows there must be of those that say who may do what: people, invites, recoveries, what waits at the admins'
-//! gate, the policy in force. One authenticated row holds the hash of each of them, and is written in every commit
-//! that changes one.
+//! gate, what they agreed to withdraw, the policy in force. One authenticated row holds the hash of each of them, and
+//! is written in every commit that changes one.
 //!
 //! A MAC says that the broker wrote a row once, and nothing of when. Here it shows that a row is gone, or is an
 //! older one that was put back: who has one admin and writes the database would delete the other admins and be the
-//! only one, or revive an act that was vetoed (attacks 44, 50).
+//! only one, or revive an act that was vetoed, or a withdrawal that was called back (attacks 44, 50).
 //!
 //! What if an attacker writes here? Nothing holds then: rows that are not listed as they stand are not believed. He can
 //! put back an older inventory with all the rows of its time; its number tells, which lies outside the
@@ -36,10 +36,22 @@ pub const CHANGES: Table = Table("unseal-change");
 
 /// A re-keying of the vault.
 pub const REKEY: Table = Table("rekey");
+/// What is to be withdrawn at a registry, by `registry:package@version`. The broker itself notes each call and the end
+/// here; that is a few changes for each time that admins agree.
+pub const WITHDRAWALS: Table = Table("withdrawal");
 
-/// The tables whose rows are listed. They change when people do something about people, and so rarely that all of
-/// them can have one row.
-const LISTED: [Table; 7] = [PEOPLE, INVITES, RECOVERIES, ACTS, POLICY, CHANGES, REKEY];
+/// The tables whose rows are listed. They change when people do something about people, or two of them agree, and so
+/// rarely that all of them can have one row.
+const LISTED: [Table; 8] = [
+    PEOPLE,
+    INVITES,
+    RECOVERIES,
+    ACTS,
+    POLICY,
+    CHANGES,
+    REKEY,
+    WITHDRAWALS,
+];
 
 const INVENTORY: Table = Table("inventory");
 const ROW: &[u8] = b"all";

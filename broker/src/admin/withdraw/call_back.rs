@@ -1,11 +1,11 @@
 //! Calling a withdrawal back, as long as nothing of it has left: the attempt is counted in the commit before the call, and
-//! this replaces the same row, so one of both happens.
+//! this replaces the same row, so one of both happens. A call counts on when somebody agrees again meanwhile.
 
-use super::{Stored, WITHDRAWALS, line};
+use super::{Stored, line};
 use crate::{
     admin::own::{Own, current},
     audit::event::Event,
-    desk::{Desk, Fault, people::PEOPLE},
+    desk::{Desk, Fault, inventory::WITHDRAWALS, people::PEOPLE},
     notify::About,
     publish::{Refusal, prove::prove_in_terminal, ring},
 };
@@ -64,7 +64,7 @@ pub async fn call_back(
 
 fn begun(name: &str) -> Refusal {
     Refusal::BadRequest(format!(
-        "the call for {name} has begun: look what became of it (countersign admin yank --list), and ask for the opposite \
+        "a call for {name} has begun: look what became of it (countersign admin yank --list), and ask for the opposite \
          where it is done"
     ))
 }

@@ -16,9 +16,12 @@ use proto::{
     time::UnixTime,
 };
 use serde_json::json;
+use std::time::Duration;
 
 /// People who thaw what is frozen.
 const THAW_PEOPLE: usize = 2;
+/// How long the list of people may hold up the stop.
+const LIST_TIME: Duration = Duration::from_secs(1);
 
 /// Stop everything. One admin, at once, without a code: it only makes things stricter.
 #[derive(clap::Args)]
@@ -31,7 +34,8 @@ Examples:
 Nothing is released from then on. Requests, credentials, announcements, unused invites and jobs' sessions end; what
 is on its way to a registry is read back. Then it lists what was published since that time, and what to rotate where.
 Everybody is told. Two admins who were enrolled before thaw it: countersign admin thaw --all. With fewer than two people
-nothing would thaw any more, and the command says so before it stops anything.")]
+nothing would thaw any more, and the command says so before it stops anything; unless the broker does not say within a
+second who is enrolled: then it stops everything first.")]
 pub(crate) struct PanicArgs {
     /// List what was published since: a day, a moment, or so long ago (2026-11-01, 7d, 12h)
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = find::since)]
@@ -58,7 +62,8 @@ pub(super) async fn run(context: &Context, args: PanicArgs) -> Result<(), Failur
     if !stopped.frozen {
         return Err(Failure::refused(
             "The broker did not freeze everything.",
-            "Run the command again, seal it (countersign admin seal), and stop the broker's machine if that fails.",
+            "Run the command again; seal it (countersign admin seal: nothing is released, and nothing ends), and stop the \
+             broker's machine if that fails.",
         ));
     }
     if !context.out.json {
@@ -91,19 +96,24 @@ pub(super) async fn run(context: &Context, args: PanicArgs) -> Result<(), Failur
     Ok(())
 }
 
-/// Says no where nobody could thaw it, ever. Whoever cannot say who is enrolled (the vault is sealed, say) is in nobody's
-/// way.
+/// Says no where nobody could thaw it, ever. A broker that cannot say who is enrolled (the vault is sealed, say), or not
+/// at once, holds nobody up: of all commands this must be the fastest. The reply to the stop says then who could thaw it.
 async fn thawable(device: &Device) -> Result<(), Failure> {
     let path = "/v1/admin/people";
-    let asked: Result<Vec<PersonLine>, _> = device.broker.get(path, device.proof()).await;
-    let enrolled = |people: Vec<PersonLine>| people.iter().filter(|p| p.devices > 0).count();
-    if asked.map_or(true, |people| enrolled(people) >= THAW_PEOPLE) {
+    let asked = device.broker.get::<Vec<PersonLine>>(path, device.proof());
+    let Ok(Ok(people)) = tokio::time::timeout(LIST_TIME, asked).await else {
+        return Ok(());
+    };
+    if people.iter().filter(|p| p.devices > 0).count() >= THAW_PEOPLE {
         return Ok(());
     }
     Err(Failure::refused(
         "Nothing was stopped: two people who were enrolled before thaw it, and you are the only one.",
-        "Stop it so that you can go on: countersign admin seal. Or invite a second admin first (countersign admin invite NAME \
-         --admin), or stop for good: countersign admin panic --for-good.",
+        "Seal it at once: countersign admin seal. Nothing is released until it is unsealed. That ends nothing, and tells \
+         nobody: requests, announcements, and the credentials and sessions of jobs go on from there as far as their time \
+         has not run out (docs/RUNBOOKS.md says what to do), and a start unseals by itself where the configuration names \
+         what opens the vault. Or invite a second admin first (countersign admin invite NAME --admin), or stop for good: \
+         countersign admin panic --for-good.",
     ))
 }
 
