@@ -1010,7 +1010,10 @@ async fn attack_51_the_daemon_has_no_test_door() {
                 .is_some_and(|n| n.to_string_lossy().contains("tests"));
             for (at, _) in text.match_indices("env::var") {
                 let rest = text.get(at..).unwrap_or_default();
-                let known = rest.starts_with("env::var_os(\"CREDENTIALS_DIRECTORY\")");
+                // The second one makes it refuse, and nothing else.
+                let known = ["CREDENTIALS_DIRECTORY", "AGEDEBUG"]
+                    .iter()
+                    .any(|name| rest.starts_with(&format!("env::var_os(\"{name}\")")));
                 assert!(known || test_file, "{shown}: reads a variable");
             }
         }

@@ -518,14 +518,28 @@ async fn attack_45_whoever_damages_the_tree_and_plants_rows_hides_no_rollback_fr
     for at in 0..20 {
         freeze(&office, &format!("a{at}")).await;
     }
-    all_seen(&office, &witness).await;
+    // So many that the proof from there needs nodes inside a larger tree.
+    while all_seen(&office, &witness).await.is_multiple_of(32) {
+        freeze(&office, "one-more").await;
+    }
+    all_seen(&office, &proxied).await;
+    for one in [&witness, &proxied] {
+        one.answers("status").await.unwrap();
+    }
+    for at in 0..40 {
+        freeze(&office, &format!("b{at}")).await;
+    }
+    // The tree takes entries in when somebody asks for a checkpoint.
+    assert!(note(&office.admin, "/v1/log/checkpoint").await.is_some());
     let data = office.daemon.dir().join("data");
     let yesterday = office.daemon.dir().join("yesterday");
     office.daemon.kill9();
     copy(&data, &yesterday);
+    witness.answers("honest").await.unwrap();
+    proxied.answers("sized").await.unwrap();
     office.daemon.restart().await.unwrap();
     for at in 0..12 {
-        freeze(&office, &format!("b{at}")).await;
+        freeze(&office, &format!("c{at}")).await;
     }
     let seen = all_seen(&office, &witness).await;
     all_seen(&office, &proxied).await;
@@ -554,6 +568,8 @@ async fn attack_45_whoever_damages_the_tree_and_plants_rows_hides_no_rollback_fr
         assert!(!refused.forked && refused.seen >= seen, "{refused:?}");
     }
     assert!(of_type(&office, "witness-dropped").await.is_empty());
+    let log = office.daemon.log();
+    assert!(log.contains("cannot be proved to it"), "{log}");
 }
 
 #[tokio::test]

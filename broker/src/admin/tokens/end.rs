@@ -139,9 +139,11 @@ fn is_in_use(
     let all = tokens::list(&desk.vault, &*desk.live).map_err(fault)?;
     let print = |t: &Secret<String>| tokens::fingerprint(&desk.vault, &record.registry, t);
     let own = print(token)?;
-    // No two versions of one place are the same token.
+    // Another version of the same place counts: who goes back has the token of before under a new number, and a row of
+    // before that somebody puts back would end it.
     let elsewhere = |other: &&StoredToken| {
-        other.record.registry != record.registry || other.record.scope != record.scope
+        let (one, two) = (&other.record, record);
+        (&one.registry, &one.scope, one.version) != (&two.registry, &two.scope, two.version)
     };
     let serving = all.iter().filter(|other| other.record.serves(now));
     for other in serving.filter(elsewhere) {
