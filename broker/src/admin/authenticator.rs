@@ -54,10 +54,8 @@ pub async fn offer(desk: &Desk, own: Own<'_>, now: UnixTime) -> Result<TotpOffer
     };
     let key = own.person.as_str().as_bytes();
     let row = desk.authentic(SETUPS, key, &setup)?;
-    let batch = match desk.live.get(SETUPS, key).map_err(Fault::from)? {
-        None => Batch::new().create(SETUPS, key, row),
-        Some(old) => Batch::new().replace(SETUPS, key, old.version, row),
-    };
+    let old = desk.live.get(SETUPS, key).map_err(Fault::from)?;
+    let batch = Batch::new().put(SETUPS, key, old.map(|old| old.version), row);
     desk.commit(batch, &[], now).await?;
     let otpauth =
         totp::otpauth(&secret, own.person.as_str()).ok_or(Fault::Damaged("a TOTP secret"))?;

@@ -105,10 +105,7 @@ pub async fn add(
     }
     let sealed = desk.seal_channel(&key, &channel)?;
     let time = now.0.to_be_bytes();
-    let batch = match added {
-        None => Batch::new().create(ADDED, of, time),
-        Some(row) => Batch::new().replace(ADDED, of, row.version, time),
-    };
+    let batch = Batch::new().put(ADDED, of, added.map(|row| row.version), time);
     let batch = batch.create(CHANNELS, &key, sealed);
     let event = Event::ChannelAdded {
         person: person.clone(),
@@ -236,10 +233,7 @@ pub async fn test(desk: &Desk, person: &PersonId, now: UnixTime) -> Result<(), R
         return Err(a_moment_ago());
     }
     let time = now.0.to_be_bytes();
-    let batch = match tested {
-        None => Batch::new().create(TESTED, key, time),
-        Some(row) => Batch::new().replace(TESTED, key, row.version, time),
-    };
+    let batch = Batch::new().put(TESTED, key, tested.map(|row| row.version), time);
     let batch = outbox::test(desk, batch, person, fresh, now)?;
     match desk.commit(batch, &[], now).await {
         Err(Fault::Conflict(TESTED, _)) => return Err(a_moment_ago()),

@@ -131,10 +131,8 @@ pub async fn passkey_options(
     };
     let key = own.person.as_str().as_bytes();
     let bytes = desk.authentic(REGISTRATIONS, key, &row)?;
-    let batch = match desk.live.get(REGISTRATIONS, key).map_err(Fault::from)? {
-        None => Batch::new().create(REGISTRATIONS, key, bytes),
-        Some(old) => Batch::new().replace(REGISTRATIONS, key, old.version, bytes),
-    };
+    let old = desk.live.get(REGISTRATIONS, key).map_err(Fault::from)?;
+    let batch = Batch::new().put(REGISTRATIONS, key, old.map(|old| old.version), bytes);
     desk.commit(batch, &[], now).await?;
     Ok(PasskeyOptions { options })
 }

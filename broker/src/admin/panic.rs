@@ -73,10 +73,7 @@ async fn freeze_all(
             ..Freeze::new(Some(by.clone()), since)
         };
         let row = frozen::freeze_row(desk, EVERYTHING, &row)?;
-        let batch = match old {
-            None => Batch::new().create(FROZEN, key, row),
-            Some((version, _)) => Batch::new().replace(FROZEN, key, version, row),
-        };
+        let batch = Batch::new().put(FROZEN, key, old.map(|(version, _)| version), row);
         let batch = ring::notice(desk, batch, About::Stopped, "", Some(by))?;
         let event = Event::EverythingStopped { by: by.clone() };
         match desk.commit(batch, &[event], now).await {

@@ -132,10 +132,7 @@ pub async fn ask(
         recovery.ready = Some(now.after(WAIT_SECONDS));
     }
     let row = desk.authentic(RECOVERIES, key, &recovery)?;
-    let batch = match version {
-        None => proved.spent.create(RECOVERIES, key, row),
-        Some(version) => proved.spent.replace(RECOVERIES, key, version, row),
-    };
+    let batch = proved.spent.put(RECOVERIES, key, version, row);
     // A takeover must not go unseen.
     let batch = ring::notice(desk, batch, About::Recovery, "", Some(&by.id))?;
     let event = Event::RecoveryAsked {

@@ -74,10 +74,7 @@ pub async fn sweep(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
             rotation: token.rotation,
         };
         let value = serde_json::to_vec(&value).map_err(|_| Fault::Damaged("a reminder"))?;
-        batch = match old {
-            None => batch.create(REMINDED, key.as_bytes(), value),
-            Some(row) => batch.replace(REMINDED, key.as_bytes(), row.version, value),
-        };
+        batch = batch.put(REMINDED, key.as_bytes(), old.map(|old| old.version), value);
         tracing::warn!(registry = %token.registry, scope = token.scope, version = token.version,
             percent = token.age_percent, "a registry token is to be rotated");
         events.push(event(&token));

@@ -176,10 +176,8 @@ fn stored(
         lost,
     };
     let row = desk.authentic(AGREED, key, &row)?;
-    Ok(match desk.live.get(AGREED, key).map_err(Fault::from)? {
-        None => batch.create(AGREED, key, row),
-        Some(old) => batch.replace(AGREED, key, old.version, row),
-    })
+    let old = desk.live.get(AGREED, key).map_err(Fault::from)?;
+    Ok(batch.put(AGREED, key, old.map(|old| old.version), row))
 }
 
 /// A person's yes to this very restore, by a device that he still has.

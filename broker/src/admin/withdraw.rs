@@ -118,10 +118,7 @@ pub(super) async fn put(
     };
     let bytes = desk.authentic(WITHDRAWALS, key, &row)?;
     // A later agreement takes an earlier one's place: it says what is wanted now.
-    let batch = match old {
-        None => batch.create(WITHDRAWALS, key, bytes),
-        Some(old) => batch.replace(WITHDRAWALS, key, old.version, bytes),
-    };
+    let batch = batch.put(WITHDRAWALS, key, old.map(|old| old.version), bytes);
     Ok((batch, vec![event]))
 }
 

@@ -254,10 +254,7 @@ fn next_batch(log: &dyn Store, edge: &Edge) -> Result<Option<Batch>, TreeError> 
         return Err(TreeError::Gap(size));
     }
     let row = serde_json::to_vec(&frontier).map_err(|_| TreeError::Damaged("edge"))?;
-    let batch = match edge.version {
-        None => Batch::new().create(TREE, FRONTIER, row),
-        Some(version) => Batch::new().replace(TREE, FRONTIER, version, row),
-    };
+    let batch = Batch::new().put(TREE, FRONTIER, edge.version, row);
     Ok(Some(
         nodes.into_iter().fold(batch, |batch, (node, hash)| {
             batch.create(TREE, node_key(node), hash.0)

@@ -360,10 +360,7 @@ impl Desk {
     ) -> Result<Batch, Fault> {
         let key = person.as_str().as_bytes();
         let row = self.authentic(TOTP, key, state)?;
-        Ok(match version {
-            None => batch.create(TOTP, key, row),
-            Some(version) => batch.replace(TOTP, key, version, row),
-        })
+        Ok(batch.put(TOTP, key, version, row))
     }
 
     /// MAC of an accepted TOTP step: what stays as evidence.

@@ -39,10 +39,8 @@ pub fn freezing(
         cause: seen.cause,
         name: seen.name.clone(),
     };
-    let batch = match old {
-        None => batch.create(FROZEN, package.as_bytes(), bytes),
-        Some((version, _)) => batch.replace(FROZEN, package.as_bytes(), version, bytes),
-    };
+    let version = old.map(|(version, _)| version);
+    let batch = batch.put(FROZEN, package.as_bytes(), version, bytes);
     let batch = ring::notice(desk, batch, About::Alarm, package, None)?;
     Ok((batch, event))
 }

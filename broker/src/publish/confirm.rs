@@ -63,14 +63,9 @@ pub(super) async fn hold(
                 stage: stage.clone(),
             };
             let row = serde_json::to_vec(&row).map_err(|_| Fault::Damaged("a stage"))?;
-            batch = match desk
-                .live
-                .get(CONFIRMING, &key(id, at))
-                .map_err(Fault::from)?
-            {
-                None => with_owner.create(CONFIRMING, key(id, at), row),
-                Some(old) => with_owner.replace(CONFIRMING, key(id, at), old.version, row),
-            };
+            let key = key(id, at);
+            let old = desk.live.get(CONFIRMING, &key).map_err(Fault::from)?;
+            batch = with_owner.put(CONFIRMING, key, old.map(|old| old.version), row);
         }
         // Without a stage the registry has asked: its page does not wait long.
         let item = held.record.facts.items.get(at.item);

@@ -296,10 +296,7 @@ async fn learn_one(
         return Ok(());
     }
     let value = desk.authentic(HABITS, key, &habits)?;
-    let batch = match version {
-        None => Batch::new().create(HABITS, key, value),
-        Some(version) => Batch::new().replace(HABITS, key, version, value),
-    };
+    let batch = Batch::new().put(HABITS, key, version, value);
     desk.commit(batch, &[], now).await.map(drop)
 }
 

@@ -136,10 +136,7 @@ pub fn put_look(
     look: &Look,
 ) -> Result<Batch, Fault> {
     let value = serde_json::to_vec(look).map_err(|_| Fault::Damaged("a look"))?;
-    Ok(match version {
-        None => batch.create(LOOKS, package.as_bytes(), value),
-        Some(version) => batch.replace(LOOKS, package.as_bytes(), version, value),
-    })
+    Ok(batch.put(LOOKS, package.as_bytes(), version, value))
 }
 
 /// Every package that was looked at.

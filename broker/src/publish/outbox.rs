@@ -368,9 +368,6 @@ async fn remember(
         Some(why) => health.failed = Some(ChannelFailure { at: now, why }),
     }
     let value = serde_json::to_vec(&health).map_err(|_| Fault::Damaged("a channel"))?;
-    let batch = match version {
-        None => there.create(HEALTH, channel, value),
-        Some(version) => there.replace(HEALTH, channel, version, value),
-    };
+    let batch = there.put(HEALTH, channel, version, value);
     passable(desk.commit(batch, &[], now).await.map(drop))
 }

@@ -41,9 +41,8 @@ pub fn leaves(
     let key = key(item, file);
     let value = || desk.authentic(LEFT, &key, &Left { since: now });
     Ok(match desk.live.get(LEFT, &key)? {
-        None => batch.create(LEFT, &key, value()?),
         Some(row) if rows::check_authentic(&desk.vault, LEFT, &key, &row.value).is_ok() => batch,
-        Some(row) => batch.replace(LEFT, &key, row.version, value()?),
+        old => batch.put(LEFT, &key, old.map(|old| old.version), value()?),
     })
 }
 

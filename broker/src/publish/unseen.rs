@@ -68,10 +68,8 @@ pub fn tell(
     };
     let value = serde_json::to_vec(&unseen).map_err(|_| Fault::Damaged("an alarm"))?;
     let key = key(request, at, missing);
-    Ok(match desk.live.get(UNSEEN, &key)? {
-        None => batch.create(UNSEEN, key, value),
-        Some(row) => batch.replace(UNSEEN, key, row.version, value),
-    })
+    let old = desk.live.get(UNSEEN, &key)?;
+    Ok(batch.put(UNSEEN, key, old.map(|old| old.version), value))
 }
 
 /// Somebody saw it after all.

@@ -54,6 +54,17 @@ impl Batch {
         self.step(table, key, Some(version), Then::Write(value.into()))
     }
 
+    /// Makes the row where `version` is none, else replaces that version.
+    pub fn put(
+        self,
+        table: Table,
+        key: impl AsRef<[u8]>,
+        version: Option<u64>,
+        value: impl Into<Vec<u8>>,
+    ) -> Self {
+        self.step(table, key, version, Then::Write(value.into()))
+    }
+
     /// Deletes the row; it must have this version.
     pub fn delete(self, table: Table, key: impl AsRef<[u8]>, version: u64) -> Self {
         self.step(table, key, Some(version), Then::Delete)

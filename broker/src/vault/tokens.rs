@@ -272,11 +272,8 @@ fn next_version(
     };
     let next = last.checked_add(1).ok_or(TokenError::Unreadable)?;
     let value = authentic(vault, TOKEN_VERSION, &key, &next.to_be_bytes())?;
-    let batch = match row {
-        None => batch.create(TOKEN_VERSION, &key, value),
-        Some(row) => batch.replace(TOKEN_VERSION, &key, row.version, value),
-    };
-    Ok((batch, next))
+    let version = row.map(|row| row.version);
+    Ok((batch.put(TOKEN_VERSION, &key, version, value), next))
 }
 
 /// Destroys every version of a registry and scope. Returns them.

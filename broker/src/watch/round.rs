@@ -270,10 +270,10 @@ async fn record(
     let traces = trace::of_package(desk, name, TRACES_MAX)?;
     let batch = || {
         let mut batch = match &old {
-            None => Batch::new().create(KNOWN, name.as_bytes(), row.clone()),
             Some((_, old)) if *old == compared.known => Batch::new(),
-            Some((version, _)) => {
-                Batch::new().replace(KNOWN, name.as_bytes(), *version, row.clone())
+            old => {
+                let version = old.as_ref().map(|(version, _)| *version);
+                Batch::new().put(KNOWN, name.as_bytes(), version, row.clone())
             }
         };
         for trace in &traces {

@@ -149,10 +149,8 @@ pub async fn ask(
         events.push(agreed(&stored));
     }
     let row = desk.authentic(CHANGES, ROW, &stored)?;
-    let batch = match desk.live.get(CHANGES, ROW).map_err(Fault::from)? {
-        None => spent.create(CHANGES, ROW, row),
-        Some(old) => spent.replace(CHANGES, ROW, old.version, row),
-    };
+    let old = desk.live.get(CHANGES, ROW).map_err(Fault::from)?;
+    let batch = spent.put(CHANGES, ROW, old.map(|old| old.version), row);
     // A change must not go unseen.
     let batch = ring::notice(desk, batch, About::Custody, "", Some(own.person))?;
     desk.commit(batch, &events, now).await?;

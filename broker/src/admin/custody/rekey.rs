@@ -103,10 +103,8 @@ pub(in crate::admin) fn begin(
 /// Stores it, in the place of a row that nobody believes, where there is one.
 fn put(desk: &Desk, batch: Batch, stored: &Stored) -> Result<Batch, Fault> {
     let row = desk.authentic(REKEY, ROW, stored)?;
-    Ok(match desk.live.get(REKEY, ROW)? {
-        None => batch.create(REKEY, ROW, row),
-        Some(planted) => batch.replace(REKEY, ROW, planted.version, row),
-    })
+    let planted = desk.live.get(REKEY, ROW)?;
+    Ok(batch.put(REKEY, ROW, planted.map(|row| row.version), row))
 }
 
 /// Whether the key file is about to be replaced by it.

@@ -166,10 +166,8 @@ pub async fn set_key(
         device: own.device.clone(),
     };
     let row = desk.authentic(SHARE_KEYS, key, &row)?;
-    let batch = match desk.live.get(SHARE_KEYS, key).map_err(Fault::from)? {
-        None => spent.create(SHARE_KEYS, key, row),
-        Some(old) => spent.replace(SHARE_KEYS, key, old.version, row),
-    };
+    let old = desk.live.get(SHARE_KEYS, key).map_err(Fault::from)?;
+    let batch = spent.put(SHARE_KEYS, key, old.map(|old| old.version), row);
     // Who was removed in between registers nothing.
     let person = own.person.as_str().as_bytes();
     let batch = batch.require(PEOPLE, person, held.version);

@@ -197,11 +197,8 @@ pub(super) fn put(
         setup_until: held.as_ref().map_or(UnixTime(0), |h| h.value.setup_until),
     };
     let row = desk.authentic(POLICY, IN_FORCE, &row)?;
-    let version = desk.live.get(POLICY, IN_FORCE).map_err(Fault::from)?;
-    let batch = match version {
-        None => batch.create(POLICY, IN_FORCE, row),
-        Some(old) => batch.replace(POLICY, IN_FORCE, old.version, row),
-    };
+    let old = desk.live.get(POLICY, IN_FORCE).map_err(Fault::from)?;
+    let batch = batch.put(POLICY, IN_FORCE, old.map(|old| old.version), row);
     let event = Event::PolicyLoaded {
         digest: policy.digest().clone(),
     };

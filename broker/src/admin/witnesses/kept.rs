@@ -153,10 +153,7 @@ async fn put(
 ) -> Result<(), Fault> {
     let key = witness.key.to_string();
     let row = desk.authentic(WITNESS, key.as_bytes(), held)?;
-    let batch = match version {
-        None => Batch::new().create(WITNESS, key, row),
-        Some(version) => Batch::new().replace(WITNESS, key, version, row),
-    };
+    let batch = Batch::new().put(WITNESS, key, version, row);
     desk.commit(batch, events, now).await.map(drop)
 }
 

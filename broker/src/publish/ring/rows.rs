@@ -31,10 +31,7 @@ impl<T: Serialize> Known<T> {
             return Ok(batch);
         }
         let value = serde_json::to_vec(&self.value).map_err(|_| Fault::Damaged("a ring"))?;
-        Ok(match self.version {
-            None => batch.create(table, key, value),
-            Some(version) => batch.replace(table, key, version, value),
-        })
+        Ok(batch.put(table, key, self.version, value))
     }
 }
 

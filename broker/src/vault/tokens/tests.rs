@@ -100,10 +100,8 @@ impl Place {
 
     /// Somebody who writes the file puts a row back as it was.
     fn put_back(&self, (key, row): (Vec<u8>, crate::store::Row)) {
-        let batch = match self.store.get(TOKEN, &key).unwrap() {
-            None => Batch::new().create(TOKEN, &key, row.value),
-            Some(now) => Batch::new().replace(TOKEN, &key, now.version, row.value),
-        };
+        let now = self.store.get(TOKEN, &key).unwrap();
+        let batch = Batch::new().put(TOKEN, &key, now.map(|now| now.version), row.value);
         commit(&self.store, batch).unwrap();
     }
 
