@@ -15,6 +15,7 @@ use stand::{
     daemon::Daemon,
     parts::{Clock, Issuer, Verdaccio},
     proxy::{Fault, Proxy},
+    rows,
     team::{self, Team},
 };
 use std::{fs, time::Duration};
@@ -426,6 +427,32 @@ async fn a_new_token_that_its_registry_refuses_is_told_and_two_admins_go_back() 
     stage.small.until(&job, "published").await.unwrap();
     stage.hour().await;
     assert_eq!(shape(&stage.tokens().await), [(3, false, false)]);
+}
+
+#[tokio::test]
+async fn attack_44_a_kept_token_that_was_put_back_ends_none_that_is_in_use() {
+    let mut stage = Stage::start().await;
+    stage.unproved().await;
+    let live = stage.small.daemon.dir().join("data/live.redb");
+    stage.small.daemon.kill9();
+    let kept = rows::of_table(&live, "token").unwrap().remove(0);
+    stage.small.daemon.restart().await.unwrap();
+    stage.back(1, 2).await.ok_status().unwrap();
+    // Whoever writes the database puts the kept row back, and the registry proves the very same token.
+    stage.small.daemon.kill9();
+    rows::write(&live, &kept.0, Some(&kept.1)).unwrap();
+    stage.small.daemon.restart().await.unwrap();
+    let there = [(1, true, true), (2, true, false), (3, false, false)];
+    assert_eq!(shape(&stage.tokens().await), there);
+    stage.proxy.arm_all(WHOSE, Fault::None);
+    assert_eq!(stage.check().await["outcome"], "proved");
+    stage.clock.pass(&mut stage.small.daemon, 7500).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(shape(&stage.tokens().await), [(3, false, false)]);
+    let ended = stage.events("token-destroyed").await;
+    let of = |version: u64| ended.iter().find(|e| e["version"] == version).unwrap();
+    assert_eq!((&of(1)["end"], &of(2)["end"]), (&json!("in-use"), &json!("open")));
+    assert_eq!(stage.left().await, 1, "of the one that nobody could prove");
 }
 
 #[tokio::test]

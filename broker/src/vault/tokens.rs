@@ -405,7 +405,7 @@ impl TokenRecord {
         self.is_kept() || self.overlap_until.is_none_or(|end| now < end)
     }
 
-    fn key(&self) -> Vec<u8> {
+    pub(crate) fn key(&self) -> Vec<u8> {
         let mut key = prefix(&self.registry, &self.scope);
         key.extend_from_slice(&self.version.to_be_bytes());
         key

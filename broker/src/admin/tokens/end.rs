@@ -107,7 +107,7 @@ async fn how(desk: &Desk, stored: &StoredToken, now: UnixTime) -> TokenEnd {
         return TokenEnd::Open;
     };
     // Read here, right before the call: an admin may have stored it in another place a moment ago.
-    match is_in_use(desk, record, &token, now) {
+    match is_in_use(desk, record, std::slice::from_ref(stored), &token, now) {
         Ok(true) => return TokenEnd::InUse,
         Ok(false) => {}
         Err(_) => return TokenEnd::Open,
@@ -128,11 +128,12 @@ async fn how(desk: &Desk, stored: &StoredToken, now: UnixTime) -> TokenEnd {
     asked.ok().flatten().unwrap_or(TokenEnd::Open)
 }
 
-/// Whether the same token serves in another place too: to end it would end that as well. A version that serves no more
-/// is none: two such would each wait for the other, and nobody would end the token.
+/// Whether the same token serves in a row that does not go with it: to end it would end that as well. A version that
+/// serves no more is none: two such would each wait for the other, and nobody would end the token.
 fn is_in_use(
     desk: &Desk,
     record: &TokenRecord,
+    going: &[StoredToken],
     token: &Secret<String>,
     now: UnixTime,
 ) -> Result<bool, Fault> {
@@ -141,12 +142,10 @@ fn is_in_use(
     let own = print(token)?;
     // Another version of the same place counts: who goes back has the token of before under a new number, and a row of
     // before that somebody puts back would end it.
-    let elsewhere = |other: &&StoredToken| {
-        let (one, two) = (&other.record, record);
-        (&one.registry, &one.scope, one.version) != (&two.registry, &two.scope, two.version)
-    };
+    let key = |t: &StoredToken| t.record.key();
+    let stays = |other: &&StoredToken| !going.iter().any(|t| key(t) == key(other));
     let serving = all.iter().filter(|other| other.record.serves(now));
-    for other in serving.filter(elsewhere) {
+    for other in serving.filter(stays) {
         let held = release::for_check(&desk.vault, other).map_err(fault)?;
         if print(&held)? == own {
             return Ok(true);
@@ -166,7 +165,7 @@ pub(super) fn removed(
         let record = &stored.record;
         let token = release::for_check(&desk.vault, stored).map_err(refusal)?;
         // Nobody can say so where another row cannot be read: then it is left, too.
-        let used = match is_in_use(desk, record, &token, now) {
+        let used = match is_in_use(desk, record, gone, &token, now) {
             Err(Fault::Damaged(_)) => false,
             other => other?,
         };
