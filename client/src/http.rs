@@ -70,6 +70,22 @@ struct Sending<'a> {
     max: usize,
 }
 
+impl<'a> Sending<'a> {
+    /// An ordinary one, sent once.
+    const fn new(method: Method, path: &'a str, body: Option<Vec<u8>>, proof: Proof<'a>) -> Self {
+        Self {
+            method,
+            path,
+            kind: JSON,
+            body,
+            proof,
+            again: false,
+            time: CALL_TIME,
+            max: REPLY_MAX,
+        }
+    }
+}
+
 impl Broker {
     /// Names a broker; sends nothing.
     pub(crate) fn new(text: &str, env: &Env) -> Result<Self, Failure> {
@@ -126,15 +142,13 @@ impl Broker {
         time: Duration,
         max: usize,
     ) -> Result<Vec<u8>, Failure> {
+        let call = Sending::new(Method::GET, path, None, proof);
+        let again = true;
         self.send(Sending {
-            method: Method::GET,
-            path,
-            kind: JSON,
-            body: None,
-            proof,
-            again: true,
+            again,
             time,
             max,
+            ..call
         })
         .await
     }
@@ -174,17 +188,9 @@ impl Broker {
         body: &impl Serialize,
         proof: Proof<'_>,
     ) -> Result<T, Failure> {
-        let sending = Sending {
-            method: Method::POST,
-            path,
-            kind: JSON,
-            body: Some(encode(body)?),
-            proof,
-            again: false,
-            time: TOUCH_TIME,
-            max: REPLY_MAX,
-        };
-        decode(&self.send(sending).await?)
+        let call = Sending::new(Method::POST, path, Some(encode(body)?), proof);
+        let time = TOUCH_TIME;
+        decode(&self.send(Sending { time, ..call }).await?)
     }
 
     /// `POST` whose reply says no more than that it was done; without a body when `body` is `None`.
@@ -217,14 +223,10 @@ impl Broker {
         proof: Proof<'_>,
     ) -> Result<(), Failure> {
         let sending = Sending {
-            method: Method::PUT,
-            path,
             kind: "application/octet-stream",
-            body: Some(bytes),
-            proof,
             again: true,
             time: FILE_TIME,
-            max: REPLY_MAX,
+            ..Sending::new(Method::PUT, path, Some(bytes), proof)
         };
         done(&self.send(sending).await?)
     }
@@ -242,17 +244,8 @@ impl Broker {
         proof: Proof<'_>,
         again: bool,
     ) -> Result<Vec<u8>, Failure> {
-        self.send(Sending {
-            method,
-            path,
-            kind: JSON,
-            body,
-            proof,
-            again,
-            time: CALL_TIME,
-            max: REPLY_MAX,
-        })
-        .await
+        let call = Sending::new(method, path, body, proof);
+        self.send(Sending { again, ..call }).await
     }
 
     async fn send(&self, call: Sending<'_>) -> Result<Vec<u8>, Failure> {
@@ -315,14 +308,8 @@ impl Broker {
         to: &mut impl std::io::Write,
     ) -> Result<u64, Failure> {
         let call = Sending {
-            method: Method::POST,
-            path,
-            kind: JSON,
-            body: None,
-            proof,
-            again: false,
             time: DOWNLOAD_TIME,
-            max: REPLY_MAX,
+            ..Sending::new(Method::POST, path, None, proof)
         };
         let response = self.answered(&call).await?;
         if !is_yes(&response) {

@@ -410,6 +410,14 @@ impl Daemon {
             .unwrap_or_default()
     }
 
+    /// A figure of `/metrics`, by its name.
+    pub async fn metric(&self, name: &str) -> anyhow::Result<u64> {
+        let url = format!("{}/metrics", self.operations_url);
+        let text = http()?.get(url).send().await?.text().await?;
+        let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
+        text.lines().find_map(value).context(name.to_owned())
+    }
+
     /// Its process id, while it runs.
     pub fn id(&self) -> Option<u32> {
         self.running.as_ref().map(Running::id)

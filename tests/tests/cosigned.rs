@@ -14,13 +14,13 @@ use proto::{
         cosignature::{WitnessKey, demand},
     },
 };
-use redb::{ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _};
 use serde_json::{Value, json};
 use stand::{
     Output,
     daemon::Daemon,
     parts::Verdaccio,
     people::{Device, NO_REGISTRY, Office, archive, phone_policy},
+    rows,
     witness::Witness,
 };
 use std::{
@@ -29,8 +29,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-const ROWS: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new("rows");
-const LOG: redb::TableDefinition<'_, u64, &[u8]> = redb::TableDefinition::new("log");
 /// How long the broker may take to notice something.
 const LIMIT: Duration = Duration::from_mins(1);
 
@@ -98,24 +96,9 @@ async fn all_seen(office: &Office, witness: &Witness) -> u64 {
     seen.await.unwrap().size
 }
 
-fn copy(from: &Path, to: &Path) {
-    let _ = fs::remove_dir_all(to);
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to.join(entry.file_name()));
-        } else {
-            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-        }
-    }
-}
-
-async fn metric(office: &Office, name: &str) -> String {
-    let url = format!("{}/metrics", office.daemon.operations_url);
-    let text = stand::http().unwrap().get(url).send().await.unwrap();
-    let text = text.text().await.unwrap();
-    let line = text.lines().find(|line| line.starts_with(name));
-    line.unwrap().to_owned()
+async fn refusing(office: &Office) -> u64 {
+    let refusing = office.daemon.metric("countersign_witnesses_refusing");
+    refusing.await.unwrap()
 }
 
 async fn of_type(office: &Office, kind: &str) -> Vec<Value> {
@@ -291,20 +274,17 @@ async fn attack_45_a_database_rolled_back_is_refused_by_its_witness_when_no_devi
     let data = office.daemon.dir().join("data");
     let yesterday = office.daemon.dir().join("yesterday");
     office.daemon.kill9();
-    copy(&data, &yesterday);
+    rows::copy_folder(&data, &yesterday).unwrap();
     office.daemon.restart().await.unwrap();
     for at in 0..12 {
         freeze(&office, &format!("p{at}")).await;
     }
     let seen = all_seen(&office, &witness).await;
-    assert_eq!(
-        metric(&office, "countersign_witnesses_refusing").await,
-        "countersign_witnesses_refusing 0"
-    );
+    assert_eq!(refusing(&office).await, 0);
 
     // Everything of this machine is put back, the anchor too.
     office.daemon.kill9();
-    copy(&yesterday, &data);
+    rows::copy_folder(&yesterday, &data).unwrap();
     office.daemon.restart().await.unwrap();
     let refused = state(&office, &witness, |s| s.refused.is_some()).await;
     let refused = refused.refused.unwrap();
@@ -317,10 +297,7 @@ async fn attack_45_a_database_rolled_back_is_refused_by_its_witness_when_no_devi
     assert_eq!(told[0]["finding"], "shorter");
     assert_eq!(told[0]["seen"], seen);
     assert_eq!(told[0]["witness"], witness.vkey.as_str());
-    assert_eq!(
-        metric(&office, "countersign_witnesses_refusing").await,
-        "countersign_witnesses_refusing 1"
-    );
+    assert_eq!(refusing(&office).await, 1);
     let out = office.run("rob", &["admin", "status"], &[]).await.unwrap();
     let said = format!(
         "ALARM: the witness one.example/w refuses the log: it has {} entries, and the witness has seen {seen}",
@@ -353,35 +330,6 @@ async fn attack_45_a_database_rolled_back_is_refused_by_its_witness_when_no_devi
     assert!(size < refused.entries, "{size}");
 }
 
-/// Changes an entry, and lets the broker build its tree anew from what is there.
-fn rewrite(data: &Path, entry: u64) {
-    let live = redb::Database::open(data.join("live.redb")).unwrap();
-    let read = live.begin_read().unwrap();
-    let old = read.open_table(LOG).unwrap().get(entry).unwrap();
-    let old = String::from_utf8(old.unwrap().value().to_vec()).unwrap();
-    let edited = old.replacen("\"time\":1", "\"time\":2", 1);
-    assert_ne!(old, edited);
-    drop(read);
-    let write = live.begin_write().unwrap();
-    drop(
-        write
-            .open_table(LOG)
-            .unwrap()
-            .insert(entry, edited.as_bytes())
-            .unwrap(),
-    );
-    write.commit().unwrap();
-    let history = redb::Database::open(data.join("history.redb")).unwrap();
-    let write = history.begin_write().unwrap();
-    let tree = |key: &[u8]| !key.starts_with(b"tree\0");
-    write
-        .open_table(ROWS)
-        .unwrap()
-        .retain(|key, _| tree(key))
-        .unwrap();
-    write.commit().unwrap();
-}
-
 #[tokio::test]
 async fn attack_46_a_log_that_the_broker_itself_signs_anew_is_refused_by_its_witness() {
     let witness = Witness::start("one.example/w").await.unwrap();
@@ -390,7 +338,7 @@ async fn attack_46_a_log_that_the_broker_itself_signs_anew_is_refused_by_its_wit
     let seen = all_seen(&office, &witness).await;
     office.daemon.kill9();
     let data = office.daemon.dir().join("data");
-    rewrite(&data, 1);
+    rows::rewrite_entry(&data, 1).unwrap();
     // Who writes there takes the broker's own memory of the log away too.
     fs::remove_file(data.join("anchor")).unwrap();
     office.daemon.restart().await.unwrap();
@@ -485,27 +433,19 @@ async fn attack_46_who_hangs_lies_or_signs_something_else_delays_nothing_and_is_
 
 /// Takes the nodes of the log's tree away that nothing needs but old proofs.
 fn thin_out(data: &Path) {
-    let history = redb::Database::open(data.join("history.redb")).unwrap();
-    let write = history.begin_write().unwrap();
-    {
-        let mut rows = write.open_table(ROWS).unwrap();
-        let leaves = rows.range(&b"tree\0n\0"[..]..&b"tree\0n\x01"[..]);
-        let size = leaves.unwrap().count() as u64;
-        let needed = |level: u8, index: u64| {
-            let whole = size.checked_shr(level.into()).unwrap_or(0);
-            level == 0 || (whole & 1 == 1 && index == whole - 1)
-        };
-        let kept = |key: &[u8], _: &[u8]| match key.strip_prefix(b"tree\0n") {
-            Some([level, index @ ..]) => {
-                needed(*level, u64::from_be_bytes(index.try_into().unwrap()))
-            }
-            _ => true,
-        };
-        let before = rows.len().unwrap();
-        rows.retain(kept).unwrap();
-        assert!(rows.len().unwrap() < before);
-    }
-    write.commit().unwrap();
+    let history = data.join("history.redb");
+    let nodes = rows::of_table(&history, "tree").unwrap();
+    let leaf = |(key, _): &&(Vec<u8>, Vec<u8>)| key.starts_with(b"tree\0n\0");
+    let size = nodes.iter().filter(leaf).count() as u64;
+    let needed = |level: u8, index: u64| {
+        let whole = size.checked_shr(level.into()).unwrap_or(0);
+        level == 0 || (whole & 1 == 1 && index == whole - 1)
+    };
+    let kept = |key: &[u8]| match key.strip_prefix(b"tree\0n") {
+        Some([level, index @ ..]) => needed(*level, u64::from_be_bytes(index.try_into().unwrap())),
+        _ => true,
+    };
+    rows::retain(&history, kept).unwrap();
 }
 
 #[tokio::test]
@@ -534,7 +474,7 @@ async fn attack_45_whoever_damages_the_tree_and_plants_rows_hides_no_rollback_fr
     let data = office.daemon.dir().join("data");
     let yesterday = office.daemon.dir().join("yesterday");
     office.daemon.kill9();
-    copy(&data, &yesterday);
+    rows::copy_folder(&data, &yesterday).unwrap();
     witness.answers("honest").await.unwrap();
     proxied.answers("sized").await.unwrap();
     office.daemon.restart().await.unwrap();
@@ -544,23 +484,15 @@ async fn attack_45_whoever_damages_the_tree_and_plants_rows_hides_no_rollback_fr
     let seen = all_seen(&office, &witness).await;
     all_seen(&office, &proxied).await;
     office.daemon.kill9();
-    copy(&yesterday, &data);
+    rows::copy_folder(&yesterday, &data).unwrap();
     let _ = fs::remove_file(data.join("anchor"));
     thin_out(&data);
     // And more rows than are read at once, that come before each real one.
-    let live = redb::Database::open(data.join("live.redb")).unwrap();
-    let write = live.begin_write().unwrap();
-    {
-        let mut rows = write.open_table(ROWS).unwrap();
-        let row = [b"witness\0", witness.vkey.as_bytes()].concat();
-        let like = rows.get(row.as_slice()).unwrap().unwrap().value().to_vec();
-        for at in 0..1_000 {
-            let key = format!("witness\0!{at:04}");
-            rows.insert(key.as_bytes(), like.as_slice()).unwrap();
-        }
-    }
-    write.commit().unwrap();
-    drop(live);
+    let live = data.join("live.redb");
+    let row = [b"witness\0", witness.vkey.as_bytes()].concat();
+    let like = rows::read(&live, &row).unwrap();
+    let planted = (0..1_000).map(|at| (format!("witness\0!{at:04}").into_bytes(), like.clone()));
+    rows::write_all(&live, planted).unwrap();
     office.daemon.restart().await.unwrap();
     for one in [&witness, &proxied] {
         let refused = state(&office, one, |s| s.refused.is_some()).await;
@@ -643,9 +575,9 @@ async fn attack_47_what_was_cosigned_survives_a_kill_and_the_witnesss_own_end() 
     office.daemon.kill9();
     let live = office.daemon.dir().join("data/live.redb");
     let row = [b"witness\0", witness.vkey.as_bytes()].concat();
-    let mut bytes = stand::rows::read(&live, &row).unwrap();
+    let mut bytes = rows::read(&live, &row).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
-    stand::rows::write(&live, &row, Some(&bytes)).unwrap();
+    rows::write(&live, &row, Some(&bytes)).unwrap();
     office.daemon.restart().await.unwrap();
     assert_eq!(
         note(&office.admin, "/v1/log/checkpoint?cosigned=1").await,

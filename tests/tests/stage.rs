@@ -83,13 +83,8 @@ async fn page(small: &Small, job: &Job, not: &str) -> String {
 }
 
 async fn alarms(small: &Small) -> u64 {
-    let url = format!("{}/metrics", small.daemon.operations_url);
-    let text = stand::http().unwrap().get(url).send().await.unwrap();
-    let text = text.text().await.unwrap();
-    let line = text
-        .lines()
-        .find_map(|l| l.strip_prefix("countersign_alarms_total "));
-    line.unwrap().parse().unwrap()
+    let alarms = small.daemon.metric("countersign_alarms_total");
+    alarms.await.unwrap()
 }
 
 /// The types of the log's events.

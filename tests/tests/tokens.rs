@@ -309,12 +309,8 @@ impl Aged {
 
     /// A figure, as soon as it is this.
     async fn metric(&self, name: &str, want: u64) {
-        let url = format!("{}/metrics", self.house.daemon.operations_url);
         for _ in 0..100 {
-            let text = stand::http().unwrap().get(&url).send().await.unwrap();
-            let text = text.text().await.unwrap();
-            let line = text.lines().find_map(|l| l.strip_prefix(name)).unwrap();
-            if line.trim().parse() == Ok(want) {
+            if self.house.daemon.metric(name).await.unwrap() == want {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;

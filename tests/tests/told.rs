@@ -379,11 +379,7 @@ async fn admins_hear_of_a_token_that_ages_once_a_step() {
         all.into_iter().map(|e| e["rotation"].clone()).collect()
     };
     let counted = async |small: &Small, name: &str| -> Option<u64> {
-        let url = format!("{}/metrics", small.daemon.operations_url);
-        let text = stand::http().unwrap().get(url).send().await.unwrap();
-        let text = text.text().await.unwrap();
-        let line = text.lines().find_map(|l| l.strip_prefix(name)).unwrap();
-        line.trim().parse().ok()
+        Some(small.daemon.metric(name).await.unwrap())
     };
     // Of ninety days, 60 are nothing, 70 are 77 % and 82 are 91 %.
     let mut seen = 0;

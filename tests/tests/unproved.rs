@@ -94,11 +94,7 @@ impl Stage {
 
     /// A figure of the broker's.
     async fn metric(&self, name: &str) -> u64 {
-        let url = format!("{}/metrics", self.small.daemon.operations_url);
-        let text = stand::http().unwrap().get(&url).send().await.unwrap();
-        let text = text.text().await.unwrap();
-        let line = text.lines().find_map(|l| l.strip_prefix(name)).unwrap();
-        line.trim().parse().unwrap()
+        self.small.daemon.metric(name).await.unwrap()
     }
 
     async fn back(&self, kept: u64, present: u64) -> Reply {
@@ -128,9 +124,13 @@ impl Stage {
         self.get("/v1/admin/tokens/left").await.len()
     }
 
-    /// An approved release, with its credential.
+    /// An approved release of one package, with its credential.
     async fn approved(&self, version: &str) -> (Packed, Job, String) {
-        let packed = Packed::new("@acme/left", version).unwrap();
+        self.approved_of("@acme/left", version).await
+    }
+
+    async fn approved_of(&self, name: &str, version: &str) -> (Packed, Job, String) {
+        let packed = Packed::new(name, version).unwrap();
         let item = packed.item("latest").unwrap();
         let job = self.small.open(&[item]).await.unwrap();
         self.small
@@ -446,12 +446,19 @@ async fn attack_44_a_kept_token_that_was_put_back_ends_none_that_is_in_use() {
     assert_eq!(shape(&stage.tokens().await), there);
     stage.proxy.arm_all(WHOSE, Fault::None);
     assert_eq!(stage.check().await["outcome"], "proved");
-    stage.clock.pass(&mut stage.small.daemon, 7500).await.unwrap();
+    stage
+        .clock
+        .pass(&mut stage.small.daemon, 7500)
+        .await
+        .unwrap();
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert_eq!(shape(&stage.tokens().await), [(3, false, false)]);
     let ended = stage.events("token-destroyed").await;
     let of = |version: u64| ended.iter().find(|e| e["version"] == version).unwrap();
-    assert_eq!((&of(1)["end"], &of(2)["end"]), (&json!("in-use"), &json!("open")));
+    assert_eq!(
+        (&of(1)["end"], &of(2)["end"]),
+        (&json!("in-use"), &json!("open"))
+    );
     assert_eq!(stage.left().await, 1, "of the one that nobody could prove");
 }
 
@@ -485,18 +492,8 @@ async fn a_way_back_is_between_the_versions_that_were_read_or_nothing() {
 async fn a_wide_token_is_proved_at_a_package_that_no_narrower_one_is_for() {
     let stage = Stage::start().await;
     for name in ["@acme/left", "@acme/right"] {
-        let packed = Packed::new(name, "1.0.0").unwrap();
-        let item = packed.item("latest").unwrap();
-        let job = stage.small.open(&[item]).await.unwrap();
-        stage
-            .small
-            .alice
-            .approve(&job)
-            .await
-            .unwrap()
-            .ok_status()
-            .unwrap();
-        let sent = stage.put(&packed, &job.credential().await.unwrap()).await;
+        let (packed, _, credential) = stage.approved_of(name, "1.0.0").await;
+        let sent = stage.put(&packed, &credential).await;
         assert!(sent.good(), "{}", sent.text);
     }
     let looked = stage

@@ -15,39 +15,24 @@ use proto::log::{
     },
     tile,
 };
-use redb::ReadableDatabase as _;
 use serde_json::{Value, json};
 use stand::{
     Output,
     browser::Browser,
     people::{Device, NO_REGISTRY, Office, phone_policy},
+    rows,
 };
 use std::{fs, path::Path};
 
-const ROWS: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new("rows");
-const LOG: redb::TableDefinition<'_, u64, &[u8]> = redb::TableDefinition::new("log");
-
 async fn run(office: &Office, person: &str, args: &[&str], env: &[(&str, &str)]) -> Output {
     office.run(person, args, env).await.unwrap()
-}
-
-fn copy(from: &Path, to: &Path) {
-    let _ = fs::remove_dir_all(to);
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to.join(entry.file_name()));
-        } else {
-            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-        }
-    }
 }
 
 /// A copy of the data folder, as a backup by hand would be.
 async fn copied(office: &mut Office) -> std::path::PathBuf {
     let dir = office.daemon.dir().to_owned();
     office.daemon.kill9();
-    copy(&dir.join("data"), &dir.join("yesterday"));
+    rows::copy_folder(&dir.join("data"), &dir.join("yesterday")).unwrap();
     office.daemon.restart().await.unwrap();
     dir.join("yesterday")
 }
@@ -55,7 +40,7 @@ async fn copied(office: &mut Office) -> std::path::PathBuf {
 async fn rolled_back(office: &mut Office, to: &Path) {
     let data = office.daemon.dir().join("data");
     office.daemon.kill9();
-    copy(to, &data);
+    rows::copy_folder(to, &data).unwrap();
     office.daemon.restart().await.unwrap();
 }
 
@@ -165,33 +150,6 @@ async fn whole(admin: &Device, path: &str) {
     fs::write(path, text).unwrap();
 }
 
-/// Changes an entry, and lets the broker build its tree anew from what is there.
-fn rewrite(data: &Path, entry: u64) {
-    let live = redb::Database::open(data.join("live.redb")).unwrap();
-    let read = live.begin_read().unwrap();
-    let old = read.open_table(LOG).unwrap().get(entry).unwrap();
-    let old = String::from_utf8(old.unwrap().value().to_vec()).unwrap();
-    let edited = old.replacen("\"time\":1", "\"time\":2", 1);
-    assert_ne!(old, edited);
-    let write = live.begin_write().unwrap();
-    drop(
-        write
-            .open_table(LOG)
-            .unwrap()
-            .insert(entry, edited.as_bytes())
-            .unwrap(),
-    );
-    write.commit().unwrap();
-    let history = redb::Database::open(data.join("history.redb")).unwrap();
-    let write = history.begin_write().unwrap();
-    write
-        .open_table(ROWS)
-        .unwrap()
-        .retain(|key, _| !key.starts_with(b"tree\0"))
-        .unwrap();
-    write.commit().unwrap();
-}
-
 #[tokio::test]
 async fn attack_46_an_edited_log_that_the_broker_itself_signs_anew_gets_no_approval() {
     let policy = phone_policy(1, r#"["device"]"#);
@@ -202,7 +160,7 @@ async fn attack_46_an_edited_log_that_the_broker_itself_signs_anew_gets_no_appro
     let (id, code) = (job.opened.id.to_string(), job.opened.match_code.clone());
     let args = ["approve", &id, "--match-code", &code];
     office.daemon.kill9();
-    rewrite(&office.daemon.dir().join("data"), 1);
+    rows::rewrite_entry(&office.daemon.dir().join("data"), 1).unwrap();
     office.daemon.restart().await.unwrap();
     let out = run(&office, "alice", &args, &[]).await;
     assert_eq!(out.status, Some(5), "{out}");

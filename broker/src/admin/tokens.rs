@@ -42,8 +42,11 @@ pub(super) fn put(
         keeps_old: rotates && !at.ends_old && given.may_be_useless(desk, &at.registry),
     };
     let (vault, live) = (&desk.vault, &*desk.live);
-    let place = (&at.registry, &scope);
-    let kept = tokens::would_keep(vault, live, place).map_err(refusal)?;
+    let kept = if wanted.keeps_old {
+        tokens::would_keep(vault, live, (&at.registry, &scope)).map_err(refusal)?
+    } else {
+        None
+    };
     let put = if rotates {
         tokens::rotate(vault, live, batch, &wanted, now)
     } else {
@@ -57,7 +60,7 @@ pub(super) fn put(
         Event::TokenStored(facts(&record, by))
     };
     let mut line = line(desk, &record, now);
-    line.fallback = kept.filter(|_| wanted.keeps_old);
+    line.fallback = kept;
     Ok((batch, event, line))
 }
 

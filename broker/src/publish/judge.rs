@@ -298,6 +298,8 @@ pub async fn read(desk: &Desk, item: &Item) -> Result<Published, Refusal> {
         desk.world.now(),
     )
     .map_err(Fault::from)?;
-    let shown = upstream.versions(&item.package, token.as_ref()).await;
-    shown.map_err(|e| Refusal::RegistryDown(e.to_string()))
+    upstream
+        .versions(&item.package, token.as_ref())
+        .await
+        .map_err(|e| Refusal::RegistryDown(e.to_string()))
 }

@@ -357,8 +357,10 @@ async fn shows(desk: &Desk, record: &Record, at: FileAt) -> Result<(Published, R
     )
     .map_err(Fault::from)?;
     let down = |e: ReadError| Refusal::RegistryDown(e.to_string());
-    let shown = upstream.shows_file(wish, file, token.as_ref()).await;
-    let published = shown.map_err(down)?;
+    let published = upstream
+        .shows_file(wish, file, token.as_ref())
+        .await
+        .map_err(down)?;
     let back = published.file(&wish.version, file).map_err(down)?;
     Ok((published, back))
 }

@@ -1,6 +1,6 @@
 //! Putting a backup back, and trying one out.
 
-use super::unseal::{by_identity, read_secret};
+use super::unseal::read_secret;
 use anyhow::{Context as _, Result, bail};
 use broker::{
     backup::{
@@ -10,7 +10,7 @@ use broker::{
     config::Config,
     secret::Secret,
     store::redb::{OpenError, Redb},
-    vault::Unseal,
+    vault::{Unseal, key_file::Plugin},
     world::World,
 };
 use proto::log::checkpoint::LogKey;
@@ -110,7 +110,13 @@ pub(crate) fn drill(args: &DrillArgs) -> Result<()> {
     let identity = Secret::new(read_secret(&args.source.identity)?);
     let unseal = match (&args.vault_passphrase_file, &args.vault_identity_file) {
         (Some(path), _) => Some(Unseal::Passphrase(Secret::new(read_secret(path)?))),
-        (None, Some(path)) => Some(by_identity(path, args.vault_plugin.as_deref())??),
+        (None, Some(path)) => {
+            let text = Secret::new(read_secret(path)?);
+            Some(match &args.vault_plugin {
+                None => Unseal::Identity(text),
+                Some(program) => Unseal::Plugin(Plugin::new(program, &text)?),
+            })
+        }
         (None, None) => None,
     };
     if args.vault_plugin.is_some() {

@@ -9,7 +9,7 @@ use broker::{
     secret::Secret,
     vault::{
         Unseal,
-        key_file::{self, Plugin, PluginError},
+        key_file::{self, Plugin},
     },
 };
 use std::{
@@ -24,22 +24,25 @@ const PLUGIN_FIRST: Duration = Duration::from_secs(5);
 /// Opens the vault at the start, where the configuration says how; else an admin does.
 pub(super) async fn unseal(config: &Config, desk: &Arc<Desk>) -> Result<()> {
     let u = &config.unseal;
+    let path = match &u.passphrase_file {
+        Some(path) => path.clone(),
+        None if u.identity_file.is_some() || u.credential.is_some() => identity_path(config)?,
+        None => {
+            tracing::warn!(
+                "the vault is sealed; an admin unseals it: countersign admin unseal (before anybody is enrolled: the first admin's countersign enroll asks for the passphrase)"
+            );
+            return Ok(());
+        }
+    };
+    let text = Secret::new(read_secret(&path)?);
     let file = custody::file::read(desk).await.context("the key file")?;
     let methods = key_file::methods(file.expose()).context("the key file")?;
-    let (method, secret) = if let Some(path) = &u.passphrase_file {
-        let secret = Unseal::Passphrase(Secret::new(read_secret(path)?));
-        ("passphrase", Ok(secret))
-    } else if u.identity_file.is_some() || u.credential.is_some() {
-        // While it changes from one to the other, the file may have lines for both.
-        let other = methods.contains(&"identity") && !methods.contains(&"plugin");
-        let plugin = u.plugin.as_deref().filter(|_| !other);
-        let method = plugin.map_or("identity", |_| "plugin");
-        (method, by_identity(&identity_path(config)?, plugin)?)
-    } else {
-        tracing::warn!(
-            "the vault is sealed; an admin unseals it: countersign admin unseal (before anybody is enrolled: the first admin's countersign enroll asks for the passphrase)"
-        );
-        return Ok(());
+    // While an identity gives way to a plugin, the file may have lines for both.
+    let before = methods.contains(&"identity") && !methods.contains(&"plugin");
+    let method = match (&u.passphrase_file, &u.plugin) {
+        (Some(_), _) => "passphrase",
+        (None, Some(_)) if !before => "plugin",
+        _ => "identity",
     };
     // An admin changed what opens the vault. Sealed is the safer side, and a daemon that ends could be opened by nobody.
     if !methods.contains(&method) {
@@ -49,12 +52,16 @@ pub(super) async fn unseal(config: &Config, desk: &Arc<Desk>) -> Result<()> {
         );
         return Ok(());
     }
-    let secret = match secret {
-        Ok(secret) => secret,
-        Err(why) => {
-            tracing::error!(%why, "the vault is sealed: what [unseal] names does not open it; mend it, and start again");
-            return Ok(());
-        }
+    let secret = match &u.plugin {
+        _ if method == "passphrase" => Unseal::Passphrase(text),
+        Some(program) if method == "plugin" => match Plugin::new(program, &text) {
+            Ok(plugin) => Unseal::Plugin(plugin),
+            Err(why) => {
+                tracing::error!(%why, "the vault is sealed: what [unseal] names does not open it; mend it, and start again");
+                return Ok(());
+            }
+        },
+        _ => Unseal::Identity(text),
     };
     if method != "plugin" {
         return opened(desk, secret).await;
@@ -93,18 +100,6 @@ async fn opened(desk: &Arc<Desk>, secret: Unseal) -> Result<()> {
             Ok(())
         }
     }
-}
-
-/// What an identity file unseals with: its plugin, where one is named.
-pub(super) fn by_identity(
-    file: &Path,
-    plugin: Option<&Path>,
-) -> Result<Result<Unseal, PluginError>> {
-    let text = Secret::new(read_secret(file)?);
-    Ok(match plugin {
-        None => Ok(Unseal::Identity(text)),
-        Some(program) => Plugin::new(program, &text).map(Unseal::Plugin),
-    })
 }
 
 /// What `check` says of the plugin's program. It is not run.

@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 use stand::{
     api::Small,
     daemon::Daemon,
-    http,
     parts::{Clock, Issuer, Verdaccio},
 };
 use std::{
@@ -128,12 +127,10 @@ async fn attack_59_nobody_has_to_ask_for_a_look() {
     look(&small).await;
     past_the_broker(&registry, "left", "1.1.0").await;
     // From here on nobody asks for one: the broker's own round finds it.
-    let url = format!("{}/metrics", small.daemon.operations_url);
     let start = Instant::now();
     loop {
-        let text = http().unwrap().get(&url).send().await.unwrap();
-        let text = text.text().await.unwrap();
-        if text.lines().any(|l| l == "countersign_alarms_total 1") {
+        let alarms = small.daemon.metric("countersign_alarms_total");
+        if alarms.await.unwrap() == 1 {
             break;
         }
         assert!(start.elapsed() < Duration::from_mins(3), "nobody looks");

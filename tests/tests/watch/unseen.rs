@@ -17,7 +17,6 @@ use serde_json::{Value, json};
 use stand::{
     api::{self, Job, Packed, Small},
     daemon::Daemon,
-    http,
     parts::{Clock, Issuer},
 };
 use std::{
@@ -139,17 +138,15 @@ impl Stage {
     }
 
     /// Waits until that many alarms were given.
-    async fn alarms(&self, number: usize) {
-        let url = format!("{}/metrics", self.small.daemon.operations_url);
-        let line = format!("countersign_alarms_total {number}");
+    async fn alarms(&self, number: u64) {
         let start = Instant::now();
         loop {
-            let text = http().unwrap().get(&url).send().await.unwrap();
-            let text = text.text().await.unwrap();
-            if text.lines().any(|l| l == line) {
+            let alarms = self.small.daemon.metric("countersign_alarms_total");
+            let given = alarms.await.unwrap();
+            if given == number {
                 return;
             }
-            assert!(start.elapsed() < LIMIT, "{line} in {text}");
+            assert!(start.elapsed() < LIMIT, "{given} alarms, not {number}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }

@@ -67,7 +67,7 @@ pub async fn sweep(desk: &Desk, now: UnixTime) -> Result<(), Fault> {
 
 fn count(desk: &Desk, all: &[StoredToken], left: usize) {
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    let full = |t: &&StoredToken| t.record.emptied.is_none() && t.record.overlap_until.is_none();
+    let full = |t: &&StoredToken| t.record.emptied.is_none() && t.record.is_present();
     let not_emptied = all.iter().filter(full).count();
     desk.metrics.tokens_to_revoke.set(count(left));
     desk.metrics.tokens_not_emptied.set(count(not_emptied));

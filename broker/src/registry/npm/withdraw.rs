@@ -204,6 +204,7 @@ mod tests {
         Address, Timeouts,
         fake::{fake, fake_with},
     };
+    use proto::ids::VersionText;
     use std::sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -214,18 +215,22 @@ mod tests {
                     "1.1.0":{"name":"left","version":"1.1.0","dist":{"integrity":"y"}}},
         "_attachments":{"left-1.0.0.tgz":{"data":"AAAA"}},"readme":"r"}"#;
 
+    const fn broken<'a>(package: &'a PackageName, version: &'a VersionText) -> Mark<'a> {
+        Mark {
+            package,
+            version,
+            message: Some("broken"),
+            undo: false,
+        }
+    }
+
     #[tokio::test]
     async fn attack_20_a_deprecation_changes_one_member_of_one_version_and_publishes_nothing() {
         let (url, log) = fake(200, &[], DOCUMENT).await;
         let npm = Npm::new(Address::at(url), Timeouts::default()).unwrap();
         let token = Secret::new("npm-canary".to_owned());
         let (package, version) = ("left".parse().unwrap(), "1.0.0".parse().unwrap());
-        let mark = Mark {
-            package: &package,
-            version: &version,
-            message: Some("broken"),
-            undo: false,
-        };
+        let mark = broken(&package, &version);
         assert_eq!(
             npm.shows_mark(mark, Some(&token)).await.unwrap(),
             Some(false)
@@ -272,12 +277,7 @@ mod tests {
         let npm = Npm::new(Address::at(url), Timeouts::default()).unwrap();
         let token = Secret::new("npm-canary".to_owned());
         let (package, version) = ("left".parse().unwrap(), "1.0.0".parse().unwrap());
-        let mark = Mark {
-            package: &package,
-            version: &version,
-            message: Some("broken"),
-            undo: false,
-        };
+        let mark = broken(&package, &version);
         let sent = npm.send_mark(mark, &token, Duration::from_secs(5)).await;
         assert!(
             matches!(&sent, Sent::Refused { status: 409, said } if said.contains("other versions")),

@@ -102,7 +102,7 @@ fn part(registry: &RegistryLine, tokens: &[TokenLine]) -> Part {
     }
     for token in own {
         steps.push(stored(token));
-        if token.overlap_until.is_none() {
+        if token.is_present() {
             let (name, scope) = (token.registry.as_str(), harmless(&token.scope));
             steps.push(format!("make a new one there, then: countersign admin token rotate {name} '{scope}' --token-file FILE"));
         }

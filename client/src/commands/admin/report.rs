@@ -381,7 +381,7 @@ fn warnings(report: &Report) -> Vec<String> {
         if token.used.is_none_or(|u| u < report.period.since) {
             all.push(format!("{name} was not used in this time"));
         }
-        if token.emptied.is_none() && token.overlap_until.is_none() {
+        if token.emptied.is_none() && token.is_present() {
             let print = harmless(&token.fingerprint);
             all.push(format!(
                 "of {name} ({print}) nobody said that it is nowhere else"

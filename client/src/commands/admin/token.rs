@@ -130,12 +130,12 @@ pub(crate) struct NameArgs {
 /// Runs it.
 pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failure> {
     match command {
-        Command::Add(args) => put(context, &args, Act::AddToken, Stored::First).await,
+        Command::Add(args) => put(context, &args, Stored::First).await,
         Command::Rotate(args) => {
             let done = Stored::Next {
                 ends_old: args.ends_old,
             };
-            put(context, &args.secret, Act::RotateToken, done).await
+            put(context, &args.secret, done).await
         }
         Command::Back(args) => back(context, args).await,
         Command::List(args) => list::run(context, &args).await,
@@ -154,12 +154,7 @@ enum Stored {
     Next { ends_old: bool },
 }
 
-async fn put(
-    context: &Context,
-    args: &SecretArgs,
-    act: fn(TokenPlace) -> Act,
-    how: Stored,
-) -> Result<(), Failure> {
+async fn put(context: &Context, args: &SecretArgs, how: Stored) -> Result<(), Failure> {
     let token = secret(
         args.token_file.as_deref(),
         "The registry's token",
@@ -179,11 +174,11 @@ async fn put(
         emptied: args.emptied,
         ends_old: matches!(how, Stored::Next { ends_old: true }),
     };
-    let done = match how {
-        Stored::First => "stored",
-        Stored::Next { .. } => "rotated",
+    let (act, done) = match how {
+        Stored::First => (Act::AddToken(place), "stored"),
+        Stored::Next { .. } => (Act::RotateToken(place), "rotated"),
     };
-    let acted = acts::ask(&device, act(place), Some(token), &args.code).await?;
+    let acted = acts::ask(&device, act, Some(token), &args.code).await?;
     let word = if acted.done { done } else { "asked" };
     let proof = acted.token.as_ref().and_then(|t| t.proof.as_ref());
     let value = serde_json::json!({

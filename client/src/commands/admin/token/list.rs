@@ -134,7 +134,7 @@ fn chosen(mut tokens: Vec<TokenLine>, args: &ListArgs) -> Vec<TokenLine> {
         let name = |t: &TokenLine| (t.registry.to_string(), t.scope.clone(), t.version);
         (b.rotation.cmp(&a.rotation))
             .then_with(|| is_due(b).cmp(&is_due(a)))
-            .then_with(|| b.overlap_until.is_none().cmp(&a.overlap_until.is_none()))
+            .then_with(|| b.is_present().cmp(&a.is_present()))
             .then_with(|| name(a).cmp(&name(b)))
     });
     tokens
@@ -165,7 +165,7 @@ fn is_due(t: &TokenLine) -> bool {
 
 /// Nobody said that it is nowhere else.
 fn is_full(t: &TokenLine) -> bool {
-    t.emptied.is_none() && t.overlap_until.is_none()
+    t.emptied.is_none() && t.is_present()
 }
 
 fn summary(tokens: &[TokenLine], all: usize) -> String {
