@@ -134,7 +134,7 @@ impl Act {
             Self::AddToken(at) => format!("add token {}:{}", at.registry, at.scope),
             Self::RotateToken(at) => {
                 let seen = if at.ends_old {
-                    ", the old one was seen"
+                    ", and keep no old one of it"
                 } else {
                     ""
                 };

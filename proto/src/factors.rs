@@ -39,6 +39,8 @@ pub mod change {
     pub const VETO_ACT: &str = "veto-act";
     /// What was agreed to withdraw is called back (`registry:package@version`).
     pub const CALL_BACK: &str = "call-back";
+    /// A token that is kept is revoked at its registry (its fingerprint).
+    pub const TOKEN_REVOKED: &str = "token-revoked";
     /// A package is thawed (`registry:package`).
     pub const THAW: &str = "thaw";
     /// An older database is gone on with (when it was taken, and its log's length).

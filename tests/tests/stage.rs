@@ -28,6 +28,9 @@ use tokio::task::JoinHandle;
 
 const LIMIT: Duration = Duration::from_mins(1);
 const NAME: &str = "@acme/left";
+/// What a registry says that has no such question.
+const NOT_FOUND: Fault =
+    Fault::Answer("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
 
 /// A broker over the registry at `url`.
 async fn small(stages: &Stages, url: &str, via: &str, token: &str) -> Small {
@@ -235,6 +238,49 @@ async fn a_deposit_of_two_is_published_by_the_broker_while_people_confirm_each()
         assert!(stages.integrity(&packed.name, "1.0.0").is_some());
     }
     assert_eq!(alarms(&small).await, 0);
+}
+
+#[tokio::test]
+async fn a_stage_that_holds_what_was_approved_is_a_yes_to_a_token_that_nobody_could_prove() {
+    let stages = Stages::start().await.unwrap();
+    let proxy = Proxy::start(&stages.url).await.unwrap();
+    let small = small(&stages, &proxy.url, "stage", STAGE_ONLY).await;
+    proxy.arm_all("GET /-/whoami", NOT_FOUND);
+    let act = json!({"kind": "rotate-token", "registry": "npm", "scope": "*"});
+    let rotated = small.robin.act(act, Some(WITH_FACTOR)).await.unwrap();
+    assert_eq!(rotated.json()["token"]["fallback"], 1, "{}", rotated.text);
+    let kept = async || {
+        let list = small.robin.call("GET", "/v1/admin/tokens", &Value::Null);
+        let tokens: Vec<Value> = list.await.unwrap().ok().unwrap();
+        tokens.iter().any(|token| token["held"] == true)
+    };
+    // One that holds other bytes says nothing of it.
+    let evil = Packed::with(NAME, "1.0.0", &json!({"evil": true})).unwrap();
+    stages.lie(Lies {
+        swapped: Some(evil.tgz),
+        ..Lies::default()
+    });
+    let packed = Packed::new(NAME, "1.0.0").unwrap();
+    let (job, credential) = approved(&small, &packed).await;
+    upload(&small, &packed, &credential).await.unwrap();
+    small.until(&job, "conflict").await.unwrap();
+    assert!(kept().await);
+    stages.lie(Lies {
+        done_at: Some(proxy.url.clone()),
+        ..Lies::default()
+    });
+    let packed = Packed::new("@acme/right", "1.0.0").unwrap();
+    let (job, credential) = approved(&small, &packed).await;
+    let sending = upload(&small, &packed, &credential);
+    page(&small, &job, "").await;
+    let start = Instant::now();
+    while kept().await {
+        assert!(start.elapsed() < LIMIT, "it is kept");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(stages.integrity("@acme/right", "1.0.0"), None);
+    assert!(log(&small).await.contains(&"token-tried".to_owned()));
+    sending.abort();
 }
 
 #[tokio::test]

@@ -31,12 +31,17 @@ const UNAUTHORIZED: Fault =
 
 const FORBIDDEN: Fault =
     Fault::Answer("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+/// What a registry says that is out of order.
+const BROKEN: Fault =
+    Fault::Answer("HTTP/1.1 500 Oh\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
 /// What a front says that says yes to everything.
 const OK: Fault =
     Fault::Answer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}");
 /// A publish of the package that these tests publish, and a read of it.
 const PUT: &str = "PUT /@acme%2fleft";
 const GET: &str = "GET /@acme%2fleft";
+/// Where an admin says that a token is revoked.
+const REVOKED: &str = "/v1/admin/tokens/revoked";
 /// Its versions, whether they are old, and whether they are kept, after a rotation that nobody could prove.
 const KEPT: [(u64, bool, bool); 2] = [(1, true, true), (2, false, false)];
 
@@ -88,8 +93,7 @@ impl Stage {
 
     async fn revoked(&self, token: &Value) -> Reply {
         let of = json!({"fingerprint": token["fingerprint"]});
-        let path = "/v1/admin/tokens/revoked";
-        self.small.robin.call("POST", path, &of).await.unwrap()
+        self.small.robin.with_code(REVOKED, of).await.unwrap()
     }
 
     /// A figure of the broker's.
@@ -280,14 +284,7 @@ async fn a_no_to_a_version_that_is_there_and_reads_that_are_refused_are_no_refus
     stage.proxy.arm_all(GET, Fault::None);
     // Somebody publishes the very bytes, right between the broker's look and its upload.
     let (packed, job, credential) = stage.approved("1.0.0").await;
-    let document = packed.document("latest").unwrap();
-    let own = api::put(
-        &stage.registry.url,
-        &stage.registry.token,
-        &packed.name,
-        document,
-    );
-    assert!(own.await.unwrap().good());
+    by_hand(&stage, &packed).await;
     stage.proxy.forget(GET);
     stage.proxy.arm(GET, NOT_FOUND);
     stage.proxy.arm(PUT, FORBIDDEN);
@@ -316,7 +313,90 @@ async fn a_yes_to_the_old_token_that_was_on_its_way_says_nothing_of_the_new_one(
     stage.small.until(&job, "published").await.unwrap();
     assert_eq!(stage.events("token-used").await[0]["version"], 1);
     assert_eq!(shape(&stage.tokens().await), KEPT);
+    // Nor does a yes to the new one say anything of the one after it. An admin's next code has to be there.
+    let (packed, job, credential) = stage.approved("1.1.0").await;
+    stage.proxy.forget(PUT);
+    stage.proxy.arm(PUT, Fault::Delay(Duration::from_secs(4)));
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    let rotated = async {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let third = stage.registry.another_token().await.unwrap();
+        stage.rotate(&third).await.ok_status().unwrap();
+    };
+    let (sent, ()) = tokio::join!(stage.put(&packed, &credential), rotated);
+    assert!(sent.good(), "{}", sent.text);
+    stage.small.until(&job, "published").await.unwrap();
+    assert_eq!(stage.events("token-used").await[1]["version"], 2);
+    let kept = [(1, true, true), (2, true, false), (3, false, false)];
+    assert_eq!(shape(&stage.tokens().await), kept);
     assert!(stage.events("token-tried").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_publish_that_shows_late_is_a_yes_to_the_token_that_it_was_sent_with() {
+    let stage = Stage::start().await;
+    stage.unproved().await;
+    let (packed, job, credential) = stage.approved("1.0.0").await;
+    // The registry takes it, and its front shows nothing of it for longer than an upload waits.
+    stage.proxy.arm_all(GET, NOT_FOUND);
+    let sent = stage.put(&packed, &credential).await;
+    assert_ne!(job.state().await.unwrap(), "published", "{}", sent.text);
+    assert_eq!(shape(&stage.tokens().await), KEPT);
+    stage.proxy.arm_all(GET, Fault::None);
+    stage.small.until(&job, "published").await.unwrap();
+    let after = [(1, true, false), (2, false, false)];
+    assert_eq!(shape(&stage.tokens().await), after);
+    let tried = stage.events("token-tried").await;
+    assert_eq!(
+        (tried.len(), &tried[0]["proof"], &tried[0]["version"]),
+        (1, &json!("proved"), &json!(2))
+    );
+}
+
+/// Somebody publishes the very bytes at the registry.
+async fn by_hand(stage: &Stage, packed: &Packed) {
+    let (url, token) = (&stage.registry.url, &stage.registry.token);
+    let document = packed.document("latest").unwrap();
+    let own = api::put(url, token, &packed.name, document).await.unwrap();
+    assert!(own.good(), "{}", own.text);
+}
+
+#[tokio::test]
+async fn what_others_publish_after_a_refusal_is_no_yes_to_the_token() {
+    let stage = Stage::start().await;
+    stage.unproved().await;
+    // The refusal cannot be read back at once.
+    let (packed, job, credential) = stage.approved("1.0.0").await;
+    let Fault::Answer(no) = FORBIDDEN else {
+        panic!("an answer");
+    };
+    let late = Fault::LateAnswer(Duration::from_secs(2), no);
+    stage.proxy.arm(PUT, late);
+    let (sent, ()) = tokio::join!(stage.put(&packed, &credential), async {
+        while stage.proxy.watched(PUT).is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        stage.proxy.arm_all(GET, BROKEN);
+    });
+    assert!(!sent.good(), "{}", sent.text);
+    assert!(stage.events("token-tried").await.is_empty());
+    by_hand(&stage, &packed).await;
+    stage.proxy.arm_all(GET, Fault::None);
+    stage.small.until(&job, "published").await.unwrap();
+    assert_eq!(shape(&stage.tokens().await), KEPT);
+    assert!(stage.events("token-tried").await.is_empty());
+    // It can, and it is a no; what is shown later is none the less somebody else's.
+    let (packed, job, credential) = stage.approved("1.1.0").await;
+    stage.proxy.forget(PUT);
+    stage.proxy.arm(PUT, FORBIDDEN);
+    let sent = stage.put(&packed, &credential).await;
+    assert!(!sent.good(), "{}", sent.text);
+    by_hand(&stage, &packed).await;
+    stage.small.until(&job, "published").await.unwrap();
+    let tokens = stage.tokens().await;
+    assert_eq!(shape(&tokens), KEPT);
+    assert_eq!(tokens[1]["proof"]["outcome"], "refused");
+    assert_eq!(stage.events("token-tried").await.len(), 1);
 }
 
 #[tokio::test]
@@ -340,6 +420,11 @@ async fn a_token_that_was_seen_is_not_kept() {
     stage.clock.pass(&mut stage.small.daemon, 60).await.unwrap();
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert_eq!(stage.metric("countersign_tokens_kept").await, 1);
+    // It ends a way back, so one machine of an admin's is not enough.
+    let of = json!({"fingerprint": tokens[1]["fingerprint"]});
+    let bare = stage.small.robin.call("POST", REVOKED, &of).await.unwrap();
+    assert_eq!(bare.code(), Some(Code::FactorMissing), "{}", bare.text);
+    assert_eq!(shape(&stage.tokens().await)[1], (2, true, true));
     stage.revoked(&tokens[1]).await.ok_status().unwrap();
     assert_eq!(stage.events("token-revoked").await[0]["version"], 2);
     let tokens = stage.tokens().await;

@@ -43,7 +43,7 @@ pub(super) fn put(
     };
     let (vault, live) = (&desk.vault, &*desk.live);
     let kept = if wanted.keeps_old {
-        tokens::would_keep(vault, live, (&at.registry, &scope)).map_err(refusal)?
+        tokens::would_keep(vault, live, (&at.registry, &scope), now).map_err(refusal)?
     } else {
         None
     };

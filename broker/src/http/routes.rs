@@ -211,7 +211,7 @@ routes! {
     POST   "/v1/admin/tokens/check" Admin tokens::check:
         "Asks the registry about a stored token, without publishing anything.";
     POST   "/v1/admin/tokens/revoked" Admin tokens::revoked:
-        "Says that the token of this `fingerprint` is revoked at its registry.";
+        "Says that the token of this `fingerprint` is revoked at its registry; with a code, where it is one that is kept.";
     POST   "/v1/admin/tokens/emptied" Admin tokens::emptied:
         "Says that the token of this `fingerprint` is nowhere else any more.";
     GET    "/v1/admin/stages" Admin api::stages:

@@ -1,11 +1,11 @@
 //! Handlers of stored registry tokens. What stores, replaces and removes them is an act ([`super::acts`]).
 
 use super::{
-    api::{Done, encode},
+    api::{Done, encode, unsigned, whole},
     routes::Call,
 };
 use crate::admin::tokens;
-use proto::api::{TokenName, TokenPrint};
+use proto::api::{TokenName, TokenPrint, TokenRevoked};
 
 /// Stored tokens, without their secrets.
 pub(super) async fn list(call: Call) -> Done {
@@ -25,8 +25,10 @@ pub(super) async fn check(call: Call) -> Done {
 
 /// An admin says that a token is revoked at its registry.
 pub(super) async fn revoked(call: Call) -> Done {
-    let of: TokenPrint = call.json()?;
-    encode(tokens::end::revoked(&call.desk, &of, &call.person()?.id, call.now).await)
+    let of: TokenRevoked = call.json()?;
+    let signer = call.signer.ok_or_else(unsigned)?;
+    let (desk, now) = (call.desk, call.now);
+    encode(whole(async move { tokens::end::revoked(&desk, signer.own(), &of, now).await }).await)
 }
 
 /// An admin says that a token is nowhere else any more.

@@ -18,7 +18,7 @@ use crate::{
     registry::{FactorAsk, Publish, Sent, StageId, Upstream},
     secret::Secret,
     store::Batch,
-    vault::{release as vault, tokens::TokenRecord},
+    vault::release as vault,
 };
 use proto::{
     api::{Mode, StateName},
@@ -474,7 +474,8 @@ pub(super) async fn send(
     let (token, stored) = vault::release(&desk.vault, &*desk.live, permit, of, mode, now)
         .map_err(Fault::from)?
         .ok_or_else(|| Refusal::NoToken(format!("{holder}:{}", wish.package)))?;
-    let step = held.record.sending(at, now)?;
+    let tried = tried::of(desk, at, &stored.record)?;
+    let step = held.record.with_token(at, tried).sending(at, now)?;
     let used = release::token_used(id, &stored.record);
     let batch = frozen::unless_frozen(Batch::new(), &step.record().facts).append(leaf(&used, now));
     let batch = match wish.files.get(at.file) {
@@ -489,12 +490,11 @@ pub(super) async fn send(
     };
     // `Sending` is durable: from here on bytes may be at the registry, whatever happens to us. A
     // restart reads the registry back, as the lines below do.
-    // Boxed: this future is part of every upload's.
-    let used_token = Box::new(stored.record.clone());
     release::note_use(desk, stored, false, now).await;
     let sent = deliver(upstream, delivery, &token).await;
     drop(token);
-    Box::pin(answered(desk, &record, at, (&wish, &*used_token), sent)).await
+    // Boxed: this future is part of every upload's.
+    Box::pin(answered(desk, &record, at, &wish, sent)).await
 }
 
 /// Brings an attempt to its state. What the token is worth is noted by that state, and not by the registry's word.
@@ -502,20 +502,19 @@ async fn answered(
     desk: &Desk,
     record: &Record,
     at: FileAt,
-    (wish, used): (&Item, &TokenRecord),
+    wish: &Item,
     sent: Sent,
 ) -> Result<After, Refusal> {
     let id = record.facts.id;
+    let used = record.tries(at);
     match sent {
-        Sent::Accepted => {
-            if settle::after_accepted(desk, record, at).await? {
-                Box::pin(tried::taken(desk, id, wish, used)).await;
-            }
-        }
+        Sent::Accepted => settle::after_accepted(desk, record, at).await?,
         Sent::Unclear => settle::mark_unclear(desk, id, at).await?,
         Sent::Staged(stage) => {
             confirm::hold(desk, id, at, Some(stage.clone())).await?;
-            Box::pin(tried::staged(desk, (record, at), &stage, (wish, used))).await;
+            if let Some(used) = used {
+                Box::pin(tried::staged(desk, (record, at), &stage, (wish, used))).await;
+            }
         }
         Sent::NeedsFactor(ask) => {
             confirm::hold(desk, id, at, None).await?;
@@ -523,8 +522,8 @@ async fn answered(
         }
         Sent::Refused { status, said } => {
             let said = settle::after_refused(desk, id, at, status, said).await?;
-            if let (401 | 403, Some(said)) = (status, &said) {
-                Box::pin(tried::refused(desk, id, wish, used, said)).await;
+            if let (401 | 403, Some(said), Some(used)) = (status, &said, used) {
+                Box::pin(tried::refused(desk, (id, wish), used, said)).await;
             }
             return Ok(said.map_or(After::Look, After::Refused));
         }

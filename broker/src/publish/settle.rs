@@ -6,6 +6,7 @@ use super::{
     ledger::{self, REQUESTS},
     stages,
     state::{FileAt, Progress, Record, State, Step},
+    tried,
     unseen::{self, Missing},
 };
 use crate::{
@@ -200,9 +201,15 @@ async fn saw(
         item: at.numbers().0,
     };
     let event = elsewhere.then_some(&event);
-    if shown(desk, id, at, &digest, event).await? && elsewhere {
+    if !shown(desk, id, at, &digest, event).await? {
+        return Ok(());
+    }
+    if elsewhere {
         desk.metrics.alarms.inc();
         tracing::error!(%id, at.item, "the approved tag points elsewhere");
+    }
+    if let Some(token) = record.tries(at) {
+        Box::pin(tried::taken(desk, (id, item), token)).await;
     }
     Ok(())
 }
@@ -216,8 +223,8 @@ fn of_final(record: Option<&Record>) -> Result<Outcome, Refusal> {
     }
 }
 
-/// The registry said yes: it counts when it shows the bytes. Whether it did, and they are the approved ones.
-pub async fn after_accepted(desk: &Desk, record: &Record, at: FileAt) -> Result<bool, Refusal> {
+/// The registry said yes: it counts when it shows the bytes.
+pub async fn after_accepted(desk: &Desk, record: &Record, at: FileAt) -> Result<(), Refusal> {
     let id = record.facts.id;
     for pause in LAG {
         // Even a sleep of nothing waits for the timer's next millisecond.
@@ -225,16 +232,14 @@ pub async fn after_accepted(desk: &Desk, record: &Record, at: FileAt) -> Result<
             tokio::time::sleep(pause).await;
         }
         if let Ok((published, ReadBack::Shows(digest))) = shows(desk, record, at).await {
-            let file = (record.facts.items.get(at.item)).and_then(|i| i.files.get(at.file));
-            let same = file.is_some_and(|file| file.digest == digest);
-            saw(desk, record, at, &published, digest).await?;
-            return Ok(same);
+            return saw(desk, record, at, &published, digest).await;
         }
     }
-    mark_unclear(desk, id, at).await.map(|()| false)
+    mark_unclear(desk, id, at).await
 }
 
-/// The registry said no. "Already exists" is neither success nor failure: read back.
+/// The registry said no. "Already exists" is neither success nor failure: read back. Whatever it shows, the token was
+/// not taken this time: the bytes came there by another way.
 pub async fn after_refused(
     desk: &Desk,
     id: RequestId,
@@ -245,9 +250,10 @@ pub async fn after_refused(
     let Some(held) = ledger::live(desk, id)? else {
         return Ok(None);
     };
-    match shows(desk, &held.record, at).await {
+    let record = held.record.with_token(at, None);
+    match shows(desk, &record, at).await {
         Ok((published, ReadBack::Shows(digest))) => {
-            saw(desk, &held.record, at, &published, digest).await?;
+            saw(desk, &record, at, &published, digest).await?;
             Ok(None)
         }
         Ok((_, ReadBack::Absent)) => {
@@ -255,7 +261,11 @@ pub async fn after_refused(
             change(desk, id, |r| r.absent(at, Some(text.clone()))).await?;
             Ok(Some(text))
         }
-        Err(_) => mark_unclear(desk, id, at).await.map(|()| None),
+        Err(_) => {
+            let now = desk.world.now();
+            let unclear = |r: Record| r.with_token(at, None).unclear(at, now);
+            change(desk, id, unclear).await.map(|()| None)
+        }
     }
 }
 

@@ -2,17 +2,20 @@
 //! afterwards counts, and not what it answers: a front that says yes to everything would end the one that is kept, and a
 //! version that is there already is refused to good tokens, too. Reads show nothing: which packages are read a job
 //! chooses. A yes ends the time of the one that is kept; a no is told to the admins, who may go back.
+//!
+//! What if an attacker writes here? With which token a file left stands in the request's row, which he may change: he makes
+//! a yes that nothing showed, and so ends a way back. Which token serves he does not change by it.
 
 use super::{
     stages,
-    state::{FileAt, Record},
+    state::{FileAt, Record, SentWith},
 };
 use crate::{
     audit::event::Event,
     desk::{Desk, Fault},
     registry::StageId,
     store::Batch,
-    vault::tokens::{self, TokenRecord},
+    vault::tokens::{self, StoredToken, TokenRecord},
 };
 use proto::{
     api::{ProofOutcome, TokenProof},
@@ -23,57 +26,62 @@ use proto::{
 /// How often it is written again, where other uses of the token come between.
 const TRIES: u32 = 8;
 
-/// The registry shows what was sent with the token. The publish has happened whatever becomes of this: where it cannot be
-/// written the old version is kept, and the next publish shows it again.
-pub(super) async fn taken(desk: &Desk, request: RequestId, item: &Item, used: &TokenRecord) {
-    let detail = format!("it took {}", item.name());
-    write(desk, (request, item), used, ProofOutcome::Proved, detail).await;
+/// The token that a file is about to be sent with, where that shows something.
+pub(super) fn of(desk: &Desk, at: FileAt, used: &TokenRecord) -> Result<Option<SentWith>, Fault> {
+    let sent = SentWith {
+        file: at.numbers(),
+        registry: used.registry.clone(),
+        scope: used.scope.clone(),
+        version: used.version,
+    };
+    Ok(unaccepted(desk, &sent)?.map(|_| sent))
 }
 
-/// The registry says that it staged what was sent: it counts when the stage holds it. It is read here only where an old
-/// version is kept.
+/// The stored token, while its registry has not accepted it.
+fn unaccepted(desk: &Desk, sent: &SentWith) -> Result<Option<StoredToken>, Fault> {
+    let place = (&sent.registry, &sent.scope);
+    Ok(tokens::unaccepted(
+        &desk.vault,
+        &*desk.live,
+        place,
+        sent.version,
+    )?)
+}
+
+/// The registry shows what was sent with the token, at once or later. The publish has happened whatever becomes of this:
+/// where it cannot be written the old version is kept, and the next publish shows it again.
+pub(super) async fn taken(desk: &Desk, of: (RequestId, &Item), used: &SentWith) {
+    let detail = format!("it took {}", of.1.name());
+    write(desk, of, used, ProofOutcome::Proved, detail).await;
+}
+
+/// The registry says that it staged what was sent: it counts when the stage holds it.
 pub(super) async fn staged(
     desk: &Desk,
     (record, at): (&Record, FileAt),
     stage: &StageId,
-    (item, used): (&Item, &TokenRecord),
+    (item, used): (&Item, &SentWith),
 ) {
-    if !matches!(
-        tokens::unaccepted(&desk.vault, &*desk.live, used),
-        Ok(Some(_))
-    ) {
-        return;
-    }
     match stages::holds_what_was_approved(desk, record, at, stage).await {
-        Ok(true) => taken(desk, record.facts.id, item, used).await,
+        Ok(true) => taken(desk, (record.facts.id, item), used).await,
         Ok(false) => {}
         Err(why) => tracing::warn!(%stage, %why, "a stage was not read; the old token is kept"),
     }
 }
 
 /// The registry refuses the token, and shows nothing of what was to be sent with it.
-pub(super) async fn refused(
-    desk: &Desk,
-    request: RequestId,
-    item: &Item,
-    used: &TokenRecord,
-    said: &str,
-) {
+pub(super) async fn refused(desk: &Desk, of: (RequestId, &Item), used: &SentWith, said: &str) {
     let detail = format!("it answers {said}");
-    write(desk, (request, item), used, ProofOutcome::Refused, detail).await;
+    write(desk, of, used, ProofOutcome::Refused, detail).await;
 }
 
 async fn write(
     desk: &Desk,
     (request, item): (RequestId, &Item),
-    used: &TokenRecord,
+    used: &SentWith,
     outcome: ProofOutcome,
     detail: String,
 ) {
-    let known = used.proof.as_ref().map(|proof| proof.outcome);
-    if known == Some(ProofOutcome::Proved) || known == Some(outcome) {
-        return;
-    }
     let proof = TokenProof {
         outcome,
         account: None,
@@ -98,16 +106,15 @@ async fn write(
 async fn written(
     desk: &Desk,
     request: RequestId,
-    used: &TokenRecord,
+    used: &SentWith,
     proof: &TokenProof,
 ) -> Result<(), Fault> {
-    let (vault, live) = (&desk.vault, &*desk.live);
-    let Some(stored) = tokens::unaccepted(vault, live, used)? else {
+    let Some(stored) = unaccepted(desk, used)? else {
         return Ok(());
     };
     // A yes since, to another publish, counts more than this no.
     let known = stored.record.proof.as_ref().map(|proof| proof.outcome);
-    if known == Some(ProofOutcome::Proved) {
+    if known == Some(ProofOutcome::Proved) || known == Some(proof.outcome) {
         return Ok(());
     }
     let scope = stored.record.scope.as_str().to_owned();
@@ -122,6 +129,12 @@ async fn written(
         version: used.version,
         proof: proof.outcome,
     };
-    let batch = tokens::note_proof(vault, live, Batch::new(), stored, proof.clone())?;
+    let batch = tokens::note_proof(
+        &desk.vault,
+        &*desk.live,
+        Batch::new(),
+        stored,
+        proof.clone(),
+    )?;
     desk.commit(batch, &[event], proof.at).await.map(drop)
 }

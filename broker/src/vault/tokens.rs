@@ -22,7 +22,7 @@ use crate::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use proto::{
-    api::TokenProof,
+    api::{ProofOutcome, TokenProof},
     canonical::Canonical,
     ids::{PackageName, RegistryId},
     time::UnixTime,
@@ -398,6 +398,12 @@ impl TokenRecord {
     /// Whether it is an old one to which admins may go back. One that was seen is never kept.
     pub const fn is_kept(&self) -> bool {
         self.held && !self.exposed
+    }
+
+    /// Whether its registry refuses it, or lets it expire by now, as far as that is known.
+    pub fn is_over(&self, now: UnixTime) -> bool {
+        let refused = |proof: &TokenProof| proof.outcome == ProofOutcome::Refused;
+        self.proof.as_ref().is_some_and(refused) || self.expires.is_some_and(|at| at <= now)
     }
 
     /// Whether its time here is not over: it is the present one, in its last hour, or kept.

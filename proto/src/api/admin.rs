@@ -97,7 +97,17 @@ pub struct LeftToken {
     pub expires: Option<UnixTime>,
 }
 
-/// Names tokens by their fingerprint: `POST /v1/admin/tokens/revoked` and `…/emptied`.
+/// `POST /v1/admin/tokens/revoked`.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct TokenRevoked {
+    /// Keyed fingerprint, 8 hex digits.
+    pub fingerprint: String,
+    /// Proof, where the token is one that is kept.
+    #[serde(flatten)]
+    pub factor: SecondFactor,
+}
+
+/// Names tokens by their fingerprint: `POST /v1/admin/tokens/emptied`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenPrint {

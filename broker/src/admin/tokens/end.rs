@@ -8,10 +8,11 @@
 
 use super::{Refusal, facts, fault, prove, refusal};
 use crate::{
+    admin::own::{Own, current},
     audit::event::{Event, TokenEnding},
-    desk::{Desk, Fault, passable},
+    desk::{Desk, Fault, passable, people::PEOPLE},
     notify::About,
-    publish::ring,
+    publish::{prove::prove_in_terminal, ring},
     secret::Secret,
     store::Batch,
     vault::{
@@ -23,7 +24,8 @@ use crate::{
     },
 };
 use proto::{
-    api::{LeftToken, TokenEnd, TokenName, TokenPrint},
+    api::{LeftToken, TokenEnd, TokenName, TokenPrint, TokenRevoked},
+    factors::change,
     ids::PersonId,
     time::UnixTime,
 };
@@ -194,11 +196,12 @@ pub fn list(desk: &Desk) -> Result<Vec<LeftToken>, Refusal> {
 }
 
 /// An admin says that a token is revoked at its registry. Nobody can see that from here any more, so it is his word. One
-/// that is kept here is kept no longer: it ends as old ones do.
+/// that is kept here is kept no longer: it ends as old ones do. That is the end of a way back, so whoever says it shows
+/// a second factor: one admin's stolen machine would else leave a house with a token that works nowhere.
 pub async fn revoked(
     desk: &Desk,
-    of: &TokenPrint,
-    by: &PersonId,
+    own: Own<'_>,
+    of: &TokenRevoked,
     now: UnixTime,
 ) -> Result<Vec<LeftToken>, Refusal> {
     let mut all = left::all(&desk.vault, &*desk.live).map_err(refusal)?;
@@ -212,6 +215,12 @@ pub async fn revoked(
         )));
     }
     let mut batch = Batch::new();
+    if !kept.is_empty() {
+        let by = current(desk, own)?;
+        let about = (change::TOKEN_REVOKED, of.fingerprint.as_str());
+        let spent = prove_in_terminal(desk, &by.value, own.device, about, &of.factor, now).await?;
+        batch = spent.require(PEOPLE, own.person.as_str().as_bytes(), by.version);
+    }
     let mut events = Vec::new();
     let mut told: Vec<_> = all.iter().map(|stored| stored.left.clone()).collect();
     told.extend(kept.iter().map(|stored| left::of(&stored.record, now)));
@@ -221,7 +230,7 @@ pub async fn revoked(
             scope: left.scope.as_str().to_owned(),
             version: left.version,
             fingerprint: left.fingerprint.clone(),
-            by: by.clone(),
+            by: own.person.clone(),
         });
     }
     for stored in &all {

@@ -98,6 +98,7 @@ impl Record {
             leaf_from: None,
             unclear: BTreeSet::new(),
             told: false,
+            sent_with: Vec::new(),
             stopped: None,
             revision: 1,
             state: State::Pending {

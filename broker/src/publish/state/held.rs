@@ -76,7 +76,7 @@ impl Record {
             _ => return Err(self.not_from()),
         }
         let event = self.settling(at);
-        Ok(self.step(vec![event]))
+        Ok(self.with_token(at, None).step(vec![event]))
     }
 
     /// Whether the registry keeps everything back that was sent: nothing is published or on its way, so

@@ -20,13 +20,14 @@ use crate::{
     audit::{event::Event, reason::DenyCause},
     policy::{Later, Terms},
     registry::StageId,
+    vault::tokens::Scope,
 };
 use proto::{
     answer::{Evidence, Factor},
     api::{Mode, StateName},
     canonical::Canonical,
     digest::Digest,
-    ids::PersonId,
+    ids::{PersonId, RegistryId},
     intent::IntentEvidence,
     request::{RequestDigest, RequestFacts},
     time::UnixTime,
@@ -101,6 +102,9 @@ pub struct Record {
     /// Whether the alarm for them was given.
     #[serde(default)]
     pub told: bool,
+    /// Files that left with a token of which nobody knew whether its registry takes it, and that were not shown since.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sent_with: Vec<SentWith>,
     /// When an admin stopped everything after a part of it had left: nothing more leaves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<UnixTime>,
@@ -108,6 +112,19 @@ pub struct Record {
     pub revision: u64,
     /// Where it stands.
     pub state: State,
+}
+
+/// The version of a token with which a file was sent last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentWith {
+    /// Item and file.
+    pub file: (u32, u32),
+    /// Under whose name the token is stored.
+    pub registry: RegistryId,
+    /// The packages that it is for.
+    pub scope: Scope,
+    /// Which version of it.
+    pub version: u64,
 }
 
 /// An intent that a request fitted when it was opened.

@@ -1,7 +1,9 @@
 //! Releasing: from the credential to what the registry shows. Each file goes its own way; the
 //! request ends when none of them is open any more.
 
-use super::{CREDENTIAL_SECONDS, FileAt, LATE_SECONDS, NotFrom, Progress, Record, State, Step};
+use super::{
+    CREDENTIAL_SECONDS, FileAt, LATE_SECONDS, NotFrom, Progress, Record, SentWith, State, Step,
+};
 use crate::audit::event::Event;
 use proto::{
     api::Mode,
@@ -122,6 +124,19 @@ impl Record {
             .collect()
     }
 
+    /// Notes with which token the next attempt goes; none: what becomes of the file says nothing of one.
+    #[must_use]
+    pub fn with_token(mut self, at: FileAt, token: Option<SentWith>) -> Self {
+        self.sent_with.retain(|w| w.file != at.numbers());
+        self.sent_with.extend(token);
+        self
+    }
+
+    /// The token that is tried by what becomes of a file.
+    pub fn tries(&self, at: FileAt) -> Option<&SentWith> {
+        self.sent_with.iter().find(|w| w.file == at.numbers())
+    }
+
     /// Durable before the first byte leaves. Nothing more leaves once the registry showed other bytes for one
     /// of the files, and nothing twice before an unclear attempt was found to be [`Self::absent`].
     pub fn sending(mut self, at: FileAt, now: UnixTime) -> Result<Step, NotFrom> {
@@ -198,6 +213,7 @@ impl Record {
     /// The registry said no and shows nothing: the same bytes may be sent again. A stage that it did not
     /// say no to still waits for the second factor.
     pub fn absent(mut self, at: FileAt, said: Option<String>) -> Result<Step, NotFrom> {
+        let refused = said.is_some();
         match self.open_file(at) {
             Some(p @ (Progress::Sending { .. } | Progress::Settling { .. })) => {
                 let (attempt, hold) = (p.attempt(), p.hold().cloned());
@@ -213,6 +229,9 @@ impl Record {
                 };
             }
             _ => return Err(self.not_from()),
+        }
+        if refused {
+            self = self.with_token(at, None);
         }
         let event = self.settling(at);
         Ok(self.finished(vec![event]))
@@ -242,6 +261,7 @@ impl Record {
         }
         let (item, file) = at.numbers();
         self.unclear.remove(&(item, file));
+        self = self.with_token(at, None);
         let event = if same {
             Event::Published {
                 request: self.facts.id,

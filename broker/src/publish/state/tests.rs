@@ -65,6 +65,7 @@ fn releasing() -> Record {
         leaf_from: None,
         unclear: BTreeSet::new(),
         told: false,
+        sent_with: Vec::new(),
         stopped: None,
         revision: 1,
         state: State::Approved {

@@ -188,6 +188,26 @@ async fn attack_42_and_52_a_slow_login_sends_nothing_after_its_time_or_a_freeze(
     assert!(log.iter().all(|seen| seen.method == "GET"), "{log:?}");
 }
 
+/// A 401 or 403 is told to the admins as a refusal of the token.
+#[tokio::test]
+async fn a_login_that_is_not_answered_is_no_refusal_of_the_token() {
+    let gone: Url = "http://127.0.0.1:9/token".parse().unwrap();
+    let (refusing, _) = fake(401, &[], "").await;
+    let (broken, _) = fake(200, &[], "no token").await;
+    for (tokens, expected) in [(gone, 502), (broken, 502), (refusing, 401)] {
+        let challenge = format!("Bearer realm=\"{tokens}\",service=\"s\"");
+        let (url, log) = fake(401, &[("www-authenticate", challenge)], "{}").await;
+        let broker = upstream(&url, Some(&tokens));
+        let sent = broker.publish(&mut blob(b"x"), &token(), LIMIT).await;
+        let Sent::Refused { status, .. } = sent else {
+            panic!("{sent:?}");
+        };
+        assert_eq!(status, expected, "{tokens}");
+        let log = log.lock().unwrap();
+        assert!(log.iter().all(|seen| seen.method == "GET"), "{log:?}");
+    }
+}
+
 #[tokio::test]
 async fn the_next_page_of_tags_is_of_the_same_list() {
     let package: PackageName = "acme/app".parse().unwrap();

@@ -35,7 +35,7 @@ pub fn rotate(
         return Err(wanted.refuse(TokenError::Missing));
     }
     is_another(&stored, &fingerprint(vault, wanted.registry, wanted.token)?)?;
-    let kept = kept_by(&stored).filter(|_| wanted.keeps_old);
+    let kept = kept_by(&stored, now).filter(|_| wanted.keeps_old);
     for mut old in stored {
         let before = old.record.clone();
         // One that was rotated before keeps its time: rotating often must not keep an old token alive.
@@ -55,16 +55,20 @@ pub fn would_keep(
     vault: &Vault,
     store: &dyn Store,
     (registry, scope): (&RegistryId, &Scope),
+    now: UnixTime,
 ) -> Result<Option<u64>, TokenError> {
-    Ok(kept_by(&versions(vault, store, registry, scope)?))
+    Ok(kept_by(&versions(vault, store, registry, scope)?, now))
 }
 
 /// The one that is kept already, or the present one: after two rotations to tokens that nobody could prove the last one
-/// that worked is kept, and no other. None that was seen: whoever saw it publishes with it for as long as it is good.
-fn kept_by(stored: &[StoredToken]) -> Option<u64> {
+/// that worked is kept, and no other. One that is over by what is known of it comes after one that may be good. None that
+/// was seen: whoever saw it publishes with it for as long as it is good.
+fn kept_by(stored: &[StoredToken], now: UnixTime) -> Option<u64> {
     let kept = stored.iter().rfind(|t| t.record.is_kept());
-    let kept = kept.or_else(|| newest(stored).filter(|t| !t.record.exposed));
-    kept.map(|t| t.record.version)
+    let present = newest(stored).filter(|t| !t.record.exposed);
+    let all = || kept.into_iter().chain(present);
+    let one = all().find(|t| !t.record.is_over(now));
+    one.or_else(|| all().next()).map(|t| t.record.version)
 }
 
 /// The present version among all those of a place: the newest one that is not old.
@@ -153,12 +157,13 @@ pub fn note_proof(
 pub fn unaccepted(
     vault: &Vault,
     store: &dyn Store,
-    used: &TokenRecord,
+    (registry, scope): (&RegistryId, &Scope),
+    version: u64,
 ) -> Result<Option<StoredToken>, TokenError> {
-    let stored = versions(vault, store, &used.registry, &used.scope)?;
+    let stored = versions(vault, store, registry, scope)?;
     if !stored.iter().any(|t| t.record.is_kept()) {
         return Ok(None);
     }
-    let present = newest(&stored).filter(|t| t.record.version == used.version);
+    let present = newest(&stored).filter(|t| t.record.version == version);
     Ok(present.cloned())
 }

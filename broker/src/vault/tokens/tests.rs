@@ -238,6 +238,42 @@ fn a_token_that_was_seen_is_never_kept_and_only_the_versions_that_were_read_go_b
     assert_eq!(place.shape(), shape);
 }
 
+#[test]
+fn the_version_that_may_be_good_is_kept_before_one_that_is_over() {
+    let refused = |place: &Place, version: u64| {
+        let all = list(&place.vault, &place.store).unwrap();
+        let token = all.into_iter().find(|t| t.record.version == version);
+        let proof = TokenProof {
+            outcome: ProofOutcome::Refused,
+            account: None,
+            detail: String::new(),
+            package: None,
+            at: UnixTime(150),
+        };
+        let (vault, store) = (&place.vault, &place.store);
+        let batch = note_proof(vault, store, Batch::new(), token.unwrap(), proof);
+        commit(&place.store, batch.unwrap()).unwrap();
+    };
+    // The first was refused before it was rotated; of the second nobody knows anything.
+    let place = Place::new();
+    place.put(false, "*", "one", 100).unwrap();
+    refused(&place, 1);
+    place.unproved("two", 200);
+    assert_eq!(place.shape(), [(1, true, true), (2, false, false)]);
+    place.unproved("three", 300);
+    let second = [(1, true, false), (2, true, true), (3, false, false)];
+    assert_eq!(place.shape(), second);
+    // Where both are, the one that worked once stays.
+    let place = Place::new();
+    place.put(false, "*", "one", 100).unwrap();
+    refused(&place, 1);
+    place.unproved("two", 200);
+    refused(&place, 2);
+    place.unproved("three", 300);
+    let first = [(1, true, true), (2, true, false), (3, false, false)];
+    assert_eq!(place.shape(), first);
+}
+
 /// What the row held is in no row any more. Whether the file still has the page that it stood on is the file's business:
 /// redb writes new pages and frees old ones, and nobody wipes those.
 #[test]

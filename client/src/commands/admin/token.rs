@@ -7,7 +7,7 @@ use super::{acts, secret};
 use crate::{commands::devices::Code, context::Context, fail::Failure};
 use proto::{
     act::{Act, TokenPlace, TokenReturn},
-    api::{LeftToken, ProofOutcome, TokenLine, TokenName, TokenPrint, TokenProof},
+    api::{LeftToken, ProofOutcome, SecondFactor, TokenLine, TokenName, TokenProof, TokenRevoked},
     ids::RegistryId,
     problem::Exit,
     text::harmless,
@@ -85,10 +85,12 @@ Examples:
   countersign admin token revoked 3f9c2a17    # I revoked it at the registry
 
 The broker has no such token any more and cannot look, so it takes your word and records it. One that is still kept here is
-kept no longer by it, and ends as old ones do.")]
+kept no longer by it, and ends as old ones do: then there is no way back to it, so this asks for a code.")]
 pub(crate) struct RevokedArgs {
     /// The token's print, as `countersign admin token left` shows it
     print: String,
+    #[command(flatten)]
+    code: Code,
 }
 
 /// Go back to the old version.
@@ -329,8 +331,16 @@ async fn remove(context: &Context, args: RemoveArgs) -> Result<(), Failure> {
 
 async fn revoked(context: &Context, args: RevokedArgs) -> Result<(), Failure> {
     let device = context.device()?;
-    let of = TokenPrint {
+    let tokens = list::tokens(&device).await?;
+    let kept = |t: &TokenLine| t.held && t.fingerprint == args.print;
+    let factor = if args.code.given() || tokens.iter().any(kept) {
+        args.code.factor()?
+    } else {
+        SecondFactor::default()
+    };
+    let of = TokenRevoked {
         fingerprint: args.print,
+        factor,
     };
     let path = "/v1/admin/tokens/revoked";
     let all: Vec<LeftToken> = device.broker.post(path, &of, device.proof()).await?;

@@ -136,7 +136,7 @@ function words(act) {
     case "token-back":
       return `Go back to version ${act.kept} of token ${act.registry}:${act.scope}, and end version ${act.present}`;
     case "rotate-token":
-      return `Rotate token ${act.registry}:${act.scope}${act.ends_old ? ", the old one was seen" : ""}`;
+      return `Rotate token ${act.registry}:${act.scope}${act.ends_old ? ", and keep no old one of it" : ""}`;
     default:
       return `${act.kind.replace("-", " ")} ${act.registry}:${act.scope}`;
   }
