@@ -334,14 +334,16 @@ async fn a_yes_to_the_old_token_that_was_on_its_way_says_nothing_of_the_new_one(
 
 #[tokio::test]
 async fn a_publish_that_shows_late_is_a_yes_to_the_token_that_it_was_sent_with() {
-    let stage = Stage::start().await;
+    let mut stage = Stage::start().await;
     stage.unproved().await;
     let (packed, job, credential) = stage.approved("1.0.0").await;
-    // The registry takes it, and its front shows nothing of it for longer than an upload waits.
+    // The registry takes it, and its front shows nothing of it for longer than an upload waits, and a broker lives.
     stage.proxy.arm_all(GET, NOT_FOUND);
     let sent = stage.put(&packed, &credential).await;
     assert_ne!(job.state().await.unwrap(), "published", "{}", sent.text);
     assert_eq!(shape(&stage.tokens().await), KEPT);
+    stage.small.daemon.kill9();
+    stage.small.daemon.restart().await.unwrap();
     stage.proxy.arm_all(GET, Fault::None);
     stage.small.until(&job, "published").await.unwrap();
     let after = [(1, true, false), (2, false, false)];

@@ -60,7 +60,7 @@ pub(super) async fn saw(
         },
     )
     .await?;
-    if !made {
+    if made.is_none() {
         return Ok(());
     }
     if freezes.load(Ordering::Relaxed) {

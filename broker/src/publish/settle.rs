@@ -201,14 +201,15 @@ async fn saw(
         item: at.numbers().0,
     };
     let event = elsewhere.then_some(&event);
-    if !shown(desk, id, at, &digest, event).await? {
+    let Some(after) = shown(desk, id, at, &digest, event).await? else {
         return Ok(());
-    }
+    };
     if elsewhere {
         desk.metrics.alarms.inc();
         tracing::error!(%id, at.item, "the approved tag points elsewhere");
     }
-    if let Some(token) = record.tries(at) {
+    // What was sent or refused since the registry was asked counts, too.
+    if let Some(token) = record.tries(at).filter(|t| after.tries(at) == Some(t)) {
         Box::pin(tried::taken(desk, (id, item), token)).await;
     }
     Ok(())
@@ -261,11 +262,7 @@ pub async fn after_refused(
             change(desk, id, |r| r.absent(at, Some(text.clone()))).await?;
             Ok(Some(text))
         }
-        Err(_) => {
-            let now = desk.world.now();
-            let unclear = |r: Record| r.with_token(at, None).unclear(at, now);
-            change(desk, id, unclear).await.map(|()| None)
-        }
+        Err(_) => unclear_by_itself(desk, id, at).await.map(|()| None),
     }
 }
 
@@ -273,6 +270,17 @@ pub async fn after_refused(
 pub async fn mark_unclear(desk: &Desk, id: RequestId, at: FileAt) -> Result<(), Refusal> {
     let now = desk.world.now();
     change(desk, id, |r| r.unclear(at, now)).await
+}
+
+/// The same where what is shown later may be another one's doing: it says nothing of the token.
+pub(super) async fn unclear_by_itself(
+    desk: &Desk,
+    id: RequestId,
+    at: FileAt,
+) -> Result<(), Refusal> {
+    let now = desk.world.now();
+    let unclear = |r: Record| r.with_token(at, None).unclear(at, now);
+    change(desk, id, unclear).await
 }
 
 /// Looks at everything that was on its way when the daemon stopped, and at what stayed unclear.
@@ -383,7 +391,7 @@ async fn shown(
     at: FileAt,
     digest: &Digest,
     beside: Option<&Event>,
-) -> Result<bool, Refusal> {
+) -> Result<Option<Record>, Refusal> {
     change_with(
         desk,
         id,
@@ -409,20 +417,20 @@ pub(super) async fn change(
     change_with(desk, id, make, nothing).await.map(drop)
 }
 
-/// Stores a transition, judging it again when somebody else was faster. A transition that the new
-/// state does not allow any more has been made by somebody else: then it says false.
+/// Stores a transition, judging it again when somebody else was faster; the record as it is then. A transition that the
+/// new state does not allow any more has been made by somebody else: then there is none.
 pub(super) async fn change_with(
     desk: &Desk,
     id: RequestId,
     make: impl Fn(Record) -> Result<Step, super::state::NotFrom>,
     more: impl Fn(&Record, UnixTime) -> Result<Batch, Fault>,
-) -> Result<bool, Refusal> {
+) -> Result<Option<Record>, Refusal> {
     for _ in 0..20 {
         let Some(held) = ledger::live(desk, id)? else {
-            return Ok(false);
+            return Ok(None);
         };
         let Ok(step) = make(held.record) else {
-            return Ok(false);
+            return Ok(None);
         };
         let now = desk.world.now();
         let batch = more(step.record(), now)?;
@@ -441,7 +449,7 @@ pub(super) async fn change_with(
             }
             _ => {}
         }
-        return Ok(true);
+        return Ok(Some(record));
     }
     Err(Refusal::Busy)
 }

@@ -26,7 +26,7 @@ impl Record {
                 let kept = before.as_ref().and_then(|h| h.stage.clone());
                 let hold = Hold {
                     until: before.map_or_else(|| now.after(FACTOR_SECONDS), |h| h.until),
-                    stage: stage.or(kept),
+                    stage: stage.clone().or(kept),
                 };
                 *p = Progress::Held {
                     attempt,
@@ -38,6 +38,10 @@ impl Record {
         };
         if let State::Releasing { until, .. } = &mut self.state {
             *until = (*until).max(hold.until);
+        }
+        if stage.is_none() {
+            // Nothing of the attempt was taken, and whoever is asked for the second factor may publish by himself.
+            self = self.with_token(at, None);
         }
         let (item, file) = at.numbers();
         let request = self.facts.id;

@@ -102,7 +102,7 @@ pub struct Record {
     /// Whether the alarm for them was given.
     #[serde(default)]
     pub told: bool,
-    /// Files that left with a token of which nobody knew whether its registry takes it, and that were not shown since.
+    /// Files that left with a token of which nobody knew whether its registry takes it, and that it did not refuse since.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sent_with: Vec<SentWith>,
     /// When an admin stopped everything after a part of it had left: nothing more leaves.

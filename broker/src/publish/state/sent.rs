@@ -124,9 +124,12 @@ impl Record {
             .collect()
     }
 
-    /// Notes with which token the next attempt goes; none: what becomes of the file says nothing of one.
+    /// Notes with which token the next attempt goes; none: what becomes of the file says nothing of one. Nor does it while
+    /// an earlier attempt with another token may still show up.
     #[must_use]
     pub fn with_token(mut self, at: FileAt, token: Option<SentWith>) -> Self {
+        let may_show = self.unclear.contains(&at.numbers());
+        let token = token.filter(|token| !may_show || self.tries(at) == Some(token));
         self.sent_with.retain(|w| w.file != at.numbers());
         self.sent_with.extend(token);
         self
@@ -261,7 +264,6 @@ impl Record {
         }
         let (item, file) = at.numbers();
         self.unclear.remove(&(item, file));
-        self = self.with_token(at, None);
         let event = if same {
             Event::Published {
                 request: self.facts.id,

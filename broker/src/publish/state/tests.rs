@@ -210,6 +210,49 @@ fn a_hold_has_one_deadline_and_ends_as_people_and_clocks_say() {
     assert_eq!(serde_json::to_string(&read).unwrap(), old);
 }
 
+/// What the registry shows is a yes to the token that a file was sent with, where nothing else can have brought it there.
+#[test]
+fn a_file_tries_the_token_that_it_was_sent_with_last_and_none_that_was_refused_or_asked_for_a_factor()
+ {
+    let place = at(0, 0);
+    let token = |version| SentWith {
+        file: place.numbers(),
+        registry: "npm".parse().unwrap(),
+        scope: "*".parse().unwrap(),
+        version,
+    };
+    let sent = |record: Record, version| {
+        let record = record.with_token(place, Some(token(version)));
+        after(record.sending(place, NOW))
+    };
+    let one = sent(releasing(), 1);
+    assert_eq!(one.tries(place), Some(&token(1)));
+    assert_eq!(one.tries(at(0, 1)), None);
+    let text = serde_json::to_string(&one).unwrap();
+    let read: Record = serde_json::from_str(&text).unwrap();
+    assert_eq!(read.tries(place), Some(&token(1)));
+    // It may show up yet: the same token is still the one, and another one is none.
+    let unclear = after(one.clone().unclear(place, NOW));
+    let late = after(unclear.absent(place, None));
+    assert_eq!(late.tries(place), Some(&token(1)));
+    assert_eq!(sent(late.clone(), 1).tries(place), Some(&token(1)));
+    assert_eq!(sent(late.clone(), 2).tries(place), None);
+    assert_eq!(late.with_token(place, None).tries(place), None);
+    // A no is one, and after it another token is the one.
+    let no = after(one.clone().absent(place, Some("401".into())));
+    assert_eq!(no.tries(place), None);
+    assert_eq!(sent(no, 2).tries(place), Some(&token(2)));
+    // A stage was made with it; of what waits for a second factor nothing was taken.
+    let stage: StageId = "stage-1".parse().unwrap();
+    let held = after(one.clone().hold(place, Some(stage), NOW));
+    assert_eq!(held.tries(place), Some(&token(1)));
+    let gone = after(held.unheld(place, "gone".into()));
+    assert_eq!(gone.tries(place), None);
+    assert_eq!(after(one.clone().hold(place, None, NOW)).tries(place), None);
+    let shown = after(one.shows(place, digest("a")));
+    assert_eq!(shown.tries(place), Some(&token(1)));
+}
+
 /// Another upload of the same bytes decided to send before this one's answer was unclear: it has to wait until
 /// the registry is known to show nothing. When that is known is `settle`'s to say, by the registry's lag.
 #[test]

@@ -39,10 +39,12 @@ pub fn rotate(
     for mut old in stored {
         let before = old.record.clone();
         // One that was rotated before keeps its time: rotating often must not keep an old token alive.
-        if old.record.is_present() {
+        // One that was kept until now has an hour yet, as after a yes.
+        let held = Some(old.record.version) == kept;
+        if old.record.is_present() || (old.record.is_kept() && !held) {
             old.record.overlap_until = Some(now.after(OVERLAP_SECONDS));
         }
-        old.record.held = Some(old.record.version) == kept;
+        old.record.held = held;
         if old.record != before {
             batch = write(vault, batch, &old)?;
         }

@@ -9,7 +9,7 @@ use proto::{
     act::{Act, TokenPlace, TokenReturn},
     api::{LeftToken, ProofOutcome, SecondFactor, TokenLine, TokenName, TokenProof, TokenRevoked},
     ids::RegistryId,
-    problem::Exit,
+    problem::{self, Exit},
     text::harmless,
     time::UnixTime,
 };
@@ -331,19 +331,26 @@ async fn remove(context: &Context, args: RemoveArgs) -> Result<(), Failure> {
 
 async fn revoked(context: &Context, args: RevokedArgs) -> Result<(), Failure> {
     let device = context.device()?;
-    let tokens = list::tokens(&device).await?;
-    let kept = |t: &TokenLine| t.held && t.fingerprint == args.print;
-    let factor = if args.code.given() || tokens.iter().any(kept) {
-        args.code.factor()?
-    } else {
-        SecondFactor::default()
-    };
-    let of = TokenRevoked {
+    let mut of = TokenRevoked {
         fingerprint: args.print,
-        factor,
+        factor: SecondFactor::default(),
     };
+    if args.code.given() {
+        of.factor = args.code.factor()?;
+    }
     let path = "/v1/admin/tokens/revoked";
-    let all: Vec<LeftToken> = device.broker.post(path, &of, device.proof()).await?;
+    let first: Result<Vec<LeftToken>, _> = device.broker.post(path, &of, device.proof()).await;
+    let all = match first {
+        // It is one that is kept.
+        Err(Failure {
+            code: Some(problem::Code::FactorMissing),
+            ..
+        }) if !args.code.given() => {
+            of.factor = args.code.factor()?;
+            device.broker.post(path, &of, device.proof()).await?
+        }
+        done => done?,
+    };
     let names: Vec<_> = all
         .iter()
         .map(|l| {
