@@ -7,7 +7,7 @@
     reason = "a test's helpers fail by panic, as the tests do"
 )]
 
-use age::x25519::Identity;
+use age::{secrecy::ExposeSecret as _, x25519::Identity};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -693,4 +693,57 @@ async fn two_of_three_admins_open_the_vault_and_a_removed_one_does_not() {
     for secret in [old.unwrap(), "AGE-SECRET-KEY"] {
         assert!(!log.contains(secret));
     }
+}
+
+/// systemd decrypts a credential for the unit alone, into a folder that it names to it (`LoadCredentialEncrypted=`).
+#[tokio::test]
+async fn a_credential_opens_the_vault_at_the_start_and_no_other_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let credential = folder.path().join("unseal");
+    let write = |key: &Identity| fs::write(&credential, key.to_string().expose_secret()).unwrap();
+    let key = Identity::generate();
+    write(&key);
+    // The builder's own way to unseal is left out, and this one stands in its place.
+    let builder = Daemon::builder()
+        .sealed()
+        .extra("[unseal]\ncredential = \"unseal\"\n")
+        .env(
+            "CREDENTIALS_DIRECTORY",
+            &folder.path().display().to_string(),
+        );
+    let mut office = Office::start_as(builder, POLICY, NO_REGISTRY)
+        .await
+        .unwrap();
+    let open = async |office: &Office| {
+        let status: Value = office.admin.get("/v1/status").await.unwrap().ok().unwrap();
+        status["sealed"] == false
+    };
+    assert!(open(&office).await);
+    office.store("canary-behind-the-credential").await.unwrap();
+    office.daemon.restart().await.unwrap();
+    assert!(open(&office).await);
+    let tokens: Value = office
+        .admin
+        .get("/v1/admin/tokens")
+        .await
+        .unwrap()
+        .ok()
+        .unwrap();
+    assert_eq!(tokens.as_array().unwrap().len(), 1);
+    // Another one opens nothing: the broker serves sealed, and an admin may open it. Without any it says so and ends.
+    write(&Identity::generate());
+    office.daemon.restart().await.unwrap();
+    assert!(!open(&office).await);
+    assert!(
+        office
+            .daemon
+            .log()
+            .contains("what [unseal] names does not open it")
+    );
+    fs::remove_file(&credential).unwrap();
+    let why = office.daemon.restart().await.unwrap_err().to_string();
+    assert!(why.contains("unseal: cannot be read"), "{why}");
+    write(&key);
+    office.daemon.restart().await.unwrap();
+    assert!(open(&office).await);
 }

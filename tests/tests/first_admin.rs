@@ -284,7 +284,7 @@ async fn a_list_of_people_that_does_not_come_holds_up_no_stop() {
     daemon.restart().await.unwrap();
     // With the list it would say that robin is alone, and stop nothing.
     let people = "GET /v1/admin/people";
-    front.arm(people, Fault::Delay(Duration::from_secs(10)));
+    front.arm(people, Fault::Delay(Duration::from_secs(3)));
     let stopped = person(&daemon, &home, &["admin", "panic"], &[]).await;
     assert!(front.watched(people)[0].hit, "{stopped}");
     assert_eq!(stopped.status, Some(0), "{stopped}");

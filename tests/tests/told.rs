@@ -15,7 +15,7 @@ use proto::{
 use redb::ReadableDatabase as _;
 use serde_json::{Value, json};
 use stand::{
-    api::{Device, Packed, Small, policy_of_one},
+    api::{Device, POLICY, Packed, Small, policy_of_one},
     bells::{Got, Hook, events, veto_told},
     daemon::{Builder, Daemon},
     intents::{version_only, with_files},
@@ -23,6 +23,7 @@ use stand::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     path::Path,
     time::{Duration, Instant},
 };
@@ -455,4 +456,42 @@ async fn admins_hear_of_an_old_token_when_it_is_destroyed_and_every_week_until_i
     clock.pass(&mut small.daemon, 25 * DAY).await.unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(hook.so_far().len(), 3);
+}
+
+#[tokio::test]
+async fn everybody_hears_of_a_policy_that_allows_more_and_it_waits_as_long_as_the_configuration_says()
+ {
+    const HOUR: u64 = 3600;
+    let dir = TempDir::new().unwrap();
+    let clock = Clock::make(dir.path()).await.unwrap();
+    let hook = Hook::start().await.unwrap();
+    // Of an age at which a policy does not change by itself any more.
+    let builder = clock.made_ago(Daemon::builder(), 13 * HOUR).unwrap();
+    let mut small = small_by(builder, POLICY, &hook).await;
+    let path = small.daemon.config_path();
+    let before = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("weakening_wait = \"48h\"\n{before}")).unwrap();
+    small.daemon.restart().await.unwrap();
+    // Neither of them is an admin, and one approves nothing.
+    let invite = small.robin.invite("carol", &[], false, &[]).await.unwrap();
+    let carol = Device::enroll(&small.daemon, &invite).await.unwrap();
+    for (device, name) in [(&small.alice, "alice"), (&carol, "carol")] {
+        webhook(device, &hook, name).await;
+    }
+    fs::write(small.daemon.policy_path(), policy_of_one()).unwrap();
+    small.daemon.reload().await.unwrap();
+    let got = hook.got(2).await.unwrap();
+    assert!(got.iter().all(|g| about(g) == "policy"));
+    let acts = async || {
+        let acts = small.robin.call("GET", "/v1/acts", &Value::Null).await;
+        acts.unwrap().ok::<Value>().unwrap()["acts"][0].clone()
+    };
+    let waits = acts().await;
+    assert_eq!(waits["changes"][0]["words"], "npm:@acme/* quorum: 2 to 1");
+    let id = waits["id"].as_str().unwrap();
+    let agreed = small.robin.confirm(id).await.unwrap();
+    agreed.ok_status().unwrap();
+    let ready = acts().await["ready"].as_u64().unwrap();
+    let wait = ready - stand::now().unwrap();
+    assert!((48 * HOUR - 120..=48 * HOUR).contains(&wait), "{wait}");
 }

@@ -387,3 +387,39 @@ fn place(text: &str, at: usize) -> String {
     let column = before.rsplit('\n').next().map_or(0, |l| l.chars().count()) + 1;
     format!(":{line}:{column}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Wait {
+        #[serde(deserialize_with = "days")]
+        of: u64,
+    }
+
+    #[test]
+    fn attack_49_a_weaker_policy_waits_a_day_or_longer_whatever_is_configured() {
+        let wait = |text: &str| toml::from_str::<Wait>(&format!("of = \"{text}\"")).map(|w| w.of);
+        for (text, hours) in [("24h", 24), ("48h", 48), ("1d", 24), ("30d", 720)] {
+            assert_eq!(wait(text).unwrap(), hours * 3600, "{text}");
+        }
+        for text in [
+            "23h",
+            "0h",
+            "0d",
+            "31d",
+            "721h",
+            "1w",
+            "1",
+            "-24h",
+            "+24h",
+            "off",
+            "",
+            "5124095576030432h",
+        ] {
+            assert!(wait(text).is_err(), "{text}");
+        }
+        assert_eq!(a_day(), 24 * 3600, "where nothing is said");
+    }
+}
