@@ -23,7 +23,7 @@ Example:
   countersignd restore --from countersign-001790000000.backup --identity backup.age \\
     --data /var/lib/countersign --log-key 'broker.example.org+1a2b3c4d+AQ…'
 
-Broken off, it is done again. A broker that was restored approves and releases nothing until its
+Broken off, it is done again. A broker that was restored approves and releases nothing until its \
 admins have agreed to it: countersign admin restored.")]
 pub(crate) struct RestoreArgs {
     #[command(flatten)]

@@ -168,7 +168,7 @@ pub(crate) struct ChangeArgs {
 Example:
   countersign admin remove-person bob
 
-Where there is another admin, that one must agree (countersign admin confirm). An admin whom nobody else can speak
+Where there is another admin, that one must agree (countersign admin confirm). An admin whom nobody else can speak \
 for is removed after 14 days, if he does not object.")]
 pub(crate) struct RemoveArgs {
     /// Who

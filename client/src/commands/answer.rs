@@ -51,7 +51,7 @@ Examples:
   countersign approve 0197…
   countersign approve 0197… --match-code 471102 --totp 123456
 
-Type the match code from the output of the job that you started yourself. If you did not start one,
+Type the match code from the output of the job that you started yourself. If you did not start one, \
 deny: `countersign deny <ID> --freeze`.")]
 pub(crate) struct ApproveArgs {
     /// The request

@@ -39,8 +39,8 @@ With a keyring: COUNTERSIGN_PASSPHRASE_COMMAND is run and prints the passphrase,
   secret-tool lookup app countersign                       (Linux: Secret Service)
   security find-generic-password -s countersign -w         (macOS: Keychain)
 
-Without a terminal: COUNTERSIGN_PASSPHRASE, COUNTERSIGN_PASSPHRASE_FILE or
-COUNTERSIGN_PASSPHRASE_COMMAND, COUNTERSIGN_INVITE or --invite-file, and --totp-file (the first code is then made from that file).
+Without a terminal: COUNTERSIGN_PASSPHRASE, COUNTERSIGN_PASSPHRASE_FILE or \
+COUNTERSIGN_PASSPHRASE_COMMAND, COUNTERSIGN_INVITE or --invite-file, and --totp-file (the first code is then made from that file). \
 The first admin of a broker without [unseal] also gives --vault-passphrase-file.")]
 pub(crate) struct Args {
     /// A name for this device

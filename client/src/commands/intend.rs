@@ -37,7 +37,7 @@ Examples:
   countersign intend --list
   countersign intend --withdraw 0197…
 
-Name all packages of the release, and all files of each: another one beside them is not what was announced.
+Name all packages of the release, and all files of each: another one beside them is not what was announced. \
 The files are named by their digests, so build them as CI will.")]
 pub(crate) struct Args {
     /// What will be published, like npm:@acme/left@1.4.2

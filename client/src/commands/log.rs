@@ -33,8 +33,8 @@ pub(crate) struct Args {
 enum Command {
     /// Go on with a log that was restored from a backup; says what was lost, and keeps both checkpoints
     #[command(after_help = "\
-Only after the admins said, on another way, that they restored a backup. What was denied, frozen,
-removed or revoked between the backup and the restore is forgotten: do it again. Both checkpoints
+Only after the admins said, on another way, that they restored a backup. What was denied, frozen, \
+removed or revoked between the backup and the restore is forgotten: do it again. Both checkpoints \
 are kept in this device's folder: signed by one key, they prove what happened.")]
     Accept {
         /// Do not ask

@@ -37,10 +37,10 @@ Examples:
   countersign publish oci acme/app:1.4.2 --layout ./image
   countersign publish oci acme/app:1.4.2 --layout ./image -- sh -c 'crane push ./image $OCI_REFERENCE'
 
-Who asks: in GitHub Actions `permissions: id-token: write` is enough; elsewhere COUNTERSIGN_ID_TOKEN
-(an OIDC token for the broker's URL) or COUNTERSIGN_CLIENT_KEY (a file by `admin client-key new`).
-The command gets the credential in its environment, for npm and for files also in a temporary settings
-file, for images in such a file alone. It gets no COUNTERSIGN_* variable, and no ACTIONS_ID_TOKEN_* one unless it is told to make a provenance
+Who asks: in GitHub Actions `permissions: id-token: write` is enough; elsewhere COUNTERSIGN_ID_TOKEN \
+(an OIDC token for the broker's URL) or COUNTERSIGN_CLIENT_KEY (a file by `admin client-key new`). \
+The command gets the credential in its environment, for npm and for files also in a temporary settings \
+file, for images in such a file alone. It gets no COUNTERSIGN_* variable, and no ACTIONS_ID_TOKEN_* one unless it is told to make a provenance \
 statement:
   countersign publish npm . -- npm publish --provenance")]
 pub(crate) struct Args {

@@ -42,9 +42,9 @@ Examples:
   countersign verify receipt.json --key-file log.vkey --witness 'witness.example.net/w1+5e6f7a8b+BA…'
   countersign verify receipt.json --key-file log.vkey --witness A --witness B --witness C --witnesses 2
 
-With --witness the checkpoint must be cosigned by that witness of the log, so that the log which it is proved
-against is the one that everybody else sees. Take a witness's key from its operator, not from the broker.
-Without a key the file is only shown to agree with itself: whoever made it may have made all of it.
+With --witness the checkpoint must be cosigned by that witness of the log, so that the log which it is proved \
+against is the one that everybody else sees. Take a witness's key from its operator, not from the broker. \
+Without a key the file is only shown to agree with itself: whoever made it may have made all of it. \
 The key is in `countersign status`; take it from a source that you trust.")]
 pub(crate) struct Args {
     /// A receipt (JSON) or an exported log (JSON lines)

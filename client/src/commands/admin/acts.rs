@@ -41,7 +41,7 @@ pub(crate) struct ConfirmArgs {
 Example:
   countersign admin veto 3f9c2a17b0de
 
-Everybody who is enrolled may object to a policy that allows more. Who is to lose the own role ends the two weeks by
+Everybody who is enrolled may object to a policy that allows more. Who is to lose the own role ends the two weeks by \
 it; another admin may still agree.")]
 pub(crate) struct VetoArgs {
     /// Its id, as `countersign admin acts` shows it

@@ -30,7 +30,7 @@ Examples:
   countersign admin audit export --out log.jsonl --cosigned 1   # up to where a witness cosigned it
   countersign admin audit export --format ocsf --from 1000 --out new.jsonl --json   # says `next`
 
-An export with --from is a continuation: append it to what you have, in place of the old
+An export with --from is a continuation: append it to what you have, in place of the old \
 checkpoint. Events of the OCSF have none: what proves them is the log itself.")]
     Export {
         /// How: jsonl (entries, verifiable) or ocsf (events of the Open Cybersecurity Schema Framework)

@@ -18,7 +18,7 @@ pub(crate) enum Command {
 Example:
   countersign admin client-key new ci --out ci.key
 
-Give the file to the CI job as COUNTERSIGN_CLIENT_KEY (its path, or its text), and register the
+Give the file to the CI job as COUNTERSIGN_CLIENT_KEY (its path, or its text), and register the \
 public key with `countersign admin client-key add`.")]
     New {
         /// The key's name

@@ -31,10 +31,10 @@ Examples:
   countersign admin panic --since 7d --reason 'a laptop was stolen'
   countersign admin panic --json > incident.json
 
-Nothing is released from then on. Requests, credentials, announcements, unused invites and jobs' sessions end; what
-is on its way to a registry is read back. Then it lists what was published since that time, and what to rotate where.
-Everybody is told. Two admins who were enrolled before thaw it: countersign admin thaw --all. With fewer than two people
-nothing would thaw any more, and the command says so before it stops anything; unless the broker does not say within a
+Nothing is released from then on. Requests, credentials, announcements, unused invites and jobs' sessions end; what \
+is on its way to a registry is read back. Then it lists what was published since that time, and what to rotate where. \
+Everybody is told. Two admins who were enrolled before thaw it: countersign admin thaw --all. With fewer than two people \
+nothing would thaw any more, and the command says so before it stops anything; unless the broker does not say within a \
 second who is enrolled: then it stops everything first.")]
 pub(crate) struct PanicArgs {
     /// List what was published since: a day, a moment, or so long ago (2026-11-01, 7d, 12h)

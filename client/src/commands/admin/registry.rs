@@ -47,7 +47,7 @@ Examples:
       --public-url https://work.broker.example.org --config /etc/countersign/countersign.toml
   countersign admin registry add secrets --kind generic
 
-Without --url the installed npm is asked (`npm config get registry`, or the scope's own registry). Run
+Without --url the installed npm is asked (`npm config get registry`, or the scope's own registry). Run \
 `countersignd check` and start the daemon again afterwards; then `countersign admin token add`.")]
 pub(crate) struct AddArgs {
     /// Its name in requests, as in npm:@acme/left

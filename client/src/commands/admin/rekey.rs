@@ -16,7 +16,7 @@ Examples:
   countersign admin rekey              # asks for a code; a second admin, if there is one, confirms
   countersign admin unseal-method      # how far it is
 
-Old backups open as before, with what opened the vault then: destroy those that nobody needs.
+Old backups open as before, with what opened the vault then: destroy those that nobody needs. \
 Fingerprints of tokens change with the key.")]
 pub(crate) struct RekeyArgs {
     #[command(flatten)]

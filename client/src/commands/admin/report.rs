@@ -88,7 +88,7 @@ Examples:
   countersign admin report --quarter 2026-Q3 --json > review.json
   countersign admin report --since 2026-11-01 --until 2026-11-15
 
-Who can approve what, people and tokens are those of now; changes, publishes and what each person did are those of
+Who can approve what, people and tokens are those of now; changes, publishes and what each person did are those of \
 the time. What the log says is the broker's own word: countersign admin audit export, countersign verify.")]
 pub(crate) struct Args {
     /// A month: 2026-10

@@ -46,8 +46,8 @@ Examples:
   pass show npm | countersign admin token rotate npm '@acme/*' --token-file -
   countersign admin token rotate npm '@acme/*' --token-file FILE --ends-old   # the old one was seen
 
-The token is encrypted at the broker and never comes out again. Its registry is asked about it first, without publishing
-anything; one that it refuses is not stored, and what is stored stays. What takes a stored token's place needs a code, and
+The token is encrypted at the broker and never comes out again. Its registry is asked about it first, without publishing \
+anything; one that it refuses is not stored, and what is stored stays. What takes a stored token's place needs a code, and \
 a second admin where there is one: countersign admin confirm.")]
 pub(crate) struct SecretArgs {
     /// The registry, as the broker's configuration names it
@@ -84,7 +84,7 @@ Examples:
   countersign admin token left                # which, with their prints
   countersign admin token revoked 3f9c2a17    # I revoked it at the registry
 
-The broker has no such token any more and cannot look, so it takes your word and records it. One that is still kept here is
+The broker has no such token any more and cannot look, so it takes your word and records it. One that is still kept here is \
 kept no longer by it, and ends as old ones do: then there is no way back to it, so this asks for a code.")]
 pub(crate) struct RevokedArgs {
     /// The token's print, as `countersign admin token left` shows it
@@ -97,12 +97,12 @@ pub(crate) struct RevokedArgs {
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  countersign admin token list --registry npm      # a version that is kept, and what its registry says of the new one
+  countersign admin token list --registry npm      # what is kept, and what is said of the new one
   countersign admin token back npm '@acme/*'
 
-A version is kept where nobody could prove the one that took its place, until that one was accepted once by its registry.
-Look first: one package that is refused may be that package's own affair, and what the new one publishes elsewhere needs no
-way back. The registry is asked about the kept one. It needs a code, and a second admin where there is one. The kept token
+A version is kept where nobody could prove the one that took its place, until that one was accepted once by its registry. \
+Look first: one package that is refused may be that package's own affair, and what the new one publishes elsewhere needs no \
+way back. The registry is asked about the kept one. It needs a code, and a second admin where there is one. The kept token \
 gets the next number; the new one is old from then on, and ends as old ones do.")]
 pub(crate) struct BackArgs {
     #[command(flatten)]

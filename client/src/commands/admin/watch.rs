@@ -19,7 +19,7 @@ Examples:
   countersign admin watch npm:@acme/left --now
   countersign admin watch --json
 
-Watched are the packages that the policy names exactly and those that were published through the
+Watched are the packages that the policy names exactly and those that were published through the \
 broker. It exits 1 while an alarm stands: find out who published, then two admins thaw the package.")]
 pub(crate) struct WatchArgs {
     /// Only this package (REGISTRY:PACKAGE)

@@ -18,7 +18,7 @@ Examples:
   countersign admin audit find --person alice --event answer-accepted --since 2026-11-01
   countersign admin audit find --event frozen --json | jq .entries
 
-What the broker finds is its own word. To be sure that nothing is left out, search a verified
+What the broker finds is its own word. To be sure that nothing is left out, search a verified \
 export: `admin audit export`, then `countersign verify`.")]
 pub(crate) struct Args {
     /// Entries about this package, like npm:@acme/left, and about requests for it

@@ -31,7 +31,7 @@ Examples:
   countersign admin token list --registry npm @acme/left   # the tokens that may publish it, the first one does
   countersign admin token list --all --json
 
-What is to be rotated comes first. Of many tokens with nothing to be done 40 are shown; --all shows the rest, and --json
+What is to be rotated comes first. Of many tokens with nothing to be done 40 are shown; --all shows the rest, and --json \
 is always whole.")]
 pub(crate) struct ListArgs {
     /// A package, or the beginning of scopes with a `*` behind

@@ -27,7 +27,7 @@ const PLACES: [&str; 7] = [
 Examples:
   countersign admin token emptied 3f9c2a17    # I looked: it is nowhere but here
 
-The broker cannot see other places, so it takes your word and records it. Until then the token is shown as perhaps
+The broker cannot see other places, so it takes your word and records it. Until then the token is shown as perhaps \
 elsewhere; nothing else depends on it.")]
 pub(crate) struct EmptiedArgs {
     /// The token's print, as `countersign admin token list` shows it
