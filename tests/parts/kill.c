@@ -1,6 +1,7 @@
 /* Kills the program that it is preloaded into at its Nth durable step: just before the Nth call that makes, names,
    flushes or removes something below the path KILL_UNDER. The file KILL_COUNT_FILE holds N, and afterwards how many
-   steps are left; 0 kills nothing. So a sweep over N stops at every state that a crash can leave. */
+   steps are left; 0 kills nothing. So a sweep over N stops at every state that a crash can leave. With KILL_FROM, no step
+   counts before the first one whose path has that in it; with KILL_WRITES, each write at a place of a file is a step too. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -17,19 +18,22 @@
 
 static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
 
+static int begun;
+
 static void step(const char *path) {
-    const char *under = getenv("KILL_UNDER"), *count = getenv("KILL_COUNT_FILE");
+    const char *under = getenv("KILL_UNDER"), *count = getenv("KILL_COUNT_FILE"), *from = getenv("KILL_FROM");
     if (!under || !count || !path || strncmp(path, under, strlen(under)) != 0) return;
     pthread_mutex_lock(&turn);
+    if (!from || strstr(path, from)) begun = 1;
     char text[32] = {0};
-    int file = (int)syscall(SYS_openat, AT_FDCWD, count, O_RDWR | O_CLOEXEC);
+    int file = begun ? (int)syscall(SYS_openat, AT_FDCWD, count, O_RDWR | O_CLOEXEC) : -1;
     if (file >= 0) {
         ssize_t got = read(file, text, sizeof text - 1);
         long left = got > 0 ? atol(text) : 0;
         if (left == 1) kill(getpid(), SIGKILL);
         if (left > 1) {
             int length = snprintf(text, sizeof text, "%-20ld", left - 1);
-            if (pwrite(file, text, (size_t)length, 0) < 0) kill(getpid(), SIGKILL);
+            if (syscall(SYS_pwrite64, file, text, (size_t)length, 0L) < 0) kill(getpid(), SIGKILL);
         }
         close(file);
     }
@@ -54,6 +58,16 @@ static void step_at(int folder, const char *name) {
 
 int fsync(int file) { step_file(file); return REAL(fsync)(file); }
 int fdatasync(int file) { step_file(file); return REAL(fdatasync)(file); }
+
+static void step_write(int file) {
+    if (getenv("KILL_WRITES")) step_file(file);
+}
+
+ssize_t pwrite64(int file, const void *bytes, size_t count, off64_t at) {
+    step_write(file);
+    return syscall(SYS_pwrite64, file, bytes, count, at);
+}
+
 int rename(const char *from, const char *to) { step(to); return REAL(rename)(from, to); }
 int mkdir(const char *path, mode_t mode) { step(path); return REAL(mkdir)(path, mode); }
 int rmdir(const char *path) { step(path); return REAL(rmdir)(path); }

@@ -152,6 +152,17 @@ impl Builder {
         self
     }
 
+    /// Loads a library into the broker before all others, beside those that were named before.
+    #[must_use]
+    pub fn preload(mut self, library: &str) -> Self {
+        const NAME: &str = "LD_PRELOAD";
+        match self.env.iter_mut().find(|(name, _)| name == NAME) {
+            Some((_, all)) => all.extend([":", library]),
+            None => self.env.push((NAME.into(), library.into())),
+        }
+        self
+    }
+
     /// A variable for `countersignd init` alone.
     #[must_use]
     pub fn init_env(mut self, name: &str, value: &str) -> Self {

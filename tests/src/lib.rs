@@ -37,6 +37,7 @@ pub mod transcript;
 pub mod witness;
 
 use std::{
+    cell::Cell,
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
@@ -73,6 +74,16 @@ pub fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
     Ok(ports)
 }
 
+thread_local! {
+    /// Seconds by which the people of this test are ahead of the machine's clock.
+    static AHEAD: Cell<i64> = const { Cell::new(0) };
+}
+
+/// Lets the people of this test live so many seconds from now, where its broker goes by a [`Clock`](parts::Clock).
+pub fn live_at(seconds: i64) {
+    AHEAD.set(seconds);
+}
+
 /// Now, in seconds since 1970 UTC: for claims and deadlines that tests make.
 #[allow(
     clippy::disallowed_methods,
@@ -81,7 +92,8 @@ pub fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
 pub fn now() -> anyhow::Result<u64> {
     Ok(std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)?
-        .as_secs())
+        .as_secs()
+        .saturating_add_signed(AHEAD.get()))
 }
 
 /// An HTTP client for the stand's own calls: no proxies, no redirects, 10 s.

@@ -369,7 +369,7 @@ impl Clock {
     #[must_use]
     pub fn env(&self, builder: Builder) -> Builder {
         builder
-            .env("LD_PRELOAD", &self.shim.display().to_string())
+            .preload(&self.shim.display().to_string())
             .env("CLOCK_OFFSET_FILE", &self.offset.display().to_string())
     }
 
