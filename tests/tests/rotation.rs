@@ -19,15 +19,18 @@ use broker::{
     },
     world::World,
 };
+use proto::problem::Code;
 use serde_json::{Value, json};
 use stand::{
-    api::{Packed, Small, policy_of_one},
+    api::{Device, Packed, Reply, Small, policy_of_one},
+    daemon::Daemon,
     killed::Killer,
-    run,
+    parts::{Issuer, Verdaccio},
+    rows, run,
 };
 use std::{
     env, fs,
-    path::Path,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     time::Duration,
 };
@@ -100,7 +103,7 @@ async fn a_rotation_under_load_loses_no_request_and_refuses_none() {
 
     // The log has each switch and each use, in the order in which they were committed.
     let (mut present, mut uses, mut late) = (1, vec![0; 5], 0);
-    for event in events(&small).await {
+    for event in events(&small.robin).await {
         let event = &event;
         let version = usize::try_from(event["version"].as_u64().unwrap_or(0)).unwrap();
         match event["type"].as_str().unwrap() {
@@ -124,11 +127,11 @@ async fn a_rotation_under_load_loses_no_request_and_refuses_none() {
     assert!(late <= JOBS * 3, "{late} took an old one");
 }
 
-async fn events(small: &Small) -> Vec<Value> {
+async fn events(by: &Device) -> Vec<Value> {
     let mut all = Vec::new();
     loop {
         let path = format!("/v1/log/export?from={}&limit=1000", all.len());
-        let page = small.robin.call("GET", &path, &Value::Null).await.unwrap();
+        let page = by.call("GET", &path, &Value::Null).await.unwrap();
         let before = all.len();
         for line in page.text.lines().filter(|l| !l.is_empty()) {
             let line: Value = serde_json::from_str(line).unwrap();
@@ -346,4 +349,225 @@ async fn attack_47_a_way_back_that_is_killed_at_any_durable_step_leaves_one_pres
     }
     println!("killed; [not, happened]: {seen:?}");
     assert!(seen[0] >= 2 && seen[1] >= 1, "{seen:?}");
+}
+
+/// A whole daemon that is killed while it does an admin's act.
+struct Acting {
+    small: Small,
+    killer: Killer,
+    data: PathBuf,
+    base: PathBuf,
+    first: String,
+    next: String,
+    _folder: TempDir,
+}
+
+/// The act, as its last admin asks for it.
+struct Last<'a> {
+    by: &'a Device,
+    path: &'a str,
+    /// Whether somebody else asked, so that it waits, and this one confirms.
+    waits: bool,
+}
+
+fn act() -> Value {
+    json!({"kind": "rotate-token", "registry": "npm", "scope": "*"})
+}
+
+impl Acting {
+    async fn new() -> Self {
+        let registry = Verdaccio::start().await.unwrap();
+        let folder = TempDir::new().unwrap();
+        let killer = Killer::make(folder.path(), &env::temp_dir()).await;
+        // The whole act is one commit with one flush: it is stopped between its writes as well.
+        let killer = killer.unwrap().writes();
+        let issuer = Issuer::start().await.unwrap();
+        let builder = killer
+            .on(Daemon::builder())
+            .issuer("github", "github", &issuer.url, None)
+            .registry("npm", "npm", &registry.url)
+            .registry("secrets", "generic", "")
+            .policy(&policy_of_one());
+        let mut small = Small::with(builder, issuer, &registry.token).await.unwrap();
+        let next = registry.another_token().await.unwrap();
+        let first = registry.token.clone();
+        small.registry = Some(registry);
+        Self {
+            data: small.daemon.dir().join("data"),
+            base: small.daemon.dir().join("base"),
+            small,
+            killer,
+            first,
+            next,
+            _folder: folder,
+        }
+    }
+
+    /// Asks for it with a code.
+    async fn asks(&self, last: &Last<'_>, code: &str) -> anyhow::Result<Reply> {
+        let body = if last.waits {
+            json!({"totp": code})
+        } else {
+            json!({"act": act(), "token": self.next, "factor": {"totp": code}})
+        };
+        last.by.call("POST", last.path, &body).await
+    }
+
+    /// Kills it at each durable step of the act, from what is on the disk now on. Each time the token, the act, its
+    /// events and its code tell the same story, and a publish goes. Returns how often it had not happened, and had.
+    async fn sweep(&mut self, last: &Last<'_>) -> [usize; 2] {
+        self.small.daemon.kill9();
+        rows::copy_folder(&self.data, &self.base).unwrap();
+        let mut seen = [0; 2];
+        for step in (1..).step_by(stride()) {
+            rows::copy_folder(&self.base, &self.data).unwrap();
+            self.small.daemon.restart().await.unwrap();
+            let before = self.told(last).await;
+            let process = format!("/proc/{}/exe", self.small.daemon.id().unwrap());
+            let code = last.by.code().unwrap();
+            self.killer.at(step).unwrap();
+            let reply = self.asks(last, &code).await;
+            // What is still done after the reply takes no half second.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let killed = !Path::new(&process).exists();
+            self.killer.at(0).unwrap();
+            self.small.daemon.kill9();
+            let happened = self.holds(step);
+            match &reply {
+                Ok(reply) => assert!(reply.good() && happened, "step {step}: {}", reply.text),
+                Err(_) => assert!(killed, "step {step}: {reply:?}"),
+            }
+
+            self.small.daemon.restart().await.unwrap();
+            self.same(last, step, happened).await;
+            let now = self.told(last).await;
+            let done = usize::from(happened);
+            let of_one = usize::from(last.waits && happened);
+            assert_eq!(now, [before[0] + done, before[1] + of_one], "step {step}");
+            let published = publish(&self.small, "@acme/left", &format!("{step}.0.0")).await;
+            published.unwrap_or_else(|why| panic!("step {step}: {why:?}"));
+
+            // The code was spent by the very commit, or is as good as before.
+            if happened {
+                let other = json!({"act": act(), "token": self.first, "factor": {"totp": code}});
+                let again = last
+                    .by
+                    .call("POST", "/v1/admin/acts", &other)
+                    .await
+                    .unwrap();
+                assert_eq!(again.code(), Some(Code::FactorWrong), "{}", again.text);
+            } else {
+                let again = self.asks(last, &code).await.unwrap();
+                assert!(again.good(), "step {step}: {}", again.text);
+                self.same(last, step, true).await;
+            }
+            if !killed {
+                break;
+            }
+            seen[usize::from(happened)] += 1;
+            assert!(step < 100, "it does not come to an end");
+        }
+        seen
+    }
+
+    /// Rotations and confirmations that the log tells of.
+    async fn told(&self, last: &Last<'_>) -> [usize; 2] {
+        let events = events(last.by).await;
+        ["token-rotated", "act-confirmed"].map(|kind| {
+            let of_kind = events.iter().filter(|e| e["type"] == kind);
+            of_kind.count()
+        })
+    }
+
+    /// What the disk holds, looked at in a copy: one of both tokens, whole. Whether it is the new one.
+    fn holds(&self, step: u64) -> bool {
+        let seen = TempDir::new().unwrap();
+        rows::copy_folder(&self.data, &seen.path().join("data")).unwrap();
+        let identity = self.small.daemon.dir().join("unseal.age");
+        fs::copy(identity, seen.path().join("unseal.age")).unwrap();
+        let (vault, live) = opened(seen.path());
+        let all = all(&vault, &live);
+        let present: Vec<_> = all.iter().filter(|t| t.record.is_present()).collect();
+        let [present] = present.as_slice() else {
+            panic!("step {step}: {all:?}");
+        };
+        let is_new = present.record.version == 2;
+        let token = release::for_check(&vault, present).unwrap();
+        let want = if is_new { &self.next } else { &self.first };
+        assert_eq!(token.expose(), want, "step {step}");
+        is_new
+    }
+
+    /// The broker shows one present token, and the act as still waiting or done.
+    async fn same(&self, last: &Last<'_>, step: u64, happened: bool) {
+        let tokens = last.by.call("GET", "/v1/admin/tokens", &Value::Null).await;
+        let tokens: Vec<Value> = tokens.unwrap().ok().unwrap();
+        let shown: Vec<_> = tokens
+            .iter()
+            .map(|t| (t["version"].as_u64().unwrap(), t["overlap_until"].is_null()))
+            .collect();
+        let want = if happened {
+            vec![(1, false), (2, true)]
+        } else {
+            vec![(1, true)]
+        };
+        assert_eq!(shown, want, "step {step}");
+        let acts = last.by.call("GET", "/v1/acts", &Value::Null).await;
+        let acts: Value = acts.unwrap().ok().unwrap();
+        let waiting = acts["acts"].as_array().unwrap().len();
+        assert_eq!(waiting, usize::from(last.waits && !happened), "{acts}");
+    }
+}
+
+/// Every step in the full form (`COUNTERSIGN_SWEEP=full`), every second else.
+fn stride() -> usize {
+    match env::var("COUNTERSIGN_SWEEP").as_deref() {
+        Ok("full") => 1,
+        _ => 2,
+    }
+}
+
+#[tokio::test]
+async fn attack_47_a_daemon_that_is_killed_as_one_admin_rotates_has_done_all_of_it_or_nothing() {
+    let mut acting = Acting::new().await;
+    let robin = Device::fresh(&acting.small.daemon).unwrap();
+    let robin = std::mem::replace(&mut acting.small.robin, robin);
+    let last = Last {
+        by: &robin,
+        path: "/v1/admin/acts",
+        waits: false,
+    };
+    let [not, happened] = acting.sweep(&last).await;
+    println!(
+        "killed at {} steps: {not} not, {happened} done",
+        not + happened
+    );
+    assert!(not >= 3, "{not}, {happened}");
+}
+
+#[tokio::test]
+async fn attack_47_a_daemon_that_is_killed_as_a_rotation_is_confirmed_keeps_it_waiting_or_has_done_it()
+ {
+    let mut acting = Acting::new().await;
+    let small = &acting.small;
+    let invite = small.robin.invite("carol", &[], true, &[]).await.unwrap();
+    let carol = Device::enroll(&small.daemon, &invite).await.unwrap();
+    let asked = small.robin.act(act(), Some(&acting.next)).await;
+    let asked: Value = asked.unwrap().ok().unwrap();
+    assert_eq!(asked["done"], false, "{asked}");
+    let path = format!(
+        "/v1/admin/acts/{}/confirm",
+        asked["act"]["id"].as_str().unwrap()
+    );
+    let last = Last {
+        by: &carol,
+        path: &path,
+        waits: true,
+    };
+    let [not, happened] = acting.sweep(&last).await;
+    println!(
+        "killed at {} steps: {not} not, {happened} done",
+        not + happened
+    );
+    assert!(not >= 3, "{not}, {happened}");
 }
