@@ -2,11 +2,16 @@
 //! is 8 bytes of version, 32 of MAC where it has one, and JSON.
 
 use anyhow::{Context as _, Result, ensure};
-use redb::{Database, ReadableDatabase as _, ReadableTableMetadata as _, TableDefinition};
-use std::{fs, path::Path};
+use redb::{
+    Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _,
+    TableDefinition,
+};
+use std::{collections::BTreeMap, fs, path::Path};
 
 const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
+/// What the keys of the log's entries begin with in [`all`], behind those of all rows.
+pub const ENTRY: &[u8] = b"\xff";
 
 /// One row.
 ///
@@ -34,6 +39,26 @@ pub fn of_table(live: &Path, table: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
             break;
         }
         found.push((key.value().to_vec(), value.value().to_vec()));
+    }
+    Ok(found)
+}
+
+/// All rows of a store by their whole keys, and the log's entries by their numbers.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn all(store: &Path) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+    let database = Database::open(store)?;
+    let read = database.begin_read()?;
+    let mut found = BTreeMap::new();
+    for row in read.open_table(ROWS)?.iter()? {
+        let (key, value) = row?;
+        found.insert(key.value().to_vec(), value.value().to_vec());
+    }
+    for entry in read.open_table(LOG)?.iter()? {
+        let (number, value) = entry?;
+        let key = [ENTRY, &number.value().to_be_bytes()].concat();
+        found.insert(key, value.value().to_vec());
     }
     Ok(found)
 }
