@@ -9,6 +9,30 @@ use serde_json::{Map, Value};
 
 /// Members of an event that name people.
 const PEOPLE: [&str; 4] = ["person", "by", "people", "confirmed"];
+/// Members that name those who did what is told, in every event.
+const ACTORS: [&str; 2] = ["by", "confirmed"];
+/// Events that are the act of their `person`. In the others `person` was acted upon, or merely told.
+const OWN_ACTS: [&str; 19] = [
+    "answer-accepted",
+    "answer-refused",
+    "request-denied",
+    "intent-made",
+    "intent-refused",
+    "change-refused",
+    "share-given",
+    "share-refused",
+    "share-key-set",
+    "person-enrolled",
+    "person-recovered",
+    "device-added",
+    "device-removed",
+    "passkey-added",
+    "passkey-removed",
+    "totp-set",
+    "channel-added",
+    "channel-removed",
+    "quiet-hours-set",
+];
 /// Members that name a package, or a version of one.
 const PACKAGES: [&str; 3] = ["package", "name", "secret"];
 
@@ -62,6 +86,13 @@ impl Entry {
         PEOPLE
             .iter()
             .flat_map(|member| texts(self.event.get(*member)))
+    }
+
+    /// Everybody who did what it tells: not those whom it was done to, nor those who were rung.
+    pub fn actors(&self) -> impl Iterator<Item = &str> {
+        let own = OWN_ACTS.contains(&self.kind()).then_some(&"person");
+        let members = ACTORS.iter().chain(own);
+        members.flat_map(|member| texts(self.event.get(*member)))
     }
 
     /// Packages and versions that it names.

@@ -136,7 +136,7 @@ struct Report {
 struct Who {
     #[serde(flatten)]
     line: PersonLine,
-    /// Entries that name the person.
+    /// Entries of what the person did: not what was done to him, nor that he was rung.
     entries: usize,
     /// Answers that counted.
     answers: usize,
@@ -266,9 +266,13 @@ fn report(period: Period, made: UnixTime, lists: Lists, entries: &[Entry]) -> Re
 
 fn who(line: PersonLine, entries: &[Entry]) -> Who {
     let name = line.person.as_str();
-    let own = entries.iter().filter(|e| e.people().any(|p| p == name));
+    let own = entries.iter().filter(|e| e.actors().any(|p| p == name));
     let answers = own.clone().filter(|e| e.kind() == "answer-accepted");
-    let used: BTreeSet<_> = entries.iter().filter_map(|e| e.text("device")).collect();
+    // A device that was added or taken away did nothing by that.
+    let done = entries
+        .iter()
+        .filter(|e| !["device-added", "device-removed"].contains(&e.kind()));
+    let used: BTreeSet<_> = done.filter_map(|e| e.text("device")).collect();
     let idle = line
         .enrolled
         .iter()
@@ -428,7 +432,7 @@ fn markdown(report: &Report) -> String {
     let head = "| packages | asked for by | groups | people | needed | by | mode |";
     let rows = report.policy.entries.iter().map(allowed).collect();
     part("Who can approve what", head, rows);
-    let head = "| person | groups | admin | devices | unused devices | entries | answers |";
+    let head = "| person | groups | admin | devices | unused devices | acts | answers |";
     part("People", head, report.people.iter().map(person).collect());
     let head = "| token | version | stored | age | expires | used | registry |";
     part(
