@@ -8,6 +8,7 @@
 
 use serde_json::Value;
 use stand::{
+    backups::Vaulted,
     daemon::Daemon,
     kept,
     people::{NO_REGISTRY, Office},
@@ -105,4 +106,37 @@ async fn a_newer_database_is_refused_wherever_it_is_met_and_nothing_is_changed()
     }
     let checked = daemon_says(daemon, &["check", "--config", &config]).await;
     checked.ok().unwrap();
+}
+
+#[tokio::test]
+async fn a_backup_of_a_newer_database_is_neither_restored_nor_tried_out() {
+    let vaulted = Vaulted::new().unwrap();
+    let builder = vaulted.of(Daemon::builder(), "");
+    let office = Office::start_as(builder, kept::POLICY, NO_REGISTRY).await;
+    let office = office.unwrap();
+    let backup = vaulted.take(&office.admin, "today").await.unwrap();
+    // The head stands in front, and says which schema both databases have.
+    let mut inside = vaulted.inside(&backup).unwrap();
+    let schema = b"\"schema\":1";
+    let places = inside.windows(schema.len()).enumerate();
+    let places: Vec<_> = places
+        .filter(|(_, w)| w == schema)
+        .map(|(at, _)| at)
+        .collect();
+    assert_eq!(places.len(), 2);
+    inside[places[0] + schema.len() - 1] = b'7';
+    let newer = vaulted.forge(&inside, "newer").unwrap();
+    let data = vaulted.folder().join("data");
+    let restored = vaulted.restore(&office.daemon, &newer, &data, &[]).await;
+    let drilled = vaulted.drill(&office.daemon, &newer).await;
+    for (command, said) in [("restore", restored.unwrap()), ("drill", drilled.unwrap())] {
+        assert_eq!(said.status, Some(5), "{command}: {said}");
+        let words = "the backup has schema 7, this program knows schemas up to 1";
+        assert!(said.stderr.contains(words), "{command}: {said}");
+    }
+    let left = fs::read_dir(&data).map_or(0, Iterator::count);
+    assert_eq!(left, 0, "a restore that was refused left something");
+    // The honest one is restored.
+    let restored = vaulted.restore(&office.daemon, &backup, &data, &[]).await;
+    restored.unwrap().ok().unwrap();
 }

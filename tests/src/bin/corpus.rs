@@ -9,6 +9,9 @@ struct Args {
     /// Where to write it; the version's own name when absent
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Write over the one that is there: never for a version that was released
+    #[arg(long)]
+    again: bool,
 }
 
 #[tokio::main]
@@ -17,6 +20,11 @@ async fn main() -> anyhow::Result<()> {
     let out = args.out.unwrap_or_else(|| {
         stand::kept::folder().join(concat!(env!("CARGO_PKG_VERSION"), ".tar.gz"))
     });
+    anyhow::ensure!(
+        args.again || !out.exists(),
+        "{}: this version has one already; where it was never released: --again",
+        out.display()
+    );
     let told = stand::kept::make(&out).await?;
     println!(
         "version {}: {} people, {} entries of the log, in {}",
