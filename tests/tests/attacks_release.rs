@@ -12,13 +12,13 @@ use broker::{
     caller::{Issuers, client_key},
     config,
     desk::{
-        Desk, Place, Registry, people::Device as Enrolled, people::Person, people::Roster,
-        waiters::Waiters,
+        Desk, Place, Registry, inventory::Known, people::Device as Enrolled, people::Person,
+        people::Roster, waiters::Waiters,
     },
     policy::Policy,
     publish::{Refusal, answer, close, ledger, open, release},
     secret::Secret,
-    store::{Batch, redb::Options, redb::Redb},
+    store::{Batch, Store, redb::Options, redb::Redb},
     telemetry::Metrics,
     vault::{
         Unseal, UnsealMethod, Vault,
@@ -357,11 +357,13 @@ async fn desk(folder: &Path, clock: Arc<SetClock>, ci: &DeviceKey) -> anyhow::Re
     let policy = reveals("answers = \"10m\"");
     let policy = Policy::parse(&policy, "policy.toml").map_err(|e| anyhow::anyhow!("{e}"))?;
     let tree = Tree::load(&history)?;
+    let (live, vault): (Arc<dyn Store>, _) = (Arc::new(live), Arc::new(vault));
     let desk = Desk {
         passkeys: None,
-        live: Arc::new(live),
+        known: Arc::new(Known::new(Arc::clone(&live), Arc::clone(&vault))),
+        live,
         history: Arc::new(history),
-        vault: Arc::new(vault),
+        vault,
         world,
         issuers: Issuers::new(Vec::new(), PUBLIC.into())?.with_client_keys(Arc::new(keys)),
         policy: Arc::new(policy).into(),
@@ -370,7 +372,6 @@ async fn desk(folder: &Path, clock: Arc<SetClock>, ci: &DeviceKey) -> anyhow::Re
         registries: [("vault".parse()?, Registry::Secrets)].into(),
         tree,
         roster: Roster::default(),
-        known: broker::desk::inventory::Known::default(),
         witnesses: broker::desk::witnesses::Witnesses::default(),
         waiters: Waiters::default(),
         uploads: broker::desk::uploads::Uploads::default(),

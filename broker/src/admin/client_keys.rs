@@ -1,11 +1,17 @@
 //! Client keys for CI without OIDC: their theft lets somebody ask, never publish.
+//!
+//! If an attacker writes here: the inventory lists the keys (`desk/inventory.rs`). One that was removed and is put
+//! back is refused, and so is one whose row is gone.
 
 use crate::{
     audit::event::Event,
     caller::ClientKeys,
-    desk::{Desk, Fault},
+    desk::{
+        Desk, Fault,
+        inventory::{CLIENT_KEYS, Known},
+    },
     publish::Refusal,
-    store::{Batch, Store, Table},
+    store::Batch,
     vault::{Vault, rows},
 };
 use proto::{
@@ -17,7 +23,6 @@ use proto::{
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-const CLIENT_KEYS: Table = Table("client-key");
 /// Most client keys of one broker.
 const KEYS_MAX: usize = 1000;
 
@@ -62,6 +67,11 @@ pub async fn add(
             "{name} exists; remove it first"
         )));
     }
+    if desk.inventory()?.count(CLIENT_KEYS) >= KEYS_MAX {
+        return Err(Refusal::BadRequest(format!(
+            "there are {KEYS_MAX} client keys; remove those that nobody uses"
+        )));
+    }
     let row = desk.authentic(CLIENT_KEYS, id, &Stored { key, added: now })?;
     let event = Event::ClientKeyAdded {
         name: name.clone(),
@@ -98,44 +108,36 @@ pub async fn remove(
     Ok(())
 }
 
-/// All keys.
+/// All keys that can be believed.
 pub fn list(desk: &Desk) -> Result<Vec<ClientKeyLine>, Refusal> {
-    let mut out = Vec::new();
-    for (id, _) in desk
-        .live
-        .range(CLIENT_KEYS, b"", None, KEYS_MAX)
-        .map_err(Fault::from)?
-    {
-        if let Some(stored) = desk.authentic_row::<Stored>(CLIENT_KEYS, &id)? {
-            let Stored { key, added } = stored.value;
-            out.push(ClientKeyLine {
-                name: key.name,
-                packages: key.packages,
-                added,
-            });
-        }
-    }
-    Ok(out)
+    let all = desk.listed_rows::<Stored>(CLIENT_KEYS)?.into_iter();
+    Ok(all
+        .map(|row| ClientKeyLine {
+            name: row.value.key.name,
+            packages: row.value.key.packages,
+            added: row.value.added,
+        })
+        .collect())
 }
 
 /// The keys as they are registered right now: nothing is cached, so that a removed key's next token
 /// is refused (attack 11).
 pub struct Registered {
-    live: Arc<dyn Store>,
+    known: Arc<Known>,
     vault: Arc<Vault>,
 }
 
 impl Registered {
-    /// Over the live store and the vault that authenticates its rows.
-    pub fn new(live: Arc<dyn Store>, vault: Arc<Vault>) -> Self {
-        Self { live, vault }
+    /// Over the rows that must stand, and the vault that authenticates them.
+    pub fn new(known: Arc<Known>, vault: Arc<Vault>) -> Self {
+        Self { known, vault }
     }
 }
 
 impl ClientKeys for Registered {
     fn find(&self, name: &ClientKeyId) -> Option<(DevicePublic, Vec<String>)> {
         let key = name.as_str().as_bytes();
-        let row = self.live.get(CLIENT_KEYS, key).ok()??;
+        let row = self.known.row(CLIENT_KEYS, key).ok()??;
         let json = rows::check_authentic(&self.vault, CLIENT_KEYS, key, &row.value).ok()?;
         let stored: Stored = serde_json::from_slice(json).ok()?;
         Some((stored.key.public_key, stored.key.packages))

@@ -1,10 +1,11 @@
 //! Which rows there must be of those that say who may do what: people, invites, recoveries, what waits at the admins'
-//! gate, what they agreed to withdraw, the policy in force. One authenticated row holds the hash of each of them, and
-//! is written in every commit that changes one.
+//! gate, what they agreed to withdraw, the policy in force, client keys, announcements that may count. One
+//! authenticated row holds the hash of each of them, and is written in every commit that changes one.
 //!
 //! A MAC says that the broker wrote a row once, and nothing of when. Here it shows that a row is gone, or is an
 //! older one that was put back: who has one admin and writes the database would delete the other admins and be the
-//! only one, or revive an act that was vetoed, or a withdrawal that was called back (attacks 44, 50).
+//! only one, or revive an act that was vetoed, or a withdrawal that was called back, or an announcement or a client
+//! key that was taken back (attacks 44, 50).
 //!
 //! What if an attacker writes here? Nothing holds then: rows that are not listed as they stand are not believed. He can
 //! put back an older inventory with all the rows of its time; its number tells, which lies outside the
@@ -12,14 +13,14 @@
 
 use super::{
     Desk, Fault,
-    people::{INVITES, PEOPLE},
+    people::{INVITES, PEOPLE, Versioned},
 };
 use crate::{
-    store::{Batch, Committed, Row, Table},
-    vault::rows,
+    store::{Batch, Committed, Row, Store, Table},
+    vault::{Vault, rows},
 };
 use proto::digest::{Algorithm, Digest, hex};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
@@ -39,10 +40,16 @@ pub const REKEY: Table = Table("rekey");
 /// What is to be withdrawn at a registry, by `registry:package@version`. The broker itself notes each call and the end
 /// here; that is a few changes for each time that admins agree.
 pub const WITHDRAWALS: Table = Table("withdrawal");
+/// Keys of CI without OIDC, by name: some hundred bytes in the inventory for each, and 1000 of them at most.
+pub const CLIENT_KEYS: Table = Table("client-key");
+/// Announcements that may count for a request, by their time-ordered ids: at most 50 live ones of each person, and
+/// those of a day that were spent. One that is taken back leaves this table at once, and one whose time is over
+/// when the next one is announced (`publish/intent/past.rs`), so that the inventory stays small.
+pub const INTENTS: Table = Table("intent");
 
-/// The tables whose rows are listed. They change when people do something about people, or two of them agree, and so
-/// rarely that all of them can have one row.
-const LISTED: [Table; 8] = [
+/// The tables whose rows are listed. They change when people do something about people or announce a release, when
+/// two of them agree, and when a request is approved by what was announced: so rarely that all of them can have one row.
+const LISTED: [Table; 10] = [
     PEOPLE,
     INVITES,
     RECOVERIES,
@@ -51,12 +58,16 @@ const LISTED: [Table; 8] = [
     CHANGES,
     REKEY,
     WITHDRAWALS,
+    CLIENT_KEYS,
+    INTENTS,
 ];
 
 const INVENTORY: Table = Table("inventory");
 const ROW: &[u8] = b"all";
 /// Tries while others change listed rows at the same moment.
 const RACES_MAX: u32 = 100;
+/// Rows that must not stand in a table and are passed over to find those that must.
+const OTHERS_MAX: usize = 1000;
 
 /// What is listed.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -73,9 +84,13 @@ pub struct Listed {
     held: Arc<Inventory>,
 }
 
-/// The inventory as it was authenticated last: the same bytes under the same key are not checked again.
-#[derive(Default)]
-pub struct Known(Mutex<Option<Read>>);
+/// Reads listed rows. The inventory is kept as it was authenticated last: the same bytes under the same key are not
+/// checked again.
+pub struct Known {
+    live: Arc<dyn Store>,
+    vault: Arc<Vault>,
+    last: Mutex<Option<Read>>,
+}
 
 struct Read {
     era: u64,
@@ -129,31 +144,66 @@ pub fn number_unauthenticated(desk: &Desk) -> Result<Option<u64>, Fault> {
     Ok(held.map(|held| held.number))
 }
 
-impl Desk {
-    /// The first inventory, when the broker is created: it lists nothing.
-    pub async fn make_inventory(&self) -> Result<(), Fault> {
-        let row = self.authentic(INVENTORY, ROW, &Inventory::default())?;
-        let batch = Batch::new().create(INVENTORY, ROW, row);
-        Ok(self.live.commit(batch).await.map(drop)?)
+impl Known {
+    /// Over the live store, and the vault that authenticates its rows.
+    pub fn new(live: Arc<dyn Store>, vault: Arc<Vault>) -> Self {
+        let last = Mutex::default();
+        Self { live, vault, last }
+    }
+
+    /// A listed row as it must stand; whoever reads it authenticates it.
+    pub fn row(&self, table: Table, key: &[u8]) -> Result<Option<Row>, Fault> {
+        // Sealed, what is not there is not there, and nothing else is believed: as for every other row.
+        if self.vault.is_sealed() {
+            let row = self.live.get(table, key)?;
+            return row.map_or(Ok(None), |_| Err(Fault::Sealed));
+        }
+        self.as_listed((table, key), |listed| {
+            let row = self.live.get(table, key)?;
+            let value = row.as_ref().map(|row| row.value.as_slice());
+            Ok(listed.has(table, key, value).then_some(row))
+        })
+    }
+
+    /// The rows of a listed table as they must stand. What is gone, or another's, is an alarm, and left out.
+    fn rows(&self, table: Table) -> Result<Vec<(Vec<u8>, Row)>, Fault> {
+        let is_listed =
+            |listed: &Listed, key: &[u8], row: &Row| listed.has(table, key, Some(&row.value));
+        let whole = self.as_listed((table, b""), |listed| {
+            let there = listed.count(table);
+            let rows = self.live.range(table, b"", None, there.saturating_add(1))?;
+            let all = rows.iter().all(|(key, row)| is_listed(listed, key, row));
+            Ok((all && rows.len() == there).then_some(rows))
+        });
+        match whole {
+            Err(Fault::Damaged(_)) => {}
+            other => return other,
+        }
+        let listed = self.inventory()?;
+        let most = listed.count(table).saturating_add(OTHERS_MAX);
+        let rows = self.live.range(table, b"", None, most)?.into_iter();
+        Ok(rows
+            .filter(|(key, row)| is_listed(&listed, key, row))
+            .collect())
     }
 
     /// What must be there now.
-    pub fn inventory(&self) -> Result<Listed, Fault> {
+    fn inventory(&self) -> Result<Listed, Fault> {
         let era = self.vault.era()?;
         let row = self.live.get(INVENTORY, ROW)?;
         let Row { version, value } = row.ok_or_else(|| {
             tracing::error!("ALARM: the inventory of people and policies is gone");
             Fault::Damaged("the inventory of people and policies")
         })?;
-        let mut known = self.known.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(read) = known.as_ref().filter(|r| r.era == era && r.stored == value) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(read) = last.as_ref().filter(|r| r.era == era && r.stored == value) {
             let held = Arc::clone(&read.held);
             return Ok(Listed { version, held });
         }
         let json = rows::check_authentic(&self.vault, INVENTORY, ROW, &value)?;
         let held = serde_json::from_slice(json);
         let held: Arc<Inventory> = Arc::new(held.map_err(|_| Fault::Damaged("the inventory"))?);
-        *known = Some(Read {
+        *last = Some(Read {
             era,
             stored: value,
             held: Arc::clone(&held),
@@ -162,8 +212,9 @@ impl Desk {
     }
 
     /// Whether what was just read is listed so. A commit in between is no attack: then it is read again, by `look`.
-    pub(super) fn as_listed<T>(
+    fn as_listed<T>(
         &self,
+        (table, key): (Table, &[u8]),
         mut look: impl FnMut(&Listed) -> Result<Option<T>, Fault>,
     ) -> Result<T, Fault> {
         let mut listed = self.inventory()?;
@@ -174,13 +225,56 @@ impl Desk {
             let again = self.inventory()?;
             if again.version == listed.version {
                 tracing::error!(
-                    "ALARM: a row of people or policies is gone, or is an older one that was put back: look at who can write the database"
+                    table = table.0,
+                    key = %key.escape_ascii(),
+                    "ALARM: a row of people, policies, announcements or client keys is gone, or is an older one that was put back: look at who can write the database"
                 );
                 return Err(Fault::Damaged("what people and policies there are"));
             }
             listed = again;
         }
         Err(Fault::Conflict(INVENTORY, ROW.to_vec()))
+    }
+}
+
+impl Desk {
+    /// The first inventory, when the broker is created: it lists nothing.
+    pub async fn make_inventory(&self) -> Result<(), Fault> {
+        let row = self.authentic(INVENTORY, ROW, &Inventory::default())?;
+        let batch = Batch::new().create(INVENTORY, ROW, row);
+        Ok(self.live.commit(batch).await.map(drop)?)
+    }
+
+    /// What must be there now.
+    pub fn inventory(&self) -> Result<Listed, Fault> {
+        self.known.inventory()
+    }
+
+    /// Whether what was just read is listed so; the key is for the alarm.
+    pub(super) fn as_listed<T>(
+        &self,
+        at: (Table, &[u8]),
+        look: impl FnMut(&Listed) -> Result<Option<T>, Fault>,
+    ) -> Result<T, Fault> {
+        self.known.as_listed(at, look)
+    }
+
+    /// All rows of a listed table, in the order of their keys. What cannot be believed is an alarm, and left out.
+    pub fn listed_rows<T: DeserializeOwned>(
+        &self,
+        table: Table,
+    ) -> Result<Vec<Versioned<T>>, Fault> {
+        if self.vault.is_sealed() {
+            let one = self.live.range(table, b"", None, 1)?;
+            return one.first().map_or(Ok(Vec::new()), |_| Err(Fault::Sealed));
+        }
+        let mut all = Vec::new();
+        for (key, row) in self.known.rows(table)? {
+            let value = self.check_row(table, &key, &row)?;
+            let version = row.version;
+            all.push(Versioned { version, value });
+        }
+        Ok(all)
     }
 
     /// Commits a batch, and with it what it changes in the inventory.

@@ -71,8 +71,8 @@ pub struct Desk {
     pub tree: Tree,
     /// People's rows that were authenticated before.
     pub roster: people::Roster,
-    /// The inventory that was authenticated before.
-    pub known: inventory::Known,
+    /// Reads listed rows.
+    pub known: Arc<inventory::Known>,
     /// Who waits.
     pub waiters: waiters::Waiters,
     /// Uploads on their way.

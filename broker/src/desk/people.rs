@@ -185,7 +185,7 @@ impl Desk {
             let row = self.live.get(PEOPLE, key)?;
             return row.map_or(Ok(None), |_| Err(Fault::Sealed));
         }
-        self.as_listed(|listed| {
+        self.as_listed((PEOPLE, key), |listed| {
             let Some(row) = self.live.get(PEOPLE, key)? else {
                 return Ok(listed.has(PEOPLE, key, None).then_some(None));
             };
@@ -250,7 +250,7 @@ impl Desk {
 
     /// Everybody, in name order.
     pub fn people(&self) -> Result<Vec<Arc<Person>>, Fault> {
-        self.as_listed(|listed| {
+        self.as_listed((PEOPLE, b""), |listed| {
             let there = listed.count(PEOPLE);
             let rows = self
                 .live
@@ -300,16 +300,7 @@ impl Desk {
         key: &[u8],
     ) -> Result<Option<Versioned<T>>, Fault> {
         let row = if inventory::is_listed(table) {
-            // Sealed, what is not there is not there, and nothing else is believed: as for every other row.
-            if self.vault.is_sealed() {
-                let row = self.live.get(table, key)?;
-                return row.map_or(Ok(None), |_| Err(Fault::Sealed));
-            }
-            self.as_listed(|listed| {
-                let row = self.live.get(table, key)?;
-                let value = row.as_ref().map(|row| row.value.as_slice());
-                Ok(listed.has(table, key, value).then_some(row))
-            })?
+            self.known.row(table, key)?
         } else {
             self.live.get(table, key)?
         };
@@ -321,7 +312,8 @@ impl Desk {
         row.map(checked).transpose()
     }
 
-    fn check_row<T: serde::de::DeserializeOwned>(
+    /// What stands in a row that this broker wrote there.
+    pub(super) fn check_row<T: serde::de::DeserializeOwned>(
         &self,
         table: Table,
         key: &[u8],

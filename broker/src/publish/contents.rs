@@ -37,7 +37,7 @@ pub enum Proof {
 use Proof::{Bare, Channel, Freeze, Key, Mac, Person, Request};
 
 /// Every table there is. A test compares it with the sources.
-pub const TABLES: [(&str, Proof); 71] = [
+pub const TABLES: [(&str, Proof); 72] = [
     ("act", Mac),
     ("approved", Bare),
     ("burnt", Bare),
@@ -68,6 +68,7 @@ pub const TABLES: [(&str, Proof); 71] = [
     ("idempotency", Bare),
     ("intent", Mac),
     ("intent-of-package", Bare),
+    ("intent-past", Mac),
     ("inventory", Mac),
     ("invite", Mac),
     ("key", Key),

@@ -79,7 +79,8 @@ pub(super) fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk
         .trim_end_matches('/')
         .to_owned();
     let issuers = config.issuers.iter().map(|i| i.get_ref().clone()).collect();
-    let keys = client_keys::Registered::new(Arc::clone(&live), Arc::clone(&vault));
+    let known = Arc::new(Known::new(Arc::clone(&live), Arc::clone(&vault)));
+    let keys = client_keys::Registered::new(Arc::clone(&known), Arc::clone(&vault));
     let issuers = Issuers::new(issuers, public_url.clone())?.with_client_keys(Arc::new(keys));
     let mut registries = BTreeMap::new();
     for entry in &config.registries {
@@ -104,7 +105,7 @@ pub(super) fn desk(config: &Config, policy: Policy, world: World) -> Result<Desk
         registries,
         tree,
         roster: Roster::default(),
-        known: Known::default(),
+        known,
         waiters: Waiters::default(),
         uploads: Uploads::default(),
         pushes: Pushes::default(),

@@ -1,20 +1,16 @@
 //! Taking back every announcement at once: an admin stopped everything.
 
-use super::{End, INTENTS, Kept, Standing, ends, kept, make::intent_of};
+use super::{End, INTENTS, Kept, Standing, ends, kept};
 use crate::{
     audit::event::Event,
     desk::{Desk, Fault, people::Versioned},
     store::Batch,
 };
 use proto::{
-    device::CALL_WINDOW,
     ids::{IntentId, PersonId},
-    intent::LIFE_MAX,
     time::UnixTime,
 };
 
-/// Rows read at once.
-const PAGE: usize = 500;
 /// Attempts to end an intent that others spend at the same moment.
 const RACES_MAX: usize = 20;
 
@@ -25,23 +21,13 @@ pub async fn withdraw_all(
     made: UnixTime,
     now: UnixTime,
 ) -> Result<usize, Fault> {
-    // Ids begin with the milliseconds since 1970, in 48 bits; what is older lives no more.
-    let oldest = now.before(LIFE_MAX.saturating_add(CALL_WINDOW));
-    let oldest = oldest.0.saturating_mul(1000).to_be_bytes();
-    let mut after = oldest.get(2..).unwrap_or_default().to_vec();
     let mut count = 0;
-    loop {
-        let rows = desk.live.range(INTENTS, b"", Some(&after), PAGE)?;
-        for id in rows.iter().filter_map(|(key, _)| intent_of(key)) {
-            if withdraw(desk, id, by, made, now).await? {
-                count += 1;
-            }
-        }
-        match rows.last() {
-            Some((key, _)) if rows.len() == PAGE => after.clone_from(key),
-            _ => return Ok(count),
+    for row in desk.listed_rows::<Kept>(INTENTS)? {
+        if withdraw(desk, row.value.evidence.id, by, made, now).await? {
+            count += 1;
         }
     }
+    Ok(count)
 }
 
 async fn withdraw(

@@ -3,6 +3,7 @@
 use super::{
     End, Kept, OF_PACKAGE, Standing, ends, kept,
     make::{approves_package, intent_of, totp_mac_holds},
+    past::past,
 };
 use crate::{
     audit::event::{Event, leaf},
@@ -409,13 +410,13 @@ pub fn unlike(desk: &Desk, record: &Record) -> Result<Vec<String>, Fault> {
         let prefix = ledger::prefix(&[&item.package_key()]);
         for (key, _) in desk.live.range(OF_PACKAGE, &prefix, None, LOOK_MAX)? {
             let id: Option<IntentId> = key.get(prefix.len()..).and_then(intent_of);
-            let Some(row) = id.map(|id| kept(desk, id)).transpose()?.flatten() else {
+            let Some(row) = id.map(|id| known(desk, id)).transpose()?.flatten() else {
                 continue;
             };
-            let evidence = &row.value.evidence;
+            let evidence = &row.evidence;
             let same = |i: &proto::intent::IntendedItem| i.name() == item.name();
             if evidence.lived_at(record.opened)
-                && !matches!(row.value.end, Some(End::Withdrawn { .. }))
+                && !matches!(row.end, Some(End::Withdrawn { .. }))
                 && evidence.statement.items.iter().any(same)
                 && !evidence.statement.fits(&record.facts)
             {
@@ -429,4 +430,12 @@ pub fn unlike(desk: &Desk, record: &Record) -> Result<Vec<String>, Fault> {
     }
     lines.dedup();
     Ok(lines)
+}
+
+/// An intent, also one whose time is over: a request that came in its time is compared with it.
+fn known(desk: &Desk, id: IntentId) -> Result<Option<Kept>, Fault> {
+    match kept(desk, id)? {
+        None => past(desk, id),
+        Some(row) => Ok(Some(row.value)),
+    }
 }

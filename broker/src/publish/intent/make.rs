@@ -1,6 +1,9 @@
 //! Announcing: a device signs what is about to be released, with its second factor.
 
-use super::{End, INTENTS, Kept, OF_PACKAGE, ends, kept};
+use super::{
+    End, INTENTS, Kept, OF_PACKAGE, ends, kept,
+    past::{self, PAST, past},
+};
 use crate::{
     audit::{event::Event, reason::AnswerRefusal},
     desk::{Desk, Fault, people::Person},
@@ -27,6 +30,7 @@ use proto::{
     passkey::Act,
     time::UnixTime,
 };
+use std::collections::BTreeMap;
 
 /// Live intents of one person.
 const LIVE_MAX: usize = 50;
@@ -34,7 +38,7 @@ const LIVE_MAX: usize = 50;
 const LINES_MAX: usize = 200;
 /// How far back a list goes, in seconds.
 const LIST_BACK: u64 = 30 * 24 * 60 * 60;
-/// Rows looked at for a list, or for a person's live intents.
+/// Rows looked at for a list.
 const LOOK_MAX: usize = 5000;
 /// Attempts to end an intent that others spend at the same moment.
 const RACES_MAX: usize = 20;
@@ -100,6 +104,7 @@ pub async fn intend(
         let bytes = totp_evidence(&evidence, step);
         evidence.totp_mac = Some(totp_record(desk, &bytes, step)?);
     }
+    past::sweep(desk, now).await?;
     let batch = proved.spent;
     store(desk, person, evidence, batch, now).await
 }
@@ -235,25 +240,27 @@ pub(super) fn intent_of(bytes: &[u8]) -> Option<IntentId> {
 /// How many live intents a person has.
 fn live_of(desk: &Desk, person: &PersonId, now: UnixTime) -> Result<usize, Fault> {
     let own = |row: &Kept| row.evidence.person == *person && row.state(now) == IntentState::Live;
-    let since = now.before(LIFE_MAX.saturating_add(CALL_WINDOW));
-    Ok(since_then(desk, since)?
-        .iter()
-        .filter(|row| own(row))
-        .count())
+    let rows = desk.listed_rows::<Kept>(INTENTS)?;
+    Ok(rows.iter().filter(|row| own(&row.value)).count())
 }
 
 /// Intents that were made since, oldest first.
 fn since_then(desk: &Desk, since: UnixTime) -> Result<Vec<Kept>, Fault> {
+    // In this order: one that is taken back meanwhile is seen twice, and as what it became.
+    let rows = desk.listed_rows::<Kept>(INTENTS)?.into_iter();
+    let mut all: BTreeMap<_, _> = rows
+        .map(|row| row.value)
+        .filter(|kept| kept.evidence.made >= since)
+        .map(|kept| (kept.evidence.id.0, kept))
+        .collect();
     // Ids begin with the milliseconds since 1970, in 48 bits.
     let ms = since.0.saturating_mul(1000).to_be_bytes();
     let after = ms.get(2..).unwrap_or_default();
-    let rows = desk.live.range(INTENTS, b"", Some(after), LOOK_MAX)?;
-    let ids = rows.iter().filter_map(|(key, _)| intent_of(key));
-    let mut all = Vec::new();
-    for id in ids {
-        all.extend(kept(desk, id)?.map(|row| row.value));
+    for (key, _) in desk.live.range(PAST, b"", Some(after), LOOK_MAX)? {
+        let kept = intent_of(&key).map(|id| past(desk, id)).transpose()?;
+        all.extend(kept.flatten().map(|kept| (kept.evidence.id.0, kept)));
     }
-    Ok(all)
+    Ok(all.into_values().collect())
 }
 
 /// Intents of this person, and of the packages that he approves: newest first.
@@ -294,11 +301,13 @@ pub async fn withdraw(
 ) -> Result<IntentLine, Refusal> {
     let what = id.to_string();
     for _ in 0..RACES_MAX {
-        let row = kept(desk, id)?
-            .filter(|row| concerns(desk, &row.value, person))
-            .ok_or(Refusal::NotFound)?;
-        if let Some(End::Withdrawn { .. }) = row.value.end {
-            return Ok(line(&row.value, person, now));
+        let Some(row) = kept(desk, id)? else {
+            let over = past(desk, id)?.filter(|row| concerns(desk, row, person));
+            let over = over.ok_or(Refusal::NotFound)?;
+            return Ok(line(&over, person, now));
+        };
+        if !concerns(desk, &row.value, person) {
+            return Err(Refusal::NotFound);
         }
         let end = End::Withdrawn {
             by: person.id.clone(),

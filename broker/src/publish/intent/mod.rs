@@ -1,14 +1,16 @@
 //! Intents: what people announced before any job asked.
 //!
-//! [`make`]: announced, listed, taken back. [`all`]: all of them taken back at once. [`fit`]: which of them a request fits, and what becomes of it.
+//! [`make`]: announced, listed, taken back. [`all`]: all of them taken back at once. [`fit`]: which of them a request
+//! fits, and what becomes of it. [`past`]: those that serve nobody any more.
 //!
-//! If an attacker writes here: rows are authenticated under the vault's key and bound to their place, so he
-//! can delete an intent, and make none. One that was spent or withdrawn comes back as its own older copy
-//! only, as a rolled back database does.
+//! If an attacker writes here: rows are authenticated under the vault's key and bound to their place, and the inventory
+//! (`desk/inventory.rs`) says which there must be. So he can delete an intent, and make none; and one that was spent or
+//! withdrawn does not come back as its own older copy.
 
 mod all;
 mod fit;
 mod make;
+mod past;
 
 pub use all::withdraw_all;
 pub use fit::{
@@ -19,9 +21,10 @@ pub use make::{intend, list, withdraw};
 
 use super::ledger;
 use crate::{
-    desk::{Desk, Fault, people::Versioned},
+    desk::{Desk, Fault, inventory::INTENTS, people::Versioned},
     store::{Batch, Table},
 };
+use past::moved;
 use proto::{
     api::StateName,
     ids::{IntentId, PersonId, RequestId},
@@ -30,8 +33,6 @@ use proto::{
 };
 use serde::{Deserialize, Serialize};
 
-/// All intents, by their time-ordered ids.
-pub const INTENTS: Table = Table("intent");
 /// `registry:package` NUL intent: those that may still be live.
 pub const OF_PACKAGE: Table = Table("intent-of-package");
 
@@ -104,9 +105,17 @@ impl Kept {
     }
 }
 
-/// An intent; `None` too where its row was not written by this broker.
+/// An intent that may still serve a request; `None` too where its row is not the one that must stand there.
 fn kept(desk: &Desk, id: IntentId) -> Result<Option<Versioned<Kept>>, Fault> {
-    match desk.authentic_row::<Kept>(INTENTS, id.0.as_bytes()) {
+    believed(desk.authentic_row::<Kept>(INTENTS, id.0.as_bytes()), id)
+}
+
+/// What was read of an intent; nothing where it cannot be believed.
+fn believed(
+    read: Result<Option<Versioned<Kept>>, Fault>,
+    id: IntentId,
+) -> Result<Option<Versioned<Kept>>, Fault> {
+    match read {
         Ok(row) => Ok(row.filter(|r| r.value.evidence.id == id)),
         Err(Fault::Damaged(what)) => {
             tracing::error!(%id, what, "an intent's row cannot be believed; it is passed over");
@@ -116,11 +125,15 @@ fn kept(desk: &Desk, id: IntentId) -> Result<Option<Versioned<Kept>>, Fault> {
     }
 }
 
-/// Adds the end of an intent.
+/// Adds the end of an intent. One that was spent may be given back; one that was taken back serves nobody again.
 fn ends(desk: &Desk, batch: Batch, row: Versioned<Kept>, end: End) -> Result<Batch, Fault> {
     let Versioned { version, mut value } = row;
     let id = value.evidence.id;
+    let is_over = matches!(end, End::Withdrawn { .. });
     value.end = Some(end);
+    if is_over {
+        return moved(desk, batch, version, &value);
+    }
     let bytes = desk.authentic(INTENTS, id.0.as_bytes(), &value)?;
     Ok(batch.replace(INTENTS, id.0.as_bytes(), version, bytes))
 }
