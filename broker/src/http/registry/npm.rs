@@ -63,7 +63,9 @@ pub(super) async fn serve(
             drop(request);
             exchange(&desk, &registry, package, &token).await
         }
-        (&Method::PUT, p) if !p.starts_with("/-/") => publish(desk, registry, p, request).await,
+        (&Method::PUT, p) if !p.starts_with("/-/") => {
+            Box::pin(publish(desk, registry, p, request)).await
+        }
         _ => Err(Failed::new(
             Code::NotAllowed,
             "this broker passes on publishes alone",

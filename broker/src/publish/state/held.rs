@@ -14,6 +14,7 @@ impl Record {
         stage: Option<StageId>,
         now: UnixTime,
     ) -> Result<Step, NotFrom> {
+        let is_staged = stage.is_some();
         let (hold, new) = match self.open_file(at) {
             Some(
                 p @ (Progress::Waiting { attempt: 1.., .. }
@@ -21,12 +22,12 @@ impl Record {
                 | Progress::Settling { .. }),
             ) => {
                 let (attempt, before) = (p.attempt(), p.hold().cloned());
-                let new = stage.is_some()
-                    && before.as_ref().and_then(|h| h.stage.as_ref()) != stage.as_ref();
+                let new =
+                    is_staged && before.as_ref().and_then(|h| h.stage.as_ref()) != stage.as_ref();
                 let kept = before.as_ref().and_then(|h| h.stage.clone());
                 let hold = Hold {
                     until: before.map_or_else(|| now.after(FACTOR_SECONDS), |h| h.until),
-                    stage: stage.clone().or(kept),
+                    stage: stage.or(kept),
                 };
                 *p = Progress::Held {
                     attempt,
@@ -39,7 +40,7 @@ impl Record {
         if let State::Releasing { until, .. } = &mut self.state {
             *until = (*until).max(hold.until);
         }
-        if stage.is_none() {
+        if !is_staged {
             // Nothing of the attempt was taken, and whoever is asked for the second factor may publish by himself.
             self = self.with_token(at, None);
         }
