@@ -154,6 +154,71 @@ async fn attack_50_a_client_key_that_was_removed_is_not_put_back() {
     assert!(opened.unwrap().good());
 }
 
+/// Takes rows away, or puts others in their place, while the broker does not run.
+async fn hidden(small: &mut Small, rows: &[(Vec<u8>, Vec<u8>)], by: Option<&[u8]>) {
+    let live = small.daemon.dir().join("data").join("live.redb");
+    small.daemon.kill9();
+    for (key, _) in rows {
+        rows::write(&live, key, by).unwrap();
+    }
+    small.daemon.restart().await.unwrap();
+}
+
+#[tokio::test]
+async fn attack_50_what_is_hidden_while_it_is_taken_back_counts_for_nothing_when_it_is_shown_again()
+{
+    let mut small = small().await;
+    let invite = small.robin.invite("dora", &[], true, &[]).await.unwrap();
+    let dora = api::Device::enroll(&small.daemon, &invite).await.unwrap();
+    let key = DeviceKey::from_seed(api::random().unwrap()).unwrap();
+    let packages = ["npm:@acme/left"];
+    let added = small.robin.add_client_key("old-ci", &key, &packages).await;
+    assert!(added.unwrap().good());
+    let mut ids = Vec::new();
+    for version in ["1.0.0", "2.0.0", "3.0.0"] {
+        let wish = vec![with_files(&item(version))];
+        ids.push(small.alice.intend(wish, None).await.unwrap().id);
+    }
+    let keys = rows_now(&mut small, &["client-key"]).await;
+    let intents = rows_now(&mut small, &["intent"]).await;
+    // Alice takes the first one back, which is gone at that moment.
+    hidden(&mut small, &intents[..1], None).await;
+    let all = small.alice.intents().await.unwrap();
+    assert_eq!(all.len(), 2);
+    assert_eq!(small.alice.withdraw(ids[0]).await.unwrap().status, 404);
+    // An admin removes the key and stops everything; then all is put back, and thawed.
+    hidden(&mut small, &keys, None).await;
+    hidden(&mut small, &intents[1..2], None).await;
+    hidden(&mut small, &intents[2..], Some(&intents[1].1)).await;
+    // However many rows stand beside them.
+    let like = &intents[0].1;
+    let planted = (0..1_500_u16).map(|n| {
+        let key = [b"intent\0\0", &n.to_be_bytes()[..]].concat();
+        (key, like.clone())
+    });
+    put_back(&mut small, planted.collect()).await;
+    let removed = small.robin.remove_client_key("old-ci").await.unwrap();
+    assert!(removed.good(), "{}", removed.text);
+    let stop = json!({"reason": "a laptop was stolen"});
+    let stopped = small.robin.call("POST", "/v1/admin/panic", &stop).await;
+    assert_eq!(stopped.unwrap().json()["intents"], 2);
+    put_back(&mut small, [keys, intents].concat()).await;
+    for admin in [&small.robin, &dora] {
+        assert!(admin.freezer("thaw", "*").await.unwrap().good());
+    }
+    for version in ["1.0.0", "2.0.0", "3.0.0"] {
+        assert_eq!(asked_for(&small, version).await, "pending", "{version}");
+    }
+    let token = api::client_key_token(&key, "old-ci", &small.daemon.url, &json!({})).unwrap();
+    let opened = small.open_raw(&token, &[item("4.0.0")]).await.unwrap();
+    assert_eq!(
+        opened.code(),
+        Some(Code::Unauthenticated),
+        "{}",
+        opened.text
+    );
+}
+
 /// The announcements that the inventory lists.
 async fn listed(small: &mut Small) -> usize {
     let rows = rows_now(small, &["inventory"]).await;

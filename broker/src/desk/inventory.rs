@@ -19,7 +19,7 @@ use crate::{
     store::{Batch, Committed, Row, Store, Table},
     vault::{Vault, rows},
 };
-use proto::digest::{Algorithm, Digest, hex};
+use proto::digest::{Algorithm, Digest, hex, unhex};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     collections::BTreeMap,
@@ -42,8 +42,8 @@ pub const REKEY: Table = Table("rekey");
 pub const WITHDRAWALS: Table = Table("withdrawal");
 /// Keys of CI without OIDC, by name: some hundred bytes in the inventory for each, and 1000 of them at most.
 pub const CLIENT_KEYS: Table = Table("client-key");
-/// Announcements that may count for a request, by their time-ordered ids: at most 50 live ones of each person, and
-/// those of a day that were spent. One that is taken back leaves this table at once, and one whose time is over
+/// Announcements that may count for a request, by their time-ordered ids: at most 200 of each person, 50 live ones and
+/// those of about a day that were spent. One that is taken back leaves this table at once, and one whose time is over
 /// when the next one is announced (`publish/intent/past.rs`), so that the inventory stays small.
 pub const INTENTS: Table = Table("intent");
 
@@ -66,8 +66,6 @@ const INVENTORY: Table = Table("inventory");
 const ROW: &[u8] = b"all";
 /// Tries while others change listed rows at the same moment.
 const RACES_MAX: u32 = 100;
-/// Rows that must not stand in a table and are passed over to find those that must.
-const OTHERS_MAX: usize = 1000;
 
 /// What is listed.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -114,12 +112,24 @@ impl Listed {
         self.held.rows.get(&name(table, key)) == Some(hash)
     }
 
+    /// Whether there must be such a row, whatever stands there.
+    pub fn lists(&self, table: Table, key: &[u8]) -> bool {
+        self.held.rows.contains_key(&name(table, key))
+    }
+
     /// How many rows of a table there must be.
     pub fn count(&self, table: Table) -> usize {
-        let prefix = name(table, b"");
-        let from = self.held.rows.range(prefix.clone()..);
-        from.take_while(|(name, _)| name.starts_with(&prefix))
-            .count()
+        self.of(&name(table, b"")).count()
+    }
+
+    /// The keys of the rows that there must be in a table, in order.
+    pub fn keys(&self, table: Table) -> Vec<Vec<u8>> {
+        self.of(&name(table, b"")).filter_map(unhex).collect()
+    }
+
+    fn of<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+        let from = self.held.rows.range(prefix.to_owned()..);
+        from.map_while(move |(name, _)| name.strip_prefix(prefix))
     }
 }
 
@@ -179,12 +189,16 @@ impl Known {
             Err(Fault::Damaged(_)) => {}
             other => return other,
         }
-        let listed = self.inventory()?;
-        let most = listed.count(table).saturating_add(OTHERS_MAX);
-        let rows = self.live.range(table, b"", None, most)?.into_iter();
-        Ok(rows
-            .filter(|(key, row)| is_listed(&listed, key, row))
-            .collect())
+        // One by one: however many were planted, each of those that must stand is found, and the log names those that do not.
+        let mut all = Vec::new();
+        for key in self.inventory()?.keys(table) {
+            match self.row(table, &key) {
+                Ok(row) => all.extend(row.map(|row| (key, row))),
+                Err(Fault::Damaged(_)) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(all)
     }
 
     /// What must be there now.
@@ -275,6 +289,16 @@ impl Desk {
             all.push(Versioned { version, value });
         }
         Ok(all)
+    }
+
+    /// Takes a row away that must stand there and cannot be read: what was hidden while somebody took it back would
+    /// count again when it is put back. None where there must be no such row.
+    pub fn unlisted(&self, batch: Batch, table: Table, key: &[u8]) -> Result<Option<Batch>, Fault> {
+        if !self.inventory()?.lists(table, key) {
+            return Ok(None);
+        }
+        let there = self.live.get(table, key)?.map(|row| row.version);
+        Ok(Some(batch.clear(table, key, there)))
     }
 
     /// Commits a batch, and with it what it changes in the inventory.

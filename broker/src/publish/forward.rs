@@ -491,14 +491,8 @@ pub(super) async fn send(
     // `Sending` is durable: from here on bytes may be at the registry, whatever happens to us. A
     // restart reads the registry back, as the lines below do.
     release::note_use(desk, stored, false, now).await;
-    let approves = matches!(delivery, Delivery::Stage { .. });
     let sent = deliver(upstream, delivery, &token).await;
     drop(token);
-    if approves && matches!(sent, Sent::Unclear) {
-        // People may approve the stage by themselves.
-        settle::unclear_by_itself(desk, id, at).await?;
-        return Ok(After::Look);
-    }
     // Boxed: this future is part of every upload's.
     Box::pin(answered(desk, &record, at, &wish, sent)).await
 }

@@ -262,7 +262,11 @@ pub async fn after_refused(
             change(desk, id, |r| r.absent(at, Some(text.clone()))).await?;
             Ok(Some(text))
         }
-        Err(_) => unclear_by_itself(desk, id, at).await.map(|()| None),
+        Err(_) => {
+            let now = desk.world.now();
+            let unclear = |r: Record| r.with_token(at, None).unclear(at, now);
+            change(desk, id, unclear).await.map(|()| None)
+        }
     }
 }
 
@@ -270,17 +274,6 @@ pub async fn after_refused(
 pub async fn mark_unclear(desk: &Desk, id: RequestId, at: FileAt) -> Result<(), Refusal> {
     let now = desk.world.now();
     change(desk, id, |r| r.unclear(at, now)).await
-}
-
-/// The same where what is shown later may be another one's doing: it says nothing of the token.
-pub(super) async fn unclear_by_itself(
-    desk: &Desk,
-    id: RequestId,
-    at: FileAt,
-) -> Result<(), Refusal> {
-    let now = desk.world.now();
-    let unclear = |r: Record| r.with_token(at, None).unclear(at, now);
-    change(desk, id, unclear).await
 }
 
 /// Looks at everything that was on its way when the daemon stopped, and at what stayed unclear.

@@ -80,6 +80,11 @@ impl Batch {
         self.step(table, key, None, Then::Keep)
     }
 
+    /// Leaves no row there: deletes what was read, or nothing where there was none.
+    pub fn clear(self, table: Table, key: impl AsRef<[u8]>, there: Option<u64>) -> Self {
+        self.step(table, key, there, Then::Delete)
+    }
+
     /// Appends an entry to the log.
     pub fn append(mut self, value: impl Into<Vec<u8>>) -> Self {
         self.appended.push(value.into());

@@ -11,16 +11,13 @@ use serde_json::{Map, Value};
 const PEOPLE: [&str; 4] = ["person", "by", "people", "confirmed"];
 /// Members that name those who did what is told, in every event.
 const ACTORS: [&str; 2] = ["by", "confirmed"];
-/// Events that are the act of their `person`. In the others `person` was acted upon, or merely told.
-const OWN_ACTS: [&str; 19] = [
+/// Events that are the act of their `person`. In the others `person` was acted upon, or merely told; a refusal may be
+/// somebody else's try.
+const OWN_ACTS: [&str; 15] = [
     "answer-accepted",
-    "answer-refused",
     "request-denied",
     "intent-made",
-    "intent-refused",
-    "change-refused",
     "share-given",
-    "share-refused",
     "share-key-set",
     "person-enrolled",
     "person-recovered",

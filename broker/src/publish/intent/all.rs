@@ -1,6 +1,6 @@
 //! Taking back every announcement at once: an admin stopped everything.
 
-use super::{End, INTENTS, Kept, Standing, ends, kept};
+use super::{End, INTENTS, Kept, Standing, ends, kept, make::intent_of};
 use crate::{
     audit::event::Event,
     desk::{Desk, Fault, people::Versioned},
@@ -22,8 +22,11 @@ pub async fn withdraw_all(
     now: UnixTime,
 ) -> Result<usize, Fault> {
     let mut count = 0;
-    for row in desk.listed_rows::<Kept>(INTENTS)? {
-        if withdraw(desk, row.value.evidence.id, by, made, now).await? {
+    for key in desk.inventory()?.keys(INTENTS) {
+        let Some(id) = intent_of(&key) else {
+            continue;
+        };
+        if withdraw(desk, id, by, made, now).await? {
             count += 1;
         }
     }
@@ -38,17 +41,23 @@ async fn withdraw(
     now: UnixTime,
 ) -> Result<bool, Fault> {
     for _ in 0..RACES_MAX {
+        let event = Event::IntentWithdrawn {
+            intent: id,
+            by: by.clone(),
+        };
         let Some(row) = kept(desk, id)? else {
-            return Ok(false);
+            let Some(batch) = desk.unlisted(Batch::new(), INTENTS, id.0.as_bytes())? else {
+                return Ok(false);
+            };
+            match desk.commit(batch, &[event], now).await {
+                Err(Fault::Conflict(..)) => continue,
+                other => return other.map(|_| true),
+            }
         };
         if row.value.evidence.made > made || !may_serve(desk, &row, now)? {
             return Ok(false);
         }
         let batch = ends(desk, Batch::new(), row, End::Withdrawn { by: by.clone() })?;
-        let event = Event::IntentWithdrawn {
-            intent: id,
-            by: by.clone(),
-        };
         match desk.commit(batch, &[event], now).await {
             // A request was approved with it at this very moment: it is looked at again.
             Err(Fault::Conflict(..)) => {}

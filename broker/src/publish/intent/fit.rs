@@ -1,7 +1,7 @@
 //! Which intents a request fits, and what becomes of it.
 
 use super::{
-    End, Kept, OF_PACKAGE, Standing, ends, kept,
+    End, INTENTS, Kept, OF_PACKAGE, Standing, ends, kept,
     make::{approves_package, intent_of, totp_mac_holds},
     past::past,
 };
@@ -373,17 +373,21 @@ pub fn ended_by_denial(
     now: UnixTime,
 ) -> Result<Batch, Fault> {
     for Fit { evidence, .. } in record.intents.iter().filter(|fit| fit.counts) {
+        let event = Event::IntentWithdrawn {
+            intent: evidence.id,
+            by: by.clone(),
+        };
         let Some(row) = kept(desk, evidence.id)? else {
+            let key = evidence.id.0.as_bytes();
+            if let Some(without) = desk.unlisted(batch.clone(), INTENTS, key)? {
+                batch = without.append(leaf(&event, now));
+            }
             continue;
         };
         if row.value.standing(desk, Some(record.facts.id))? != Standing::Free {
             continue;
         }
         let end = End::Withdrawn { by: by.clone() };
-        let event = Event::IntentWithdrawn {
-            intent: evidence.id,
-            by: by.clone(),
-        };
         batch = ends(desk, batch, row, end)?.append(leaf(&event, now));
     }
     Ok(batch)

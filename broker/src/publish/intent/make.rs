@@ -34,6 +34,8 @@ use std::collections::BTreeMap;
 
 /// Live intents of one person.
 const LIVE_MAX: usize = 50;
+/// Intents of one person whose time is not over: whoever spends them as fast as he makes them fills the inventory.
+const LISTED_MAX: usize = 200;
 /// Lines of a list.
 const LINES_MAX: usize = 200;
 /// How far back a list goes, in seconds.
@@ -69,7 +71,14 @@ pub async fn intend(
             "this device is not enrolled".to_owned(),
         ));
     };
-    if live_of(desk, &person.id, now)? >= LIVE_MAX {
+    let (live, listed) = own_of(desk, &person.id, now)?;
+    if listed >= LISTED_MAX {
+        return Err(Refusal::NotAllowed(format!(
+            "{} announced {LISTED_MAX} releases whose time is not over; announce again when some are",
+            person.id
+        )));
+    }
+    if live >= LIVE_MAX {
         return Err(Refusal::NotAllowed(format!(
             "{} has {LIVE_MAX} live intents already; withdraw some",
             person.id
@@ -237,11 +246,14 @@ pub(super) fn intent_of(bytes: &[u8]) -> Option<IntentId> {
     ledger::id_of(bytes).map(|id| IntentId(id.0))
 }
 
-/// How many live intents a person has.
-fn live_of(desk: &Desk, person: &PersonId, now: UnixTime) -> Result<usize, Fault> {
-    let own = |row: &Kept| row.evidence.person == *person && row.state(now) == IntentState::Live;
+/// How many live intents a person has, and how many whose time is not over, spent ones too.
+fn own_of(desk: &Desk, person: &PersonId, now: UnixTime) -> Result<(usize, usize), Fault> {
     let rows = desk.listed_rows::<Kept>(INTENTS)?;
-    Ok(rows.iter().filter(|row| own(&row.value)).count())
+    let own = rows.iter().map(|row| &row.value);
+    let own = own.filter(|row| row.evidence.person == *person);
+    let listed = own.filter(|row| now < row.evidence.statement.expires);
+    let live = |row: &&Kept| row.state(now) == IntentState::Live;
+    Ok((listed.clone().filter(live).count(), listed.count()))
 }
 
 /// Intents that were made since, oldest first.
@@ -302,6 +314,14 @@ pub async fn withdraw(
     let what = id.to_string();
     for _ in 0..RACES_MAX {
         let Some(row) = kept(desk, id)? else {
+            if let Some(batch) = desk.unlisted(Batch::new(), INTENTS, id.0.as_bytes())? {
+                // Whose it is nobody can read any more. It serves nobody from now on, whatever is put back.
+                let event = Event::IntentWithdrawn {
+                    intent: id,
+                    by: person.id.clone(),
+                };
+                desk.commit(batch, &[event], now).await?;
+            }
             let over = past(desk, id)?.filter(|row| concerns(desk, row, person));
             let over = over.ok_or(Refusal::NotFound)?;
             return Ok(line(&over, person, now));

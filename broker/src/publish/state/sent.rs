@@ -171,15 +171,21 @@ impl Record {
 
     /// The answer was unclear.
     pub fn unclear(mut self, at: FileAt, now: UnixTime) -> Result<Step, NotFrom> {
-        match self.open_file(at) {
+        let hold = match self.open_file(at) {
             Some(p @ Progress::Sending { .. }) => {
+                let hold = p.hold().cloned();
                 *p = Progress::Settling {
                     attempt: p.attempt(),
                     since: now,
-                    hold: p.hold().cloned(),
+                    hold: hold.clone(),
                 };
+                hold
             }
             _ => return Err(self.not_from()),
+        };
+        // People may approve a stage by themselves.
+        if hold.is_some_and(|hold| hold.stage.is_some()) {
+            self = self.with_token(at, None);
         }
         self.unclear.insert(at.numbers());
         let event = self.settling(at);

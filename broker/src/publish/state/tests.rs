@@ -246,6 +246,10 @@ fn a_file_tries_the_token_that_it_was_sent_with_last_and_none_that_was_refused_o
     let stage: StageId = "stage-1".parse().unwrap();
     let held = after(one.clone().hold(place, Some(stage), NOW));
     assert_eq!(held.tries(place), Some(&token(1)));
+    // Cut off in the middle of its approval, somebody may have approved it at the registry.
+    let approving = sent(held.clone(), 2);
+    assert_eq!(approving.tries(place), Some(&token(2)));
+    assert_eq!(after(approving.unclear(place, NOW)).tries(place), None);
     let gone = after(held.unheld(place, "gone".into()));
     assert_eq!(gone.tries(place), None);
     assert_eq!(after(one.clone().hold(place, None, NOW)).tries(place), None);

@@ -268,10 +268,12 @@ fn who(line: PersonLine, entries: &[Entry]) -> Who {
     let name = line.person.as_str();
     let own = entries.iter().filter(|e| e.actors().any(|p| p == name));
     let answers = own.clone().filter(|e| e.kind() == "answer-accepted");
-    // A device that was added or taken away did nothing by that.
-    let done = entries
-        .iter()
-        .filter(|e| !["device-added", "device-removed"].contains(&e.kind()));
+    // A device that was added or taken away did nothing by that, and a refusal may be a thief's. What an admin does is
+    // told of the person and not of the device.
+    let nothing = |e: &Entry| {
+        e.kind().ends_with("-refused") || ["device-added", "device-removed"].contains(&e.kind())
+    };
+    let done = entries.iter().filter(|e| !nothing(e));
     let used: BTreeSet<_> = done.filter_map(|e| e.text("device")).collect();
     let idle = line
         .enrolled
@@ -432,7 +434,7 @@ fn markdown(report: &Report) -> String {
     let head = "| packages | asked for by | groups | people | needed | by | mode |";
     let rows = report.policy.entries.iter().map(allowed).collect();
     part("Who can approve what", head, rows);
-    let head = "| person | groups | admin | devices | unused devices | acts | answers |";
+    let head = "| person | groups | admin | devices | devices without an answer | acts | answers |";
     part("People", head, report.people.iter().map(person).collect());
     let head = "| token | version | stored | age | expires | used | registry |";
     part(
