@@ -826,6 +826,12 @@ pub struct Small {
 }
 
 impl Small {
+    /// A second admin, who is enrolled now.
+    pub async fn dora(&self) -> anyhow::Result<Device> {
+        let invite = self.robin.invite("dora", &[], true, &[]).await?;
+        Device::enroll(&self.daemon, &invite).await
+    }
+
     /// With a real registry.
     pub async fn start(policy: &str) -> anyhow::Result<Self> {
         let registry = Verdaccio::start().await?;

@@ -75,8 +75,7 @@ async fn attack_52_one_admin_stops_everything_and_nothing_leaves_until_two_have_
     let registry = small.registry.as_ref().unwrap();
     let eve = small.robin.invite("eve", &["release"], false, &[]).await;
     let eve = eve.unwrap();
-    let dora = small.robin.invite("dora", &[], true, &[]).await.unwrap();
-    let dora = Device::enroll(&small.daemon, &dora).await.unwrap();
+    let dora = small.dora().await.unwrap();
     let (before, job) = asked(&small, "@acme/before").await;
     small.approve(&job).await.unwrap();
     let sent = put(&small, &before, &job.credential().await.unwrap()).await;
@@ -400,8 +399,7 @@ async fn a_stop_tells_who_could_thaw_it() {
     assert_eq!(told["thawers"]["others"], json!(["alice", "bob"]), "{told}");
     // Who comes now does not count; who was there and is made an admin does. Times are whole seconds.
     tokio::time::sleep(Duration::from_millis(1100)).await;
-    let invite = small.robin.invite("dora", &[], true, &[]).await.unwrap();
-    let dora = Device::enroll(&small.daemon, &invite).await.unwrap();
+    let dora = small.dora().await.unwrap();
     let late = dora.freezer("thaw", "*").await.unwrap();
     assert_eq!(late.status, 403, "{}", late.text);
     let again = panic(&small.robin).await.json();
@@ -434,8 +432,7 @@ async fn asked_later(small: &Small) -> api::Reply {
 #[tokio::test]
 async fn attack_52_a_jobs_session_is_over_with_the_stop_and_stays_over_after_the_thaw() {
     let small = Small::start(api::POLICY).await.unwrap();
-    let dora = small.robin.invite("dora", &[], true, &[]).await.unwrap();
-    let dora = Device::enroll(&small.daemon, &dora).await.unwrap();
+    let dora = small.dora().await.unwrap();
     let (before, after) = (guest(&small).await, guest(&small).await);
     let packed = Packed::new("@acme/guest", "1.0.0").unwrap();
     // A session asks by its upload.

@@ -241,30 +241,21 @@ async fn attack_44_the_people_of_yesterday_with_yesterdays_inventory_stop_the_st
     office.daemon.restart().await.unwrap();
 }
 
-fn copied(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        if entry.path().is_file() {
-            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-        }
-    }
-}
-
 #[tokio::test]
 async fn attack_46_a_live_store_that_was_put_back_and_has_grown_again_stops_the_start() {
     let mut office = office().await;
     let data = office.daemon.dir().join("data");
     let [old, newer] = ["old", "newer"].map(|name| office.daemon.dir().join(name));
     office.daemon.terminate().await.unwrap();
-    copied(&data, &old);
+    rows::copy_folder(&data, &old).unwrap();
     office.daemon.restart().await.unwrap();
     office.open("@acme/left", "1.0.0", b"x").await.unwrap();
     office.admin.get("/v1/log/checkpoint").await.unwrap();
     office.daemon.terminate().await.unwrap();
-    copied(&data, &newer);
+    rows::copy_folder(&data, &newer).unwrap();
 
     // Elsewhere the old copy grows past it.
-    copied(&old, &data);
+    rows::copy_folder(&old, &data).unwrap();
     fs::remove_file(data.join("anchor")).unwrap();
     office.daemon.restart().await.unwrap();
     for version in ["1.0.0", "2.0.0", "3.0.0", "4.0.0"] {

@@ -100,8 +100,7 @@ async fn attack_50_an_announcement_that_was_withdrawn_or_deleted_counts_for_noth
 #[tokio::test]
 async fn attack_50_what_was_announced_before_everything_was_stopped_is_not_put_back() {
     let mut small = small().await;
-    let invite = small.robin.invite("dora", &[], true, &[]).await.unwrap();
-    let dora = api::Device::enroll(&small.daemon, &invite).await.unwrap();
+    let dora = small.dora().await.unwrap();
     let wish = vec![with_files(&item("1.0.0"))];
     small.alice.intend(wish, None).await.unwrap();
     let before = rows_now(&mut small, &ANNOUNCED).await;
@@ -168,8 +167,7 @@ async fn hidden(small: &mut Small, rows: &[(Vec<u8>, Vec<u8>)], by: Option<&[u8]
 async fn attack_50_what_is_hidden_while_it_is_taken_back_counts_for_nothing_when_it_is_shown_again()
 {
     let mut small = small().await;
-    let invite = small.robin.invite("dora", &[], true, &[]).await.unwrap();
-    let dora = api::Device::enroll(&small.daemon, &invite).await.unwrap();
+    let dora = small.dora().await.unwrap();
     let key = DeviceKey::from_seed(api::random().unwrap()).unwrap();
     let packages = ["npm:@acme/left"];
     let added = small.robin.add_client_key("old-ci", &key, &packages).await;

@@ -11,7 +11,7 @@
 use proto::problem::Code;
 use serde_json::{Value, json};
 use stand::{
-    api::{self, Device, Job, Packed, Reply, Small, policy_of_one},
+    api::{self, Job, Packed, Reply, Small, policy_of_one},
     daemon::Daemon,
     parts::{Clock, Issuer, Verdaccio},
     proxy::{Fault, Proxy},
@@ -453,10 +453,7 @@ async fn a_new_token_that_was_proved_leaves_nothing_kept() {
 #[tokio::test]
 async fn a_new_token_that_its_registry_refuses_is_told_and_two_admins_go_back() {
     let mut stage = Stage::start().await;
-    let invite = stage.small.robin.invite("dora", &[], true, &[]).await;
-    let dora = Device::enroll(&stage.small.daemon, &invite.unwrap())
-        .await
-        .unwrap();
+    let dora = stage.small.dora().await.unwrap();
     let agreed = async |stage: &Stage, asked: Reply| {
         let id = asked.json()["act"]["id"].as_str().unwrap().to_owned();
         let done = dora.confirm(&id).await.unwrap();
@@ -553,10 +550,7 @@ async fn attack_44_a_kept_token_that_was_put_back_ends_none_that_is_in_use() {
 async fn a_way_back_is_between_the_versions_that_were_read_or_nothing() {
     let stage = Stage::start().await;
     stage.unproved().await;
-    let invite = stage.small.robin.invite("dora", &[], true, &[]).await;
-    let dora = Device::enroll(&stage.small.daemon, &invite.unwrap())
-        .await
-        .unwrap();
+    let dora = stage.small.dora().await.unwrap();
     let asked = stage.back(1, 2).await;
     let third = stage.registry.another_token().await.unwrap();
     let rotated = stage.rotate(&third).await;

@@ -43,11 +43,6 @@ fn undo(act: &Value) -> Value {
     act
 }
 
-async fn second(small: &Small) -> Device {
-    let invite = small.robin.invite("dora", &[], true, &[]).await.unwrap();
-    Device::enroll(&small.daemon, &invite).await.unwrap()
-}
-
 /// More admins, each with a code that is not used yet.
 async fn admins<const N: usize>(small: &Small, names: [&str; N]) -> [Device; N] {
     let invites = names.map(|name| small.robin.invite(name, &[], true, &[]));
@@ -142,7 +137,7 @@ fn uploads(small: &Small, ready: &Ready) -> JoinHandle<anyhow::Result<Reply>> {
 async fn attack_50_one_admin_alone_withdraws_nothing_and_two_change_one_member_of_one_version() {
     let small = Small::start(api::POLICY).await.unwrap();
     let registry = small.registry.as_ref().unwrap();
-    let dora = second(&small).await;
+    let dora = small.dora().await.unwrap();
     publish(&small, "1.0.0").await;
     publish(&small, "1.1.0").await;
     let before = registry.package(LEFT).await.unwrap().unwrap();
@@ -259,7 +254,7 @@ async fn attack_42_47_a_yank_whose_answer_is_lost_is_read_back_after_a_crash_and
         .unwrap()
         .ok()
         .unwrap();
-    let dora = second(&small).await;
+    let dora = small.dora().await.unwrap();
     // npm alone shows a message.
     let wordy = act("crates", "acme-left", "1.0.0", Some("x"));
     let wordy = small.robin.act(wordy, None).await.unwrap();
@@ -571,7 +566,7 @@ async fn attack_42_the_late_answer_to_a_call_ends_nothing_that_was_agreed_to_sin
 async fn attack_52_a_frozen_package_is_not_offered_again() {
     let small = Small::start(api::POLICY).await.unwrap();
     let registry = small.registry.as_ref().unwrap();
-    let dora = second(&small).await;
+    let dora = small.dora().await.unwrap();
     publish(&small, "1.0.0").await;
     let wish = act("npm", LEFT, "1.0.0", Some("broken"));
     agreed(&small, &dora, wish.clone()).await;

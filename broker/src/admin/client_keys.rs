@@ -90,21 +90,18 @@ pub async fn remove(
     now: UnixTime,
 ) -> Result<(), Refusal> {
     let id = name.as_str().as_bytes();
-    let there = desk.live.get(CLIENT_KEYS, id).map_err(Fault::from)?;
-    // One whose row is gone is removed as well: it would be a key again when it is put back.
-    if there.is_none() && !desk.inventory()?.lists(CLIENT_KEYS, id) {
-        return Err(Refusal::NotFound);
-    }
+    let batch = match desk.live.get(CLIENT_KEYS, id).map_err(Fault::from)? {
+        Some(row) => Batch::new().delete(CLIENT_KEYS, id, row.version),
+        // It would be a key again when the row is put back.
+        None => desk
+            .unlisted(Batch::new(), CLIENT_KEYS, id)?
+            .ok_or(Refusal::NotFound)?,
+    };
     let event = Event::ClientKeyRemoved {
         name: name.clone(),
         by: by.clone(),
     };
-    desk.commit(
-        Batch::new().clear(CLIENT_KEYS, id, there.map(|row| row.version)),
-        &[event],
-        now,
-    )
-    .await?;
+    desk.commit(batch, &[event], now).await?;
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use proto::{
     device::DeviceKind,
     factors::{AddTotp, InviteDevice, Recover, Recoveries, RemoveDevice, TotpOffer},
     ids::{DeviceId, PersonId},
+    problem,
     text::harmless,
 };
 use serde_json::json;
@@ -104,6 +105,23 @@ impl Code {
     /// Whether one was given, so that nobody is asked.
     pub(super) const fn given(&self) -> bool {
         self.totp.is_some()
+    }
+
+    /// Makes a call with the code where one was given, and where the broker wants one.
+    pub(super) async fn proving<T>(
+        &self,
+        mut call: impl AsyncFnMut(Option<SecondFactor>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        if self.given() {
+            return call(Some(self.factor()?)).await;
+        }
+        match call(None).await {
+            Err(Failure {
+                code: Some(problem::Code::FactorMissing),
+                ..
+            }) => call(Some(self.factor()?)).await,
+            done => done,
+        }
     }
 
     pub(super) fn factor(&self) -> Result<SecondFactor, Failure> {

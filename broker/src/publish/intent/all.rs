@@ -1,8 +1,7 @@
 //! Taking back every announcement at once: an admin stopped everything.
 
-use super::{End, INTENTS, Kept, Standing, ends, kept, make::intent_of};
+use super::{INTENTS, Kept, Standing, kept, make::intent_of, taken_back, withdrawn};
 use crate::{
-    audit::event::Event,
     desk::{Desk, Fault, people::Versioned},
     store::Batch,
 };
@@ -40,25 +39,18 @@ async fn withdraw(
     made: UnixTime,
     now: UnixTime,
 ) -> Result<bool, Fault> {
+    let event = [withdrawn(id, by)];
     for _ in 0..RACES_MAX {
-        let event = Event::IntentWithdrawn {
-            intent: id,
-            by: by.clone(),
-        };
-        let Some(row) = kept(desk, id)? else {
-            let Some(batch) = desk.unlisted(Batch::new(), INTENTS, id.0.as_bytes())? else {
-                return Ok(false);
-            };
-            match desk.commit(batch, &[event], now).await {
-                Err(Fault::Conflict(..)) => continue,
-                other => return other.map(|_| true),
-            }
-        };
-        if row.value.evidence.made > made || !may_serve(desk, &row, now)? {
+        let row = kept(desk, id)?;
+        if let Some(row) = &row
+            && (row.value.evidence.made > made || !may_serve(desk, row, now)?)
+        {
             return Ok(false);
         }
-        let batch = ends(desk, Batch::new(), row, End::Withdrawn { by: by.clone() })?;
-        match desk.commit(batch, &[event], now).await {
+        let Some(batch) = taken_back(desk, Batch::new(), id, row, by)? else {
+            return Ok(false);
+        };
+        match desk.commit(batch, &event, now).await {
             // A request was approved with it at this very moment: it is looked at again.
             Err(Fault::Conflict(..)) => {}
             other => return other.map(|_| true),

@@ -1,9 +1,10 @@
 //! Which intents a request fits, and what becomes of it.
 
 use super::{
-    End, INTENTS, Kept, OF_PACKAGE, Standing, ends, kept,
+    End, Kept, OF_PACKAGE, Standing, ends, kept,
     make::{approves_package, intent_of, totp_mac_holds},
     past::past,
+    taken_back, withdrawn,
 };
 use crate::{
     audit::event::{Event, leaf},
@@ -373,22 +374,16 @@ pub fn ended_by_denial(
     now: UnixTime,
 ) -> Result<Batch, Fault> {
     for Fit { evidence, .. } in record.intents.iter().filter(|fit| fit.counts) {
-        let event = Event::IntentWithdrawn {
-            intent: evidence.id,
-            by: by.clone(),
-        };
-        let Some(row) = kept(desk, evidence.id)? else {
-            let key = evidence.id.0.as_bytes();
-            if let Some(without) = desk.unlisted(batch.clone(), INTENTS, key)? {
-                batch = without.append(leaf(&event, now));
-            }
-            continue;
-        };
-        if row.value.standing(desk, Some(record.facts.id))? != Standing::Free {
+        let id = evidence.id;
+        let row = kept(desk, id)?;
+        if let Some(row) = &row
+            && row.value.standing(desk, Some(record.facts.id))? != Standing::Free
+        {
             continue;
         }
-        let end = End::Withdrawn { by: by.clone() };
-        batch = ends(desk, batch, row, end)?.append(leaf(&event, now));
+        if let Some(without) = taken_back(desk, batch.clone(), id, row, by)? {
+            batch = without.append(leaf(&withdrawn(id, by), now));
+        }
     }
     Ok(batch)
 }

@@ -3,6 +3,7 @@
 use super::{
     End, INTENTS, Kept, OF_PACKAGE, ends, kept,
     past::{self, PAST, past},
+    taken_back, withdrawn,
 };
 use crate::{
     audit::{event::Event, reason::AnswerRefusal},
@@ -311,16 +312,12 @@ pub async fn withdraw(
     factor: &SecondFactor,
     now: UnixTime,
 ) -> Result<IntentLine, Refusal> {
-    let what = id.to_string();
+    let (what, event) = (id.to_string(), [withdrawn(id, &person.id)]);
     for _ in 0..RACES_MAX {
         let Some(row) = kept(desk, id)? else {
-            if let Some(batch) = desk.unlisted(Batch::new(), INTENTS, id.0.as_bytes())? {
-                // Whose it is nobody can read any more. It serves nobody from now on, whatever is put back.
-                let event = Event::IntentWithdrawn {
-                    intent: id,
-                    by: person.id.clone(),
-                };
-                desk.commit(batch, &[event], now).await?;
+            // Whose it is nobody can read any more. It serves nobody from now on, whatever is put back.
+            if let Some(batch) = taken_back(desk, Batch::new(), id, None, &person.id)? {
+                desk.commit(batch, &event, now).await?;
             }
             let over = past(desk, id)?.filter(|row| concerns(desk, row, person));
             let over = over.ok_or(Refusal::NotFound)?;
@@ -340,11 +337,7 @@ pub async fn withdraw(
         let about = (change::WITHDRAW_INTENT, what.as_str());
         let spent = prove_in_browser(desk, person, device, about, factor, now).await?;
         let batch = ends(desk, spent, row, end)?;
-        let event = Event::IntentWithdrawn {
-            intent: id,
-            by: person.id.clone(),
-        };
-        match desk.commit(batch, &[event], now).await {
+        match desk.commit(batch, &event, now).await {
             // A request was approved with it at this very moment: it is looked at again.
             Err(Fault::Conflict(..)) => {}
             other => {

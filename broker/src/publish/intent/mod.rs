@@ -21,6 +21,7 @@ pub use make::{intend, list, withdraw};
 
 use super::ledger;
 use crate::{
+    audit::event::Event,
     desk::{Desk, Fault, inventory::INTENTS, people::Versioned},
     store::{Batch, Table},
 };
@@ -136,4 +137,24 @@ fn ends(desk: &Desk, batch: Batch, row: Versioned<Kept>, end: End) -> Result<Bat
     }
     let bytes = desk.authentic(INTENTS, id.0.as_bytes(), &value)?;
     Ok(batch.replace(INTENTS, id.0.as_bytes(), version, bytes))
+}
+
+/// Adds that somebody takes an intent back. What is hidden at that moment is taken off the inventory: it would count again
+/// when it is put back. None where there must be no such row.
+fn taken_back(
+    desk: &Desk,
+    batch: Batch,
+    id: IntentId,
+    row: Option<Versioned<Kept>>,
+    by: &PersonId,
+) -> Result<Option<Batch>, Fault> {
+    match row {
+        None => desk.unlisted(batch, INTENTS, id.0.as_bytes()),
+        Some(row) => ends(desk, batch, row, End::Withdrawn { by: by.clone() }).map(Some),
+    }
+}
+
+fn withdrawn(intent: IntentId, by: &PersonId) -> Event {
+    let by = by.clone();
+    Event::IntentWithdrawn { intent, by }
 }

@@ -14,7 +14,6 @@ use crate::{
 use proto::{
     act::{Act, ActLine, Acted, Acts, AnswerAct, AskAct, Direction},
     api::SecondFactor,
-    problem,
     text::harmless,
 };
 use serde_json::json;
@@ -60,20 +59,14 @@ pub(super) async fn ask(
     let mut asked = AskAct {
         act,
         token: token.map(|t| t.as_str().to_owned()),
-        factor: code.given().then(|| code.factor()).transpose()?,
+        factor: None,
     };
     let path = "/v1/admin/acts";
-    let first: Result<Acted, _> = device.broker.post(path, &asked, device.proof()).await;
-    let acted = match first {
-        Err(Failure {
-            code: Some(problem::Code::FactorMissing),
-            ..
-        }) if asked.factor.is_none() => {
-            asked.factor = Some(code.factor()?);
-            device.broker.post(path, &asked, device.proof()).await?
-        }
-        done => done?,
-    };
+    let done = code.proving(async |factor| {
+        asked.factor = factor;
+        device.broker.post(path, &asked, device.proof()).await
+    });
+    let acted: Acted = done.await?;
     if acted.act.as_ref().is_some_and(|line| line.act != asked.act) {
         return Err(strange());
     }

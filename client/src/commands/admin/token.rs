@@ -7,9 +7,9 @@ use super::{acts, secret};
 use crate::{commands::devices::Code, context::Context, fail::Failure};
 use proto::{
     act::{Act, TokenPlace, TokenReturn},
-    api::{LeftToken, ProofOutcome, SecondFactor, TokenLine, TokenName, TokenProof, TokenRevoked},
+    api::{LeftToken, ProofOutcome, TokenLine, TokenName, TokenProof, TokenRevoked},
     ids::RegistryId,
-    problem::{self, Exit},
+    problem::Exit,
     text::harmless,
     time::UnixTime,
 };
@@ -331,26 +331,16 @@ async fn remove(context: &Context, args: RemoveArgs) -> Result<(), Failure> {
 
 async fn revoked(context: &Context, args: RevokedArgs) -> Result<(), Failure> {
     let device = context.device()?;
-    let mut of = TokenRevoked {
-        fingerprint: args.print,
-        factor: SecondFactor::default(),
-    };
-    if args.code.given() {
-        of.factor = args.code.factor()?;
-    }
     let path = "/v1/admin/tokens/revoked";
-    let first: Result<Vec<LeftToken>, _> = device.broker.post(path, &of, device.proof()).await;
-    let all = match first {
-        // It is one that is kept.
-        Err(Failure {
-            code: Some(problem::Code::FactorMissing),
-            ..
-        }) if !args.code.given() => {
-            of.factor = args.code.factor()?;
-            device.broker.post(path, &of, device.proof()).await?
-        }
-        done => done?,
-    };
+    // The broker wants a code where it is one that is kept.
+    let told = args.code.proving(async |factor| {
+        let of = TokenRevoked {
+            fingerprint: args.print.clone(),
+            factor: factor.unwrap_or_default(),
+        };
+        device.broker.post(path, &of, device.proof()).await
+    });
+    let all: Vec<LeftToken> = told.await?;
     let names: Vec<_> = all
         .iter()
         .map(|l| {
